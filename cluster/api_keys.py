@@ -1,0 +1,21 @@
+"""API keys in the database: only their SHA-256, with a role and an id that is safe to log."""
+
+import hashlib
+from collections.abc import Mapping
+
+import psycopg
+from psycopg.rows import DictRow
+
+
+def key_sha256(key: str) -> str:
+    """How a key is stored and looked up; keys are long and random, so a plain hash does not give them away."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def ensure_api_keys(connection: psycopg.Connection[DictRow], keys: Mapping[str, str]) -> None:
+    """Store the embedded platform's keys, role -> key; a key that is there already stays as it is, revoked or not."""
+    for role, key in keys.items():
+        connection.execute(
+            "INSERT INTO api_keys (key_sha256, key_id, role) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+            (key_sha256(key), f"embedded-{role}", role),
+        )

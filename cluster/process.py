@@ -1,0 +1,143 @@
+"""Start, recognise and end processes by their id, never by a name.
+
+A process is recognised by pid, start time and boot, so that a stale file cannot point at a stranger; every
+process of a home also carries the home's mark in its environment, which all its descendants inherit.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+HOME_MARK, COMPONENT_MARK = "RAYDIOLOGY_HOME_ID", "RAYDIOLOGY_COMPONENT"
+MAX_LOG_BYTES = 20 * 1024**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """One process of one boot; a process that gets the same pid later has another identity."""
+
+    pid: int
+    started_ticks: int
+    """Clock ticks from boot to the start of the process: unlike a time of day, no clock change moves it."""
+    boot: str
+
+
+def identify(pid: int) -> Identity | None:
+    """The identity of a running process, None when there is none of that pid (a zombie runs no more)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if fields[0] in ("Z", "X"):
+        return None
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return Identity(pid=pid, started_ticks=int(fields[19]), boot=boot)
+
+
+def is_alive(identity: Identity) -> bool:
+    return identify(identity.pid) == identity
+
+
+def start_detached(
+    command: Sequence[str], *, env: Mapping[str, str], directory: Path, log: Path
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, so that it outlives us and our terminal; its words go to `log`."""
+    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            env=dict(env),
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def marked(home_id: str, component: str | None = None) -> list[psutil.Process]:
+    """Every process of a home (or of one component of it), children included; never us or our ancestors."""
+    ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        if process.pid in ours or not _has_mark(process, home_id, component):
+            continue
+        found[process.pid] = process
+        try:
+            found.update({child.pid: child for child in process.children(recursive=True)})
+        except psutil.NoSuchProcess:
+            continue
+    return [process for pid, process in found.items() if pid not in ours and identify(pid) is not None]
+
+
+def _has_mark(process: psutil.Process, home_id: str, component: str | None) -> bool:
+    try:
+        env = process.environ()
+    except (psutil.Error, OSError):  # gone meanwhile, a zombie, or someone else's
+        return False
+    return env.get(HOME_MARK) == home_id and component in (None, env.get(COMPONENT_MARK))
+
+
+def end(identity: Identity, how: signal.Signals, timeout_s: float) -> bool:
+    """Ask one process to end and wait.
+
+    Returns:
+        whether it is gone.
+    """
+    if not is_alive(identity):
+        return True
+    _signal([identity.pid], how)
+    return wait_gone([identity], timeout_s)
+
+
+def wait_gone(identities: Iterable[Identity], timeout_s: float) -> bool:
+    until = time.monotonic() + timeout_s
+    left = list(identities)
+    while left := [one for one in left if is_alive(one)]:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def sweep(home_id: str, component: str | None = None, *, patience_s: float = 3.0) -> int:
+    """End whatever a home (or one component of it) still runs: first asked, then killed, until none is found.
+
+    Returns:
+        how many processes were found.
+    """
+    ended: set[int] = set()
+    for round_number in range(20):
+        left = marked(home_id, component)
+        if not left:
+            break
+        ended |= {process.pid for process in left}
+        identities = [one for one in (identify(process.pid) for process in left) if one is not None]
+        _signal([one.pid for one in identities], signal.SIGTERM if round_number == 0 else signal.SIGKILL)
+        wait_gone(identities, patience_s)
+    return len(ended)
+
+
+def _signal(pids: Iterable[int], how: signal.Signals) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, how)
+        except ProcessLookupError:
+            continue
+
+
+def last_lines(log: Path, count: int = 10) -> list[str]:
+    """The end of a log file, none when there is no such file."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 16_384))
+            return file.read().decode(errors="replace").splitlines()[-count:]
+    except FileNotFoundError:
+        return []

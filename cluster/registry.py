@@ -1,0 +1,96 @@
+"""The model registry: MLflow's registered models, whose versions point at release bundles.
+
+A version has no alias until its gates pass. `train` registers, `serve` and `jobs` look up.
+"""
+
+from typing import TYPE_CHECKING
+
+from cluster.bundles import BUCKET
+from cluster.settings import Settings
+
+if TYPE_CHECKING:
+    pass
+
+VIT, LLM = "xray-vit", "xray-llm"
+BUNDLE_TAG = "bundle"
+
+
+class RegistryError(LookupError):
+    """No such model version, or MLflow does not answer."""
+
+
+class Registry:
+    """Names are `xray-vit` and `xray-llm`; versions are MLflow's, as strings: "1", "2", …"""
+
+    def __init__(self, settings: Settings) -> None:
+        from mlflow import MlflowClient  # two seconds of imports, spared where the registry is not used
+
+        self.settings = settings
+        self.client: MlflowClient = MlflowClient(settings.mlflow_tracking_uri)
+
+    def register(self, model: str, bundle_key: str, run_id: str | None, tags: dict[str, str]) -> str:
+        """Register a bundle as a new version without alias; the same bundle again gives the version it has.
+
+        Returns:
+            the version number.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        for version in self.client.search_model_versions(f"name = '{model}'"):
+            if version.tags.get(BUNDLE_TAG) == bundle_key:
+                return str(version.version)
+        source = f"s3://{self.settings.bucket(BUCKET)}/{bundle_key}"  # the proxy's scheme is for run artifacts only
+        created = self.client.create_model_version(
+            model, source, run_id=run_id, tags={**tags, BUNDLE_TAG: bundle_key}
+        )
+        return str(created.version)
+
+    def bundle_key(self, model: str, version: str) -> str:
+        """Where the version's bundle lies, in the bucket `mlflow-artifacts`.
+
+        Raises:
+            RegistryError: there is no such version.
+        """
+        return self.tags(model, version)[BUNDLE_TAG]
+
+    def tags(self, model: str, version: str) -> dict[str, str]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return dict(self.client.get_model_version(model, version).tags)
+        except MlflowException as error:
+            raise RegistryError(f"the registry has no {model} version {version}") from error
+
+    def set_tags(self, model: str, version: str, tags: dict[str, str]) -> None:
+        for name, value in tags.items():
+            self.client.set_model_version_tag(model, version, name, value)
+
+    def run_id(self, model: str, version: str) -> str | None:
+        """The MLflow run that made the version, None when none did."""
+        return self.client.get_model_version(model, version).run_id or None
+
+    def version_by_alias(self, model: str, alias: str) -> str | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self.client.get_model_version_by_alias(model, alias).version)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+    def set_alias(self, model: str, alias: str, version: str) -> None:
+        self.client.set_registered_model_alias(model, alias, version)
+
+    def remove_alias(self, model: str, alias: str) -> None:
+        self.client.delete_registered_model_alias(model, alias)
+
+    def newest(self, model: str) -> str | None:
+        """The highest version number registered, None when there is none."""
+        versions = self.client.search_model_versions(f"name = '{model}'")
+        return str(max(int(one.version) for one in versions)) if versions else None

@@ -1,0 +1,332 @@
+"""Bring the platform's components up, take them down, say how they are.
+
+`up` leaves a healthy component alone and starts a dead one; `down` ends every process of the home by its id
+and looks again. Which process is which component is kept in the home's state.json.
+"""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import psycopg
+
+from cluster.component import Component
+from cluster.credentials import load_or_generate
+from cluster.home import Home, PlatformError
+from cluster.mlflow_server import MlflowServer
+from cluster.objects import ObjectStoreError
+from cluster.ports import (
+    INTERNAL,
+    NAMED,
+    PortError,
+    Ports,
+    SlotClaims,
+    choose,
+    explicit_ports,
+    holder,
+    is_free,
+    taken_error,
+)
+from cluster.postgresql import Postgresql
+from cluster.process import Identity, end, identify, is_alive, last_lines, marked, start_detached, sweep
+from cluster.ray_head import RayHead
+from cluster.seaweedfs import SeaweedFs
+from cluster.site import Site
+
+COMPONENTS: tuple[Component, ...] = (SeaweedFs(), Postgresql(), RayHead(), MlflowServer())
+STOP_ORDER = (("ray", "mlflow"), ("postgresql", "s3"))
+"""Who uses others goes first; the two of a pair at once."""
+PATIENCE_S = 20.0
+"""How long a running component that does not answer is waited for before it is started anew."""
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class State:
+    """What state.json holds; written whenever it changes, by whoever holds the home's lock."""
+
+    home: Home
+    ports: Ports | None = None
+    environment: str = "development"
+    bucket_prefix: str = ""
+    components: dict[str, Identity] = field(default_factory=dict)
+    _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @classmethod
+    def read(cls, home: Home) -> "State":
+        values: dict[str, Any] = home.read_state()
+        if not values:
+            return cls(home)
+        try:
+            return cls(
+                home,
+                ports=Ports(**values["ports"]),
+                environment=values["environment"],
+                bucket_prefix=values["bucket_prefix"],
+                components={name: Identity(**one) for name, one in values["components"].items()},
+            )
+        except (KeyError, TypeError) as error:
+            raise PlatformError(f"{home.state_file} is damaged; remove it and run `make up`") from error
+
+    def record(self, component: str, identity: Identity | None) -> None:
+        with self._guard:
+            if identity is None:
+                self.components.pop(component, None)
+            else:
+                self.components[component] = identity
+            self.write()
+
+    def write(self) -> None:
+        assert self.ports is not None
+        self.home.write_state(
+            {
+                "ports": dataclasses.asdict(self.ports),
+                "environment": self.environment,
+                "bucket_prefix": self.bucket_prefix,
+                "components": {name: dataclasses.asdict(one) for name, one in self.components.items()},
+            }
+        )
+
+    def running(self) -> set[str]:
+        return {name for name, identity in self.components.items() if is_alive(identity)}
+
+    def site(self) -> Site:
+        assert self.ports is not None
+        return Site(
+            home=self.home,
+            ports=self.ports,
+            credentials=load_or_generate(self.home),
+            environment=self.environment,
+            bucket_prefix=self.bucket_prefix,
+        )
+
+
+def up(home: Home, env: Mapping[str, str], *, policy: str, say: Say) -> Site:
+    """Start what does not run, wait until all of it answers, and write the environment for jobs.
+
+    Raises:
+        PlatformError: something is missing, taken or broken; what runs by then keeps running, and a second
+            call goes on from there.
+    """
+    for component in COMPONENTS:
+        component.check_installed()
+    explicit = explicit_ports(env)
+    home.prepare()
+    with home.locked(), SlotClaims() as slots:
+        state = State.read(home)
+        state.ports = _ports(state, explicit, policy, slots)
+        if not state.running():
+            state.environment = env.get("RAYDIOLOGY_ENVIRONMENT") or state.environment
+            state.bucket_prefix = env.get("RAYDIOLOGY_BUCKET_PREFIX", state.bucket_prefix)
+        site = state.site()
+        site.write_env()
+        state.write()
+        _start_all(site, state, say)
+    return site
+
+
+def _ports(state: State, explicit: Mapping[str, int], policy: str, slots: SlotClaims) -> Ports:
+    if not state.running():
+        sweep(state.home.id)  # what an earlier platform left behind may hold the very ports we want
+        return choose(explicit=explicit, remembered=state.ports, policy=policy, claim=slots.claim)
+    assert state.ports is not None
+    for name, number in explicit.items():
+        if state.ports[name] != number:
+            raise PortError(
+                f"{NAMED[name].setting} asks for port {number}, but the platform already runs with "
+                f"{state.ports[name]}: `make down` first"
+            )
+    return state.ports
+
+
+def _start_all(site: Site, state: State, say: Say) -> None:
+    """All at once, each after what it needs."""
+    cancelled = threading.Event()
+    futures: dict[str, Future[None]] = {}
+
+    def start(component: Component) -> None:
+        for needed in component.needs:
+            if futures[needed].exception() is not None:
+                raise PlatformError(f"{component.title} waits for {needed}")
+        _start(component, site, state, say, cancelled)
+
+    with ThreadPoolExecutor(len(COMPONENTS)) as pool:
+        try:
+            for component in COMPONENTS:
+                futures[component.name] = pool.submit(start, component)
+            errors = [error for future in futures.values() if (error := future.exception()) is not None]
+        except BaseException:
+            cancelled.set()  # an interrupt: let the threads end, then it goes on upwards
+            raise
+    if errors:
+        expected = [error for error in errors if isinstance(error, PlatformError)]
+        if len(expected) < len(errors):
+            raise next(error for error in errors if not isinstance(error, PlatformError))
+        raise PlatformError("\n".join(str(error) for error in expected))
+
+
+def _start(component: Component, site: Site, state: State, say: Say, cancelled: threading.Event) -> None:
+    started_at = time.monotonic()
+    identity = state.components.get(component.name)
+    if identity is not None and is_alive(identity):
+        if _becomes_healthy(component, site, identity, PATIENCE_S, cancelled):
+            _finish(component, site)
+            say(f"  {component.title:<16} already up    {component.address(site)}")
+            return
+        end(identity, component.stop_signal, component.stop_timeout_s)
+    sweep(site.home.id, component.name)
+    for name in component.ports:
+        if not is_free(site.ports[name]):
+            raise taken_error(name, site.ports[name])
+    component.prepare(site)
+    process = start_detached(
+        component.command(site),
+        env=site.component_env(component.name, component.own_env(site)),
+        directory=site.home.path,
+        log=site.home.log(component.name),
+    )
+    identity = identify(process.pid)
+    state.record(component.name, identity)
+    if identity is None or not _becomes_healthy(
+        component, site, identity, component.start_timeout_s, cancelled
+    ):
+        how = (
+            "ended at once"
+            if process.poll() is not None
+            else f"did not answer in {component.start_timeout_s:.0f} s"
+        )
+        sweep(site.home.id, component.name)
+        raise PlatformError(f"{component.title} {how}; {_last_words(site.home, component)}")
+    _finish(component, site)
+    say(
+        f"  {component.title:<16} up            {component.address(site)}  {time.monotonic() - started_at:.0f} s"
+    )
+
+
+def _becomes_healthy(
+    component: Component, site: Site, identity: Identity, timeout_s: float, cancelled: threading.Event
+) -> bool:
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until and is_alive(identity) and not cancelled.is_set():
+        if component.is_healthy(site):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _finish(component: Component, site: Site) -> None:
+    try:
+        component.finish(site)
+    except (OSError, ObjectStoreError, psycopg.Error) as error:
+        raise PlatformError(f"{component.title} answers, but refuses its set-up: {error}") from error
+
+
+def _last_words(home: Home, component: Component) -> str:
+    log = home.log(component.name)
+    return f"the end of {log}:\n" + "\n".join(f"    {line}" for line in last_lines(log))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remains:
+    """What `down` could not end; nothing, as a rule."""
+
+    processes: tuple[str, ...]
+    ports: tuple[str, ...]
+
+
+def down(home: Home, say: Say) -> Remains:
+    """End every process of the home and look again; what it stored stays."""
+    if not home.path.is_dir():
+        sweep(home.id)
+        return _remains(home, None)
+    with home.locked():
+        state = State.read(home)
+        components = {component.name: component for component in COMPONENTS}
+        for names in STOP_ORDER:
+            with ThreadPoolExecutor(len(names)) as pool:
+                for future in [pool.submit(_stop, components[name], state, say) for name in names]:
+                    future.result()
+        sweep(home.id)
+        return _remains(home, state.ports)
+
+
+def _stop(component: Component, state: State, say: Say) -> None:
+    identity = state.components.get(component.name)
+    was_up = identity is not None and is_alive(identity)
+    if identity is not None:
+        end(identity, component.stop_signal, component.stop_timeout_s)
+    swept = sweep(state.home.id, component.name)
+    if identity is not None:
+        state.record(component.name, None)
+    say(f"  {component.title:<16} {'stopped' if was_up or swept else 'was not running'}")
+
+
+def _remains(home: Home, ports: Ports | None) -> Remains:
+    names = [] if ports is None else [*NAMED, *INTERNAL]
+    taken = [ports[name] for name in names if ports is not None and not is_free(ports[name])]
+    return Remains(
+        processes=tuple(f"{process.pid} {process.name()}" for process in marked(home.id)),
+        ports=tuple(f"{number}, held by {holder(number)}" for number in taken),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    title: str
+    state: str
+    """"up", "does not answer", "died" or "down"."""
+    address: str
+    pid: int | None
+    last_words: tuple[str, ...] = ()
+
+
+def status(home: Home) -> list[Health]:
+    """How each component is; empty when the platform was never up."""
+    state = State.read(home) if home.path.is_dir() else State(home)
+    if state.ports is None:
+        return []
+    site = state.site()
+    with ThreadPoolExecutor(len(COMPONENTS)) as pool:
+        return list(pool.map(lambda component: _health(component, site, state), COMPONENTS))
+
+
+def _health(component: Component, site: Site, state: State) -> Health:
+    identity = state.components.get(component.name)
+    alive = identity is not None and is_alive(identity)
+    if identity is None:
+        how = "down"
+    elif not alive:
+        how = "died"
+    else:
+        how = "up" if component.is_healthy(site) else "does not answer"
+    return Health(
+        title=component.title,
+        state=how,
+        address=component.address(site),
+        pid=identity.pid if identity is not None and alive else None,
+        last_words=tuple(last_lines(site.home.log(component.name)))
+        if how in ("died", "does not answer")
+        else (),
+    )
+
+
+def beyond_loopback(home: Home) -> list[str]:
+    """The platform's listening sockets that other machines may reach, as `port (process)`; none is meant to be."""
+    found = set()
+    for process in marked(home.id):
+        try:
+            sockets = process.net_connections("tcp")
+            name = process.name()
+        except psutil.Error:
+            continue
+        for one in sockets:
+            address = one.laddr.ip.removeprefix("::ffff:") if one.laddr else ""
+            if one.status == psutil.CONN_LISTEN and not address.startswith("127.") and address != "::1":
+                found.add(f"{one.laddr.port} ({name})")
+    return sorted(found)

@@ -1,0 +1,1 @@
+"""X-rays in: taxonomy, synthetic generator, manifest, pixels, splits, versioned datasets."""

@@ -1,0 +1,265 @@
+"""From a folder with a manifest to sealed originals in the object store and rows in the catalog.
+
+`jobs.ingest` and `jobs.pipeline` call `ingest` where the folder is. An object is written before its row, so a
+run that was cut short leaves nothing that the next one trips over: it stores what is missing. Knows no Ray.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from cluster.secrets import keyed_hash, seal
+from cluster.settings import Settings
+from data import catalog, manifest
+from data.catalog import SEALED, Connection, Quarantined, Sample
+from data.manifest import Manifest, ManifestRow
+from data.originals import QUARANTINE, RAW, Originals
+from data.preprocess import sniff
+from data.split import merge_groups
+
+T = TypeVar("T")
+Progress = Callable[[int, int, str], None]
+
+THREADS = 8
+BATCH_ROWS = 256
+MAX_FILE_BYTES = 256 * 2**20
+"""A larger file is quarantined unread: a 64-megapixel detector at 16 bits writes half of that."""
+OLDEST_NAMED_YEARS = 90
+"""Ages above are stored as this one: 45 CFR 164.514(b)(2)(i)(C), safe harbour."""
+PLAIN_COLUMNS = frozenset(
+    {"site", "source_label", "license_status", "width", "height", "orig_width", "orig_height"}
+    | {"modality", "body_part", "photometric", "bits", "transfer_syntax", "rows", "cols", "derived"}
+    | {"kind", "seed", "noise", "drift", "bias", "shortcut", "synthetic"}
+)
+"""Further columns that cannot identify anybody, stored readable; every other one is stored sealed."""
+
+
+class IngestError(RuntimeError):
+    """The folder changed underneath, or nothing in it could be used; one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestReport:
+    ingested: int
+    """Images that are new in the catalog, or whose row changed."""
+    already: int
+    """Images that were there, unchanged."""
+    duplicates: int
+    """Rows whose file is, byte for byte, that of another row of the same source and label."""
+    quarantined: int
+    """Rows whose file cannot be used."""
+    by_reason: dict[str, int]
+    """Reason → number of quarantined rows."""
+    sources: tuple[str, ...]
+    """Sources that the manifest names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What one file turned out to be."""
+
+    row: ManifestRow
+    sha256: str
+    """Of the content; empty when there is none."""
+    reason: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Todo:
+    look: _Look
+    sample: Sample
+    upload: bool
+    """Whether the original is missing too, or only its row is."""
+
+
+def ingest(folder: Path, settings: Settings, progress: Progress | None = None) -> IngestReport:
+    """Store every image of the manifest that is not stored yet; safe to repeat.
+
+    Raises:
+        ManifestError: the manifest cannot be used; nothing was stored.
+        IngestError, CatalogError, ObjectStoreError, SecretError: what happened and what to do, in one line.
+    """
+    tell = progress or (lambda done, total, note: None)
+    listed = manifest.read(folder)
+    originals = Originals.of(settings)
+    total = len(listed.rows)
+    tell(0, total, f"reading {total} files")
+    with ThreadPoolExecutor(THREADS) as pool, catalog.opened(settings) as connection:
+        looks = list(pool.map(_look, listed.rows))
+        bad = [look for look in looks if look.reason is not None]
+        good = _distinct(folder, [look for look in looks if look.reason is None])
+        if all(look.reason == "missing" for look in looks):
+            raise IngestError(
+                f"none of the {total} files that {folder / manifest.FILE_NAME} names exists; "
+                "paths are relative to the manifest"
+            )
+        todo = _todo(connection, listed, originals, good)
+        done = total - len(todo) - len(bad)
+        tell(done, total, f"{len(good) - len(todo)} are stored already")
+        for batch in _batches(todo):
+            list(pool.map(lambda one: _store(one, originals), batch))
+            catalog.write_samples(connection, [one.sample for one in batch])
+            done += len(batch)
+            tell(done, total, "images stored")
+        for spoiled in _batches(bad):
+            rows = list(pool.map(lambda look: _set_aside(look, originals), spoiled))
+            catalog.write_quarantine(
+                connection, list({(row.source, row.sha256): row for row in rows}.values())
+            )
+            done += len(spoiled)
+            tell(done, total, "images quarantined")
+    return IngestReport(
+        ingested=len(todo),
+        already=len(good) - len(todo),
+        duplicates=len(looks) - len(bad) - len(good),
+        quarantined=len(bad),
+        by_reason=dict(sorted(Counter(look.reason for look in bad if look.reason).items())),
+        sources=listed.sources,
+    )
+
+
+def _look(row: ManifestRow) -> _Look:
+    """Read one file, hash it and say why it cannot be used, if so."""
+    try:
+        info = row.file.stat()
+        if not stat.S_ISREG(info.st_mode):
+            return _Look(row=row, sha256="", reason="not_a_file", detail="the path is not a file")
+        if info.st_size > MAX_FILE_BYTES:
+            return _Look(row=row, sha256="", reason="too_large", detail=f"the file has {info.st_size} bytes")
+        blob = row.file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return _Look(row=row, sha256="", reason="missing", detail="the file does not exist")
+    except OSError as error:
+        return _Look(row=row, sha256="", reason="unreadable", detail=os.strerror(error.errno or 0))
+    if not blob:
+        return _Look(row=row, sha256="", reason="empty", detail="the file has 0 bytes")
+    sha256 = hashlib.sha256(blob).hexdigest()
+    if row.sha256 not in (None, sha256):
+        return _Look(row=row, sha256=sha256, reason="checksum", detail="its SHA-256 is not the manifest's")
+    if sniff(blob) is None:
+        detail = f"{len(blob)} bytes that are neither PNG, JPEG nor DICOM"
+        return _Look(row=row, sha256=sha256, reason="unknown_type", detail=detail)
+    return _Look(row=row, sha256=sha256)
+
+
+def _distinct(folder: Path, good: Sequence[_Look]) -> list[_Look]:
+    """One look for each content of a source.
+
+    Raises:
+        ManifestError: the same content has two labels; only reading the files could show it.
+    """
+    first: dict[tuple[str, str], _Look] = {}
+    problems = []
+    for look in good:
+        before = first.setdefault((look.row.source, look.sha256), look)
+        problems += manifest.contradiction(before.row, look.row)
+    if problems:
+        raise manifest.refusal(folder / manifest.FILE_NAME, problems)
+    return list(first.values())
+
+
+def _todo(
+    connection: Connection, listed: Manifest, originals: Originals, good: Sequence[_Look]
+) -> list[_Todo]:
+    """What is missing in the catalog or the store, or differs."""
+    known = {(row.source, row.sha256): row for row in catalog.samples(connection, listed.sources)}
+    patients = [_patient(look, originals.pseudonym_key) for look in good]
+    groups = [_group(look, originals.pseudonym_key) for look in good]
+    merged = merge_groups(zip(groups, patients, strict=True))
+    stored = originals.present(RAW, (row.raw_key for row in known.values()))
+    todo = []
+    for look, patient, group in zip(good, patients, groups, strict=True):
+        sample = _sample(look, patient, merged[group], originals)
+        before = known.get((sample.source, sample.sha256))
+        absent = sample.raw_key not in stored
+        if before is None or absent or not before.same_as(sample):
+            todo.append(_Todo(look=look, sample=sample, upload=absent))
+    return todo
+
+
+def _patient(look: _Look, key: bytes) -> str:
+    row = look.row
+    if row.patient_id is None:
+        return keyed_hash(key, "unknown patient", row.source, look.sha256)
+    return keyed_hash(key, "patient", row.source, row.patient_id)
+
+
+def _group(look: _Look, key: bytes) -> str:
+    if look.row.group_id is not None:
+        return keyed_hash(key, "group", look.row.group_id)
+    return keyed_hash(key, "group of a patient", _patient(look, key))
+
+
+def _sample(look: _Look, patient: str, group: str, originals: Originals) -> Sample:
+    row = look.row
+    return Sample(
+        source=row.source,
+        sha256=look.sha256,
+        label=row.label,
+        source_label=row.source_label,
+        patient_pseudonym=patient,
+        group_key=group,
+        sex=row.sex,
+        age=None if row.age_years is None else min(row.age_years, OLDEST_NAMED_YEARS),
+        view=row.view,
+        site=row.further.get("site"),
+        license=row.license or "unknown",
+        raw_key=originals.key_of(look.sha256),
+        metadata=_metadata(row, originals),
+    )
+
+
+def _metadata(row: ManifestRow, originals: Originals) -> dict[str, str]:
+    """Harmless columns as they are, the others as one sealed text with a keyed hash to tell a change by."""
+    metadata = {name: value for name, value in row.further.items() if name in PLAIN_COLUMNS}
+    if row.age_range_years is not None:
+        low, high = row.age_range_years
+        metadata["age_range"] = f"{low}-{'' if high is None else high}"
+    private = {name: value for name, value in row.further.items() if name not in PLAIN_COLUMNS}
+    if private:
+        text = json.dumps(private, sort_keys=True)
+        sealed = seal(text.encode(), originals.encryption_key, context=SEALED.encode())
+        metadata[SEALED] = base64.b64encode(sealed).decode()
+        metadata[f"{SEALED}_hash"] = keyed_hash(originals.pseudonym_key, "metadata", text)
+    return metadata
+
+
+def _store(todo: _Todo, originals: Originals) -> None:
+    if not todo.upload:
+        return
+    blob = todo.look.row.file.read_bytes()
+    if hashlib.sha256(blob).hexdigest() != todo.sample.sha256:
+        raise IngestError(
+            f"the file of line {todo.look.row.line} of the manifest changed while it was being ingested: "
+            "run the same command again"
+        )
+    originals.put(RAW, todo.sample.sha256, blob)
+
+
+def _set_aside(look: _Look, originals: Originals) -> Quarantined:
+    """Keep the sealed file where there is one, and say why."""
+    row = look.row
+    object_key = None
+    if look.sha256:
+        object_key = originals.put(QUARANTINE, look.sha256, row.file.read_bytes())
+    return Quarantined(
+        source=row.source,
+        sha256=look.sha256 or f"path:{keyed_hash(originals.pseudonym_key, 'path', row.path)}",
+        stage="ingest",
+        reason=look.reason or "",
+        detail=f"line {row.line} of the manifest: {look.detail}",
+        object_key=object_key,
+    )
+
+
+def _batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS))

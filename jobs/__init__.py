@@ -1,0 +1,1 @@
+"""What `ray job submit` runs: short entry points, named recipes and the pipeline."""

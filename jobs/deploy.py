@@ -1,0 +1,99 @@
+"""Put a model version in front of users: desired state in PostgreSQL, then Ray Serve through the reconciler.
+
+`--version N` cuts over to a version whose gates passed (`--restore` serves again what was served before, as
+`make up` does). The version before stays warm; aliases follow. Canary steps are `jobs.rollout`'s.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from cluster import progress
+from cluster.database import connect
+from cluster.registry import LLM, VIT, Registry
+from cluster.settings import Settings
+from jobs import entry
+from serve import desired
+from serve.reconciler import reconcile
+
+READY_S = 120.0
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    version: str | None = None
+    """Version of `xray-vit` to serve; default: the champion."""
+    restore: bool = False
+    """Only bring Ray Serve to the desired state that is stored; well when nothing was ever deployed."""
+
+
+def cut_over(settings: Settings, version: str, *, actor: str) -> None:
+    """Make a version of `xray-vit` the champion, together with the champion of `xray-llm`.
+
+    Raises:
+        JobError: the version has not passed its gates.
+    """
+    registry = Registry(settings)
+    if registry.tags(VIT, version).get("verdict") != "pass":
+        raise entry.JobError(
+            f"{VIT} version {version} has not passed its gates; run `python -m jobs.evaluate` for it first"
+        )
+    before = registry.version_by_alias(VIT, "champion")
+    explainer = registry.version_by_alias(LLM, "champion")
+    with connect(settings.database_url) as connection:
+        desired.cut_over(
+            connection,
+            model=VIT,
+            version=version,
+            bundle_key=registry.bundle_key(VIT, version),
+            actor=actor,
+        )
+        if explainer is not None:
+            key = registry.bundle_key(LLM, explainer)
+            desired.cut_over(connection, model=LLM, version=explainer, bundle_key=key, actor=actor)
+    if before is not None and before != version:
+        registry.set_alias(VIT, "previous", before)
+    registry.set_alias(VIT, "champion", version)
+    if registry.version_by_alias(VIT, "challenger") == version:
+        registry.remove_alias(VIT, "challenger")
+
+
+def carry_out(settings: Settings, report: Progress) -> dict[str, Any]:
+    """Reconcile, then wait until the API says that it is ready."""
+    done = reconcile(settings, progress=report)
+    if not done.applications:
+        return {"applications": {}, "note": "nothing has been deployed yet; `make demo` trains a first model"}
+    ends_at = time.monotonic() + READY_S
+    said = ""
+    while time.monotonic() < ends_at:
+        try:
+            answer = httpx.get(f"{settings.api_url}/readyz", timeout=5)
+            said = answer.text[:500]
+            if answer.status_code == 200:
+                return {
+                    "applications": done.applications,
+                    "api": settings.api_url,
+                    "seconds": round(done.seconds, 1),
+                }
+        except httpx.HTTPError as error:
+            said = type(error).__name__
+        time.sleep(0.5)
+    raise entry.JobError(f"the API at {settings.api_url} is not ready after {READY_S:.0f} s: {said}")
+
+
+def work(arguments: Arguments) -> dict[str, Any]:
+    settings = Settings.from_env()
+    if not arguments.restore:
+        version = arguments.version or Registry(settings).version_by_alias(VIT, "champion")
+        if version is None:
+            raise entry.JobError(f"{VIT} has no champion; run `python -m jobs.pipeline`, or name a --version")
+        cut_over(settings, version, actor="jobs.deploy")
+    return carry_out(settings, lambda done, total, note: progress.report("deploy", done, total, note))
+
+
+if __name__ == "__main__":
+    entry.run("deploy", lambda: work(entry.parse(Arguments, "deploy")))

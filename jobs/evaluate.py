@@ -1,0 +1,56 @@
+"""Hold a model version against its test split and the gates; exit 3 when a gate halts it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cluster import progress
+from cluster.registry import VIT, Registry
+from cluster.settings import Settings
+from jobs import entry
+from train import evaluate as evaluation
+from train.gates import Gates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    model_version: str | None = None
+    """Version of `xray-vit`; default: the newest."""
+
+
+def run_evaluate(settings: Settings, model_version: str) -> dict[str, Any]:
+    """Returns the fields of the job's line.
+
+    Raises:
+        Halted: a gate failed; the registry has no new alias.
+    """
+    found = evaluation.evaluate(
+        settings,
+        model_version,
+        Gates(),
+        settings.environment,
+        progress=lambda done, total, note: progress.report("evaluate", done, total, note),
+    )
+    report = {
+        "model_version": model_version,
+        "metrics": found.report.as_dict(),
+        "gates": found.gates,
+        "why": {one.name: one.why for one in found.details},
+        "verdict": found.verdict,
+        "alias": found.alias,
+    }
+    if found.verdict != "pass":
+        reasons = "; ".join(one.why for one in found.details if one.halts)
+        raise entry.Halted(f"version {model_version} may not be served: {reasons}", report)
+    return report
+
+
+def work(arguments: Arguments) -> dict[str, Any]:
+    settings = Settings.from_env()
+    version = arguments.model_version or Registry(settings).newest(VIT)
+    if version is None:
+        raise entry.JobError(f"{VIT} has no version yet; run `python -m jobs.train` first")
+    return run_evaluate(settings, version)
+
+
+if __name__ == "__main__":
+    entry.run("evaluate", lambda: work(entry.parse(Arguments, "evaluate")))

@@ -1,0 +1,189 @@
+"""The whole chain in one command: ingest → etl → train → evaluate → deploy → ask.
+
+Where it is started it reads the folder and uploads; the rest it submits as one Ray job and follows. Started by
+`ray job submit`, it runs every stage in place. A rerun goes on where the last one stopped: what is ingested,
+computed or trained already is not done again.
+"""
+
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from cluster import progress
+from cluster.database import connect
+from cluster.home import Home
+from cluster.registry import VIT, Registry
+from cluster.settings import Settings
+from jobs import entry, summary
+from jobs.ask import ask
+from jobs.console import Console
+from jobs.deploy import carry_out, cut_over
+from jobs.etl import run_etl
+from jobs.evaluate import run_evaluate
+from jobs.fetch_llm import checkpoint_directory, register
+from jobs.ingest import SYNTHETIC, bring_in
+from jobs.recipes import Recipe, recipe
+from jobs.submit import submit_and_follow
+from jobs.train import run_train
+from train.llm_weights import convert
+
+CALLER_LOCK, CLUSTER_LOCK = 7_262_003, 7_262_004
+"""PostgreSQL advisory locks of the pipeline's two parts; any constants of ours will do. The part in the cluster
+holds its own, since it may outlive the caller."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    source: str = SYNTHETIC
+    """A folder with `manifest.csv`, or "synthetic" for the built-in generator."""
+    recipe: str | None = None
+    """Named settings of all stages; default: "demo" for synthetic X-rays, "xrays" for a folder."""
+    fresh: bool = False
+    """Compute and train anew even where the results exist."""
+    sources: list[str] | None = None
+    """Names of sources in the catalog to use; given by the part that ingests, for the part in the cluster."""
+
+
+def inside_a_ray_job() -> bool:
+    """Ray's job manager sets this for the entry points that it runs."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+@contextmanager
+def one_at_a_time(settings: Settings, lock: int) -> Iterator[None]:
+    """Hold a lock; freed by the database when this process ends, however it ends."""
+    with connect(settings.database_url) as connection:
+        row = connection.execute("SELECT pg_try_advisory_lock(%s) AS got", (lock,)).fetchone()
+        if row is None or not row["got"]:
+            raise entry.JobError(
+                "another pipeline is running; wait for it, or see it in the dashboard at "
+                f"{settings.ray_api_server_address} and end it with `ray job stop`"
+            )
+        yield
+
+
+def start(arguments: Arguments, settings: Settings) -> dict[str, Any]:
+    """The part on the caller's machine: ingest, register the language model, submit the rest, tell the end."""
+    name = arguments.recipe or ("demo" if arguments.source == SYNTHETIC else "xrays")
+    chosen = recipe(name)
+    log_path = Home.from_env(os.environ).log(f"pipeline-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    with Console(log_path) as console:
+        started_at = time.monotonic()
+        console.say(
+            f"Raydiology pipeline, recipe {name}, environment {settings.environment}; log: {log_path}"
+        )
+        ingested = bring_in(
+            settings,
+            arguments.source,
+            chosen.synthetic,
+            lambda done, total, note: console.stage("ingest", done, total, note),
+            lambda done, total, note: console.stage("draw", done, total, note),
+        )
+        if ingested["quarantined"]:
+            console.say(f"quarantined {ingested['quarantined']}: {ingested['by_reason']}")
+        register(settings, convert(checkpoint_directory()))
+        command = ["python", "-m", "jobs.pipeline", "--recipe", name, "--sources", str(ingested["sources"])]
+        ended = submit_and_follow(
+            settings, shlex.join([*command, *(["--fresh", "true"] if arguments.fresh else [])]), console
+        )
+        report = {**ended.report, "ingest": ingested, "seconds": round(time.monotonic() - started_at, 1)}
+        if "evaluate" in report:
+            summary.show(console, settings, report)
+        report.pop("job", None), report.pop("status", None)
+        if ended.exit_code == entry.EXIT_HALTED:
+            raise entry.Halted(report.pop("why", "a gate halted the pipeline"), report)
+        if ended.exit_code != entry.EXIT_OK:
+            raise entry.JobError(
+                f"{report.get('error', f'the Ray job ended with exit code {ended.exit_code}')} (log: {log_path})"
+            )
+        return report
+
+
+def stages(arguments: Arguments, settings: Settings) -> dict[str, Any]:
+    """The part in the cluster, each stage the same function that its own job calls.
+
+    Raises:
+        Halted: a gate failed; its report holds what was done so far.
+    """
+    chosen: Recipe = recipe(arguments.recipe or "demo")
+    times: dict[str, float] = {}
+    report: dict[str, Any] = {"times_s": times}
+
+    def timed(stage: str, work: Callable[[], Any]) -> Any:
+        started_at = time.monotonic()
+        try:
+            return work()
+        finally:
+            times[stage] = round(time.monotonic() - started_at, 1)
+
+    etl_config = chosen.etl_of(tuple(arguments.sources or ()))
+    report["etl"] = timed("etl", lambda: run_etl(settings, etl_config, fresh=arguments.fresh))
+    dataset_version = report["etl"]["dataset_version"]
+    report["train"] = timed(
+        "train",
+        lambda: run_train(settings, chosen.train, dataset_version, run=None, fresh=arguments.fresh),
+    )
+    model_version = report["train"]["model_version"]
+    try:
+        report["evaluate"] = timed("evaluate", lambda: run_evaluate(settings, model_version))
+    except entry.Halted as verdict:
+        raise entry.Halted(str(verdict), {**report, "evaluate": verdict.report}) from verdict
+    if _may_cut_over(settings):
+        cut_over(settings, model_version, actor="jobs.pipeline")
+    report["deploy"] = timed(
+        "deploy",
+        lambda: carry_out(settings, lambda done, total, note: progress.report("deploy", done, total, note)),
+    )
+    report["ask"] = timed(
+        "ask",
+        lambda: ask(
+            settings,
+            dataset_version,
+            chosen.ask,
+            lambda done, total, note: progress.report("ask", done, total, note),
+        ),
+    )
+    return report
+
+
+def _may_cut_over(settings: Settings) -> bool:
+    """In development the newest version that passed serves at once; elsewhere only when there is no champion,
+    since a rollout is to replace one."""
+    return (
+        settings.environment == "development" or Registry(settings).version_by_alias(VIT, "champion") is None
+    )
+
+
+def work(arguments: Arguments) -> dict[str, Any]:
+    settings = Settings.from_env()
+    in_place = inside_a_ray_job()
+    try:
+        with one_at_a_time(settings, CLUSTER_LOCK if in_place else CALLER_LOCK):
+            return in_the_cluster(arguments, settings) if in_place else start(arguments, settings)
+    except psycopg.OperationalError as error:
+        raise entry.JobError("PostgreSQL does not answer; `make status` says why") from error
+
+
+def in_the_cluster(arguments: Arguments, settings: Settings) -> dict[str, Any]:
+    """Every stage in place; ingests too, unless the caller did and names the sources."""
+    if arguments.sources is not None:
+        return stages(arguments, settings)
+    found = bring_in(
+        settings,
+        arguments.source,
+        recipe(arguments.recipe or "demo").synthetic,
+        lambda done, total, note: progress.report("ingest", done, total, note),
+        lambda done, total, note: progress.report("draw", done, total, note),
+    )
+    return {"ingest": found, **stages(replace(arguments, sources=found["sources"]), settings)}
+
+
+if __name__ == "__main__":
+    entry.run("pipeline", lambda: work(entry.parse(Arguments, "pipeline")))

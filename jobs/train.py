@@ -1,0 +1,71 @@
+"""Train the ViT on a dataset version and register the result, without alias.
+
+An unfinished run of the same name goes on from its last checkpoint; a finished one is not trained again.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cluster import progress
+from cluster.settings import Settings
+from data import catalog
+from jobs import entry
+from jobs.recipes import recipe
+from train import runs, trainer
+from train.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    recipe: str = "demo"
+    """Whose settings to start from."""
+    dataset_version: str | None = None
+    """Default: the newest."""
+    run: str | None = None
+    """Name of the run to start or to continue; default: made of dataset version and settings."""
+    fresh: bool = False
+    """Start anew even where a run of this name exists."""
+    seed: int | None = None
+    """Overrides `train.seed`."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def run_train(
+    settings: Settings, config: TrainConfig, dataset_version: str, *, run: str | None, fresh: bool
+) -> dict[str, Any]:
+    """Returns the fields of the job's line; Ray is joined here."""
+    entry.join_ray(settings.ray_address)
+    name = run or runs.default_name(config, dataset_version)
+    made = trainer.train(
+        settings,
+        config,
+        dataset_version,
+        name,
+        fresh=fresh,
+        git_commit=entry.git_commit(),
+        progress=lambda done, total, note: progress.report("register", done, total, note),
+    )
+    return {
+        "run": name,
+        "mlflow_run_id": made.run_id,
+        "resumed": made.resumed,
+        "model_version": made.model_version,
+        "steps": made.steps,
+        "weights_sha256": made.weights_sha256,
+    }
+
+
+def work(arguments: Arguments) -> dict[str, Any]:
+    settings = Settings.from_env()
+    config = arguments.train
+    if arguments.seed is not None:
+        config = replace(config, seed=arguments.seed)
+    version = arguments.dataset_version or catalog.newest_version(settings)
+    return run_train(settings, config, version, run=arguments.run, fresh=arguments.fresh)
+
+
+if __name__ == "__main__":
+    entry.run(
+        "train",
+        lambda: work(entry.parse(Arguments, "train", defaults=lambda name: {"train": recipe(name).train})),
+    )

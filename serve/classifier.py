@@ -1,0 +1,46 @@
+"""The ViT of one model version: a release bundle in, calibrated probabilities out.
+
+A plain class: `serve.deployments` wraps it for Ray Serve, tests call it directly.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.preprocess import to_model_input
+from serve.card import Card
+
+
+class Classifier:
+    """Loads, checks and warms a timm model; ready when the constructor returns."""
+
+    def __init__(self, directory: Path, *, threads: int = 1, device: str = "cpu") -> None:
+        """Args: directory holds `card.json` and `model.safetensors` of a verified bundle."""
+        import timm
+        from safetensors.torch import load_file
+
+        if device == "cpu":
+            torch.set_num_threads(threads)
+        self.card = Card.read(directory / "card.json")
+        self.device = device
+        model = timm.create_model(self.card.timm_name, pretrained=False, **self.card.timm_kwargs)
+        model.load_state_dict(load_file(directory / "model.safetensors"))
+        self.model = model.eval().requires_grad_(False).to(device)
+        side = self.card.pixels.side
+        for batch in (1, 8):  # the first forward of a shape is several times slower than the next
+            self.probabilities(np.zeros((batch, side, side), np.uint8))
+
+    @torch.inference_mode()
+    def logits(self, pixels_NHW: np.ndarray) -> np.ndarray:
+        """Raw outputs, float32 (N, classes), for uint8 pixels (N, side, side)."""
+        inputs_NCHW = torch.from_numpy(to_model_input(pixels_NHW, self.card.pixels)).to(self.device)
+        logits_NC: np.ndarray = self.model(inputs_NCHW).float().cpu().numpy()
+        return logits_NC
+
+    def probabilities(self, pixels_NHW: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities, float64 (N, classes), for uint8 pixels (N, side, side)."""
+        scaled_NC = self.logits(pixels_NHW).astype(np.float64) / self.card.calibration.temperature
+        exponent_NC = np.exp(scaled_NC - scaled_NC.max(axis=1, keepdims=True))
+        probabilities_NC: np.ndarray = exponent_NC / exponent_NC.sum(axis=1, keepdims=True)
+        return probabilities_NC

@@ -1,0 +1,97 @@
+"""Explanations over HTTP: record → finding → verified sentences → stored text.
+
+The first caller makes the text, everyone later reads the stored one. When the language model is away, slow or
+not to be believed, the template answers: a caller always gets an explanation, and it always says who wrote it.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from serve.card import Card
+from serve.desk import Desk, InfrastructureError, ModelError
+from serve.explanation import Explanation, Finding, template_explanation
+from serve.routing import assign
+
+logger = logging.getLogger(__name__)
+
+FIRST_SENTENCE_DEADLINE_S = 30.0
+"""Time to the first verified sentence, queueing behind other explanations included."""
+TOTAL_DEADLINE_S = 60.0
+PUBLIC = ("text", "model", "grounded", "fallback", "disclaimer")
+
+
+def public(explanation: dict[str, Any]) -> dict[str, Any]:
+    """What a caller sees of a stored explanation."""
+    return {name: explanation[name] for name in PUBLIC}
+
+
+class Explaining:
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    async def explain(self, row: DictRow) -> dict[str, Any]:
+        """The stored explanation of a record, made now when there is none."""
+        if row["explanation"] is not None:
+            stored: dict[str, Any] = row["explanation"]
+            return stored
+        made = template_explanation(self._finding(row)).as_dict()
+        async for event in self._events(row):
+            if event["event"] == "done":
+                made = event["explanation"]
+        return await self.desk.records.add_explanation(row["id"], made)
+
+    async def stream(self, row: DictRow) -> AsyncIterator[str]:
+        """Server-sent events: `sentence` for each verified sentence, `replace` when the template takes over,
+        `done` with the whole explanation."""
+        made = row["explanation"]
+        if made is None:
+            async for event in self._events(row):
+                if event["event"] == "done":
+                    made = await self.desk.records.add_explanation(row["id"], event["explanation"])
+                else:
+                    yield _sse(event["event"], {"text": event["text"]})
+        yield _sse("done", public(made))
+
+    async def _events(self, row: DictRow) -> AsyncIterator[dict[str, Any]]:
+        """The model's events; ends with `done` whatever happens to the model."""
+        finding = self._finding(row)
+        board = self.desk.board
+        routes = board.routes.get(self.desk.config.explainer) if board is not None else None
+        if routes is not None:
+            source = self.desk.models.explain(assign(routes, str(row["id"])), finding.as_dict())
+            ends_at = asyncio.get_running_loop().time() + TOTAL_DEADLINE_S
+            deadline_s = FIRST_SENTENCE_DEADLINE_S
+            try:
+                while True:
+                    event = await asyncio.wait_for(anext(source), deadline_s)
+                    yield event
+                    if event["event"] == "done":
+                        return
+                    deadline_s = max(0.0, ends_at - asyncio.get_running_loop().time())
+            except (TimeoutError, ModelError, InfrastructureError, StopAsyncIteration) as error:
+                logger.warning("the language model gave no explanation: %s", type(error).__name__)
+        explanation: Explanation = template_explanation(finding)
+        yield {"event": "replace", "text": explanation.text}
+        yield {"event": "done", "explanation": explanation.as_dict()}
+
+    def _finding(self, row: DictRow) -> Finding:
+        told = row["answer"]
+        cards: dict[str, Card] = self.desk.board.cards if self.desk.board is not None else {}
+        card = cards.get(row["served_version"])
+        return Finding(
+            label=told["label"],
+            confidence=told["confidence"],
+            abstained=told["abstained"],
+            prediction_set=tuple(told["prediction_set"]),
+            triage=told["triage"],
+            synthetic=card.synthetic if card is not None else False,
+        )
+
+
+def _sse(event: str, data: dict[str, Any]) -> str:
+    return f"event: {event}\ndata: {json.dumps(data)}\n\n"

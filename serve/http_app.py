@@ -1,0 +1,238 @@
+"""The HTTP interface: routes, roles, errors, request ids. Thin over `serve.desk` and `serve.explaining`."""
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from psycopg import AsyncConnection, OperationalError
+from psycopg.rows import DictRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cluster.objects import ObjectStoreError
+from serve.auth import Caller, KeyRing
+from serve.body_limit import BodyLimit, BodyTooLargeError
+from serve.desk import Desk
+from serve.explaining import Explaining, public
+from serve.problems import Problem, unavailable
+from serve.upload import parse
+
+logger = logging.getLogger(__name__)
+
+MAX_FILE_BYTES = 32 * 2**20
+MAX_BODY_BYTES = MAX_FILE_BYTES + 256 * 1024  # fields and multipart framing
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+UPLOAD_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "PNG, JPEG or DICOM"},
+                        "patient_key": {"type": "string", "description": "your key; only its hash is kept"},
+                        "sex": {"type": "string", "enum": ["F", "M"]},
+                        "age": {"type": "number", "minimum": 0, "maximum": 130, "description": "years"},
+                        "view": {"type": "string", "enum": ["PA", "AP", "LATERAL", "OTHER"]},
+                        "metadata": {"type": "string", "description": "a JSON object"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+class RequestId:
+    """ASGI middleware: gives each request an id and sends it back as `X-Request-Id`.
+
+    A caller's own id is kept when it is a plain one. Under Ray Serve every request has one, from HAProxy at the
+    latest, and Serve sends it back by itself.
+    """
+
+    def __init__(self, app: ASGIApp, server_echoes: bool) -> None:
+        self.app = app
+        self.server_echoes = server_echoes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        plain = REQUEST_ID.fullmatch(given) is not None
+        request_id = given if plain else str(uuid.uuid4())
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def with_id(message: Message) -> None:
+            if message["type"] == "http.response.start" and not (plain and self.server_echoes):
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        await self.app(scope, receive, with_id)
+
+
+def build_app(
+    desk: Desk,
+    explaining: Explaining,
+    pool: AsyncConnectionPool[AsyncConnection[DictRow]],
+    *,
+    server_echoes_ids: bool = False,
+) -> FastAPI:
+    """The ASGI app of one front-door replica; it opens and closes the pool.
+
+    Args:
+        server_echoes_ids: whether the server below sends `X-Request-Id` back by itself, as Ray Serve does.
+    """
+    keys = KeyRing(pool)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await pool.open()
+        yield
+        await pool.close()
+
+    app = FastAPI(title="Raydiology", version="1", lifespan=lifespan, redirect_slashes=False)
+    app.add_middleware(BodyLimit, limit_bytes=MAX_BODY_BYTES)
+    app.add_middleware(RequestId, server_echoes=server_echoes_ids)
+    _add_error_handlers(app)
+
+    async def caller_of(request: Request) -> Caller:
+        return await keys.authenticate(request.headers.get("authorization"))
+
+    async def own_prediction(request: Request, prediction_id: str) -> DictRow:
+        """The record, if the caller may see it: its own client, or any physician."""
+        caller = await caller_of(request)
+        caller.need("client", "physician")
+        try:
+            row = await desk.records.get(uuid.UUID(prediction_id))
+        except ValueError:
+            row = None
+        if row is None or (caller.role == "client" and row["client_key_id"] != caller.key_id):
+            raise Problem(404, "there is no such prediction, or it belongs to another client")
+        return row
+
+    @app.post("/v1/predictions", status_code=201, openapi_extra=UPLOAD_SCHEMA)
+    async def predict(request: Request) -> JSONResponse:
+        """Classify one X-ray. Role: client."""
+        caller = await caller_of(request)
+        caller.need("client")
+        upload = await parse(request, MAX_BODY_BYTES)
+        if len(upload.blob) > MAX_FILE_BYTES:
+            raise BodyTooLargeError(MAX_FILE_BYTES)
+        idempotency_key = request.headers.get("idempotency-key")
+        if idempotency_key is not None and not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+            raise Problem(400, "Idempotency-Key takes 1 to 255 visible ASCII characters")
+        body = await desk.predict(
+            upload, caller, request_id=request.state.request_id, idempotency_key=idempotency_key
+        )
+        headers = {"X-Model-Version": body["model"]["version"], "Location": body["links"]["self"]}
+        return JSONResponse(body, 201, headers=headers)
+
+    @app.get("/v1/predictions/{prediction_id}")
+    async def prediction(request: Request, prediction_id: str) -> JSONResponse:
+        """The stored answer, with its explanation when there is one. Roles: client (own), physician."""
+        row = await own_prediction(request, prediction_id)
+        body = dict(row["answer"])
+        if row["explanation"] is not None:
+            body["explanation"] = public(row["explanation"])
+        return JSONResponse(body, headers={"X-Model-Version": row["served_version"]})
+
+    @app.get("/v1/predictions/{prediction_id}/explanation")
+    async def explanation(request: Request, prediction_id: str) -> Response:
+        """The finding in plain words; a stream of sentences when asked by `Accept: text/event-stream`."""
+        row = await own_prediction(request, prediction_id)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return StreamingResponse(
+                explaining.stream(row),
+                media_type="text/event-stream",
+                headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            )
+        return JSONResponse(public(await explaining.explain(row)))
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Liveness: this process answers."""
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        """Readiness, with the state of each dependency."""
+        return await _readiness(desk, pool)
+
+    return app
+
+
+async def _readiness(desk: Desk, pool: AsyncConnectionPool[AsyncConnection[DictRow]]) -> JSONResponse:
+    async def database() -> None:
+        async with pool.connection(timeout=3) as connection:
+            await connection.execute("SELECT 1")
+
+    async def objects() -> None:
+        await asyncio.to_thread(desk.store.exists, "predictions", "readyz")
+
+    async def state(check: Callable[[], Awaitable[None]]) -> str:
+        try:
+            await asyncio.wait_for(check(), 4)
+        except (OperationalError, PoolTimeout, ObjectStoreError, TimeoutError) as error:
+            return f"away: {type(error).__name__}"
+        return "ok"
+
+    found = dict(
+        zip(("database", "object_store"), await asyncio.gather(state(database), state(objects)), strict=True)
+    )
+    board = desk.board
+    for model in (desk.config.model, desk.config.explainer):
+        live = board is not None and model in board.routes
+        found[model] = "ok" if live else "no version is deployed"
+    needed = {name: one for name, one in found.items() if name != desk.config.explainer}
+    ready = all(one == "ok" for one in needed.values())
+    status = ("ready" if set(found.values()) == {"ok"} else "degraded") if ready else "not ready"
+    headers = {} if ready else {"Retry-After": "2"}
+    return JSONResponse({"status": status, "dependencies": found}, 200 if ready else 503, headers=headers)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    def render(request: Request, problem: Problem) -> JSONResponse:
+        return problem.response(request.state.request_id)
+
+    @app.exception_handler(Problem)
+    async def on_problem(request: Request, problem: Problem) -> JSONResponse:
+        return render(request, problem)
+
+    @app.exception_handler(BodyTooLargeError)
+    async def on_too_large(request: Request, error: BodyTooLargeError) -> JSONResponse:
+        return render(request, Problem(413, f"{error}; send one image of at most {MAX_FILE_BYTES:,} bytes"))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        return render(request, Problem(error.status_code, str(error.detail), headers=error.headers))
+
+    @app.exception_handler(RequestValidationError)
+    async def on_validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        where = sorted({".".join(str(part) for part in one["loc"][:2]) for one in error.errors()})
+        return render(request, Problem(400, f"the request is malformed at {', '.join(where)}"))
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(PoolTimeout)
+    async def on_database(request: Request, error: Exception) -> JSONResponse:
+        logger.error("the database does not answer: %s", type(error).__name__)
+        return render(request, unavailable("the database"))
+
+    @app.exception_handler(Exception)
+    async def on_defect(request: Request, error: Exception) -> JSONResponse:
+        logger.error("a request ended in %s", type(error).__name__, exc_info=error)
+        return render(
+            request, Problem(500, "an unexpected error; the server's log has it under this request_id")
+        )

@@ -1,0 +1,160 @@
+"""The one writer of Ray Serve's state: desired state in PostgreSQL → declarative configuration → running graph.
+
+Serve's declarative API is whole-state, so there is one writer, behind an advisory lock. Each version's
+application runs the code package of its own release bundle.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import yaml
+
+from cluster import bundles
+from cluster.database import connect
+from cluster.objects import ObjectStore
+from cluster.settings import Settings
+from serve import desired
+from serve.routing import Routes
+
+LOCK = 7_262_002
+"""PostgreSQL advisory lock of the reconciler; any constant of ours will do."""
+MACHINE = Path(__file__).with_name("machine.yaml")
+BUILDERS = {"xray-vit": "classifier", "xray-llm": "explainer"}
+FRONT_DOOR = "front-door"
+LAST_WORDS = 800
+"""Characters of Serve's own message that are passed on: its end names the cause, its beginning Ray's frames."""
+
+
+class DeployError(RuntimeError):
+    """Serve refused the configuration, or an application did not come up; the message has Serve's own words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """What runs after a reconciliation."""
+
+    applications: dict[str, str]
+    """Name → status."""
+    seconds: float
+
+
+def serve_config(routes: dict[str, Routes], machine: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """The whole declarative state for Serve.
+
+    Args:
+        routes: desired state of each model; empty means nothing is served.
+        machine: replicas and resources, as in `machine.yaml`.
+    """
+    store = ObjectStore(settings)
+    applications = []
+    for model, live in sorted(routes.items()):
+        size = machine[BUILDERS[model]]
+        for target in live.targets:
+            applications.append(
+                {
+                    "name": f"{model}-v{target.version}",
+                    "route_prefix": None,
+                    "import_path": f"serve.deployments:{BUILDERS[model]}",
+                    "args": {
+                        "bundle_key": target.bundle_key,
+                        "threads": size["threads"],
+                        "device": size["device"],
+                    },
+                    "runtime_env": {"working_dir": bundles.code_uri(store, target.bundle_key)},
+                    "deployments": [{"name": BUILDERS[model], **_sizing(size)}],
+                }
+            )
+    if "xray-vit" in routes:
+        champion = routes["xray-vit"].champion
+        user_config = {
+            "routes": {model: [asdict(one) for one in live.targets] for model, live in routes.items()}
+        }
+        applications.append(
+            {
+                "name": FRONT_DOOR,
+                "route_prefix": "/",
+                "import_path": "serve.deployments:front_door",
+                "args": {},
+                "runtime_env": {"working_dir": bundles.code_uri(store, champion.bundle_key)},
+                "deployments": [
+                    {"name": "front_door", "user_config": user_config, **_sizing(machine["front_door"])}
+                ],
+            }
+        )
+    address = urlsplit(settings.api_url)
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": address.hostname, "port": address.port or 80},
+        "logging_config": {"encoding": "JSON", "enable_access_log": False},
+        "applications": applications,
+    }
+
+
+def _sizing(size: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in size.items() if name not in ("threads", "device")}
+
+
+def reconcile(
+    settings: Settings,
+    *,
+    machine_path: Path = MACHINE,
+    timeout_s: float = 180,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> Deployed:
+    """Carry out the desired state and wait until every application runs.
+
+    Raises:
+        DeployError: Serve refused, an application failed, or the time is over.
+    """
+    started_at = time.monotonic()
+    machine = yaml.safe_load(machine_path.read_text())
+    with connect(settings.database_url) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        routes = desired.read(connection)
+        config = serve_config(routes, machine, settings)
+        with _dashboard(settings) as dashboard:
+            answer = dashboard.put("/api/serve/applications/", json=config)
+            if answer.status_code != 200:
+                raise DeployError(f"Serve refused the configuration: {answer.text.strip()[-LAST_WORDS:]}")
+            names = {one["name"] for one in config["applications"]}
+            applications = _wait(dashboard, names, started_at + timeout_s, progress)
+    return Deployed(applications=applications, seconds=time.monotonic() - started_at)
+
+
+def _dashboard(settings: Settings) -> httpx.Client:
+    headers = {}
+    if settings.ray_auth_token_path is not None:
+        headers["Authorization"] = f"Bearer {settings.ray_auth_token_path.read_text().strip()}"
+    return httpx.Client(base_url=settings.ray_api_server_address, headers=headers, timeout=60)
+
+
+def _wait(
+    dashboard: httpx.Client,
+    names: set[str],
+    ends_at: float,
+    progress: Callable[[int, int, str], None],
+) -> dict[str, str]:
+    """Poll until all of `names` are RUNNING."""
+    status: dict[str, str] = {}
+    while True:
+        answer = dashboard.get("/api/serve/applications/")
+        answer.raise_for_status()
+        found = answer.json()["applications"]
+        status = {name: found.get(name, {}).get("status", "NOT_STARTED") for name in sorted(names)}
+        running = [name for name, one in status.items() if one == "RUNNING"]
+        waiting = ", ".join(name for name, one in status.items() if one != "RUNNING")
+        progress(len(running), len(names), f"waiting for {waiting}" if waiting else "all applications run")
+        if not waiting:
+            return status
+        failed = [name for name, one in status.items() if one in ("DEPLOY_FAILED", "UNHEALTHY")]
+        if failed:
+            words = "; ".join(f"{name}: {found[name].get('message', '')[-LAST_WORDS:]}" for name in failed)
+            raise DeployError(f"an application did not come up: {words}")
+        if time.monotonic() > ends_at:
+            raise DeployError(f"still waiting for {waiting}: {status}; Serve's logs say why")
+        time.sleep(0.5)

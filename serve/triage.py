@@ -1,0 +1,39 @@
+"""How soon should a physician look? Calibrated probabilities → routine, soon or urgent.
+
+The rule, over every class and not only over the answer: a class makes the X-ray `urgent` from its
+`urgent_above` on, `soon` from its `soon_above` on (both in `data/taxonomy.yaml`); the most pressing class
+decides. So a 35 % tuberculosis behind a 60 % opacity is still seen soon. An answer that the classifier
+abstained from is at least `soon`: nobody has understood that image yet. Knows neither Ray nor torch.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from data.taxonomy import Class, Taxonomy, taxonomy
+
+Triage = Literal["routine", "soon", "urgent"]
+TRIAGES: tuple[Triage, ...] = ("routine", "soon", "urgent")
+"""From the least to the most pressing."""
+
+
+def triage(probabilities: Mapping[str, float], *, abstained: bool, classes: Taxonomy | None = None) -> Triage:
+    """The triage of one answer.
+
+    Args:
+        probabilities: calibrated, by class name; a class that is not named counts as 0.
+        abstained: whether no class was probable enough to be an answer.
+        classes: another taxonomy than the project's.
+    """
+    known = classes or taxonomy()
+    pressing = [_of_class(one, probabilities.get(one.name, 0.0)) for one in known.classes]
+    if abstained:
+        pressing.append("soon")
+    return max(pressing, key=TRIAGES.index)
+
+
+def _of_class(one: Class, probability: float) -> Triage:
+    if one.urgent_above is not None and probability >= one.urgent_above:
+        return "urgent"
+    if one.soon_above is not None and probability >= one.soon_above:
+        return "soon"
+    return "routine"

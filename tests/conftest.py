@@ -1,0 +1,60 @@
+"""The embedded platform for every tier that needs it: one for the whole session, in a home of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cluster.home import Home
+from cluster.settings import Settings
+from cluster.site import read_env
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = ("RAYDIOLOGY_", "RAY_", "AWS_ACCESS", "AWS_SECRET", "AWS_ENDPOINT", "MLFLOW_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    home: Home
+    env: dict[str, str]
+    """The whole environment for a subprocess: this process's own, with `.raydiology/env` over it."""
+    settings: Settings
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return platform_command(self.home, *arguments)
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours, without what would point at a platform that the developer runs."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+
+
+def platform_command(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m cluster.platform ...` over a home, as a user would run it."""
+    return subprocess.run(
+        [sys.executable, "-m", "cluster.platform", *arguments],
+        cwd=ROOT,
+        env={**clean_environment(), "RAYDIOLOGY_HOME": str(home.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A running platform on random ports; it leaves nothing behind."""
+    home = Home(tmp_path_factory.mktemp("platform") / "home")
+    try:
+        started = platform_command(home, "up", "--random-ports")
+        assert started.returncode == 0, started.stdout + started.stderr
+        env = read_env(home)
+        yield Platform(home=home, env={**clean_environment(), **env}, settings=Settings.from_env(env))
+    finally:
+        stopped = platform_command(home, "down")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr

@@ -1,0 +1,44 @@
+"""What the docs say about names is checked against the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cluster.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_JOBS = {"__init__", "entry", "console", "submit", "summary", "recipes"}
+
+
+def test_every_job_is_in_the_list_of_jobs_and_every_listed_job_exists() -> None:
+    listed = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/jobs.md").read_text(), re.MULTILINE))
+    assert listed == {path.stem for path in (ROOT / "jobs").glob("*.py")} - NO_JOBS
+
+
+def test_every_setting_is_in_the_docs() -> None:
+    source = (ROOT / "cluster/settings.py").read_text()
+    names = set(re.findall(r'"((?:RAYDIOLOGY|AWS|MLFLOW|RAY)_[A-Z_]+)"', source))
+    docs = (ROOT / "docs/platform.md").read_text()
+    assert len(names) >= len(Settings.__dataclass_fields__) - 2
+    assert [name for name in sorted(names) if name not in docs] == []
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"], ids=lambda p: p.name
+)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_tree_names_every_file_of_the_rooms() -> None:
+    tree = (ROOT / "README.md").read_text()
+    rooms = ("cluster", "data", "train", "serve", "jobs")
+    files = [path for room in rooms for path in (ROOT / room).glob("*") if path.is_file()]
+    assert [path.name for path in files if path.name != "__init__.py" and path.name not in tree] == []
+
+
+def test_every_verb_of_the_readme_is_a_target_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z]+)", (ROOT / "README.md").read_text())) <= targets

@@ -1,0 +1,107 @@
+"""Two real Ray Train workers on a local Ray, one of them killed in the middle."""
+
+import functools
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.fs
+import pytest
+import ray.train
+import safetensors.numpy
+
+from data.preprocess import PixelConfig
+from train.config import ModelConfig, OptimConfig, TrainConfig
+from train.dataset import Images, TrainingData
+from train.loop import Place
+from train.trainer import TrainError, fit_on_workers
+
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray(\..*)?"),  # Ray about itself
+    pytest.mark.timeout(600),
+]
+
+CONFIG = TrainConfig(
+    model=ModelConfig(name="vit_tiny_patch16_224", depth=2, drop_path_rate=0.2),
+    optim=OptimConfig(learning_rate=1e-3),
+    epochs=3,
+    batch_size=8,
+    checkpoint_every_steps=2,
+    max_failures=2,
+)
+
+
+def images(count: int, prefix: str) -> Images:
+    rng = np.random.default_rng(count)
+    return Images(
+        hashes=[f"{prefix}{i}" for i in range(count)],
+        pixels_NHW=rng.integers(0, 256, (count, 32, 32), dtype=np.uint8),
+        labels_N=rng.integers(0, 3, count),
+    )
+
+
+def load(pids: Path | None) -> TrainingData:
+    """The data; with a folder, each worker leaves its process id there when it starts."""
+    if pids is not None:
+        (pids / str(os.getpid())).touch()
+    return TrainingData(
+        train=images(37, "t"), validation=images(9, "v"), classes=("a", "b", "c"), pixels=PixelConfig(side=32)
+    )
+
+
+def train(
+    folder: Path, name: str, pids: Path | None = None, config: TrainConfig = CONFIG
+) -> ray.train.Result:
+    place = Place(load=functools.partial(load, pids), mlflow_tracking_uri=None, mlflow_run_id=None)
+    storage = ray.train.RunConfig(
+        name=name, storage_path=str(folder), storage_filesystem=pyarrow.fs.LocalFileSystem()
+    )
+    return fit_on_workers(config, place, storage, "key")
+
+
+def weights(result: ray.train.Result) -> dict[str, np.ndarray]:
+    return safetensors.numpy.load((Path(result.checkpoint.path) / "model.safetensors").read_bytes())
+
+
+def kill_one_worker(folder: Path, run: str, pids: Path, killed: list[int]) -> None:
+    """Wait for the first committed checkpoint, then kill the younger of the two workers."""
+    snapshot = folder / run / "checkpoint_manager_snapshot.json"
+    deadline_s = time.monotonic() + 180
+    while time.monotonic() < deadline_s:
+        if snapshot.exists():
+            pid = max(int(one.name) for one in pids.iterdir())
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+            return
+        time.sleep(0.02)
+
+
+def test_a_worker_killed_in_the_middle_changes_nothing(
+    ray_local: None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    undisturbed = train(tmp_path, "undisturbed")
+    pids = tmp_path_factory.mktemp("pids")
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_one_worker, args=(tmp_path, "killed", pids, killed))
+    killer.start()
+    result = train(tmp_path, "killed", pids)
+    killer.join()
+    assert len(killed) == 1
+    assert len(list(pids.iterdir())) == 4  # two workers, and two again
+    expected, found = weights(undisturbed), weights(result)
+    assert all(np.array_equal(expected[name], found[name]) for name in expected)
+    assert result.metrics == undisturbed.metrics
+    again = train(tmp_path, "killed", pids)
+    assert again.checkpoint.path == result.checkpoint.path
+
+
+def test_workers_that_cannot_train_end_in_one_line(ray_local: None, tmp_path: Path) -> None:
+    broken = TrainConfig(
+        model=ModelConfig(name="no_such_vit"), epochs=1, batch_size=8, num_workers=1, max_failures=0
+    )
+    with pytest.raises(TrainError, match="no_such_vit") as caught:
+        train(tmp_path, "broken", config=broken)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,68 @@
+import json
+
+import numpy as np
+import pytest
+
+from data.preprocess import PREPROCESS_VERSION
+from data.taxonomy import taxonomy
+from serve.answer import InvalidOutputError, answer
+from serve.card import Card, CardError
+
+RAW = {
+    "format": 1,
+    "model": "xray-vit",
+    "classes": list(taxonomy().names),
+    "architecture": {"timm": "vit_tiny_patch16_224", "kwargs": {}},
+    "pixels": {"side": 96},
+    "preprocess_version": PREPROCESS_VERSION,
+    "calibration": {"temperature": 1.0, "conformal_threshold": 0.25, "coverage": 0.9, "abstain_below": 0.4},
+    "dataset_version": "d",
+    "synthetic": True,
+}
+CARD = Card.from_json(json.dumps(RAW))
+
+
+def probabilities(**by_class: float) -> np.ndarray:
+    rest = (1 - sum(by_class.values())) / (len(CARD.classes) - len(by_class))
+    return np.array([by_class.get(name, rest) for name in CARD.classes])
+
+
+def test_a_clear_case_has_one_label_and_a_set_of_one() -> None:
+    told = answer(probabilities(covid19=0.9), CARD)
+    assert (told.label, told.confidence, told.abstained) == ("covid19", 0.9, False)
+    assert told.prediction_set == ["covid19"]
+    assert told.triage == "urgent"
+
+
+def test_an_open_case_names_all_that_remains_possible_most_probable_first() -> None:
+    told = answer(probabilities(viral_pneumonia=0.45, bacterial_pneumonia=0.4), CARD)
+    assert told.prediction_set == ["viral_pneumonia", "bacterial_pneumonia"]
+    assert not told.abstained
+
+
+def test_a_weak_best_guess_abstains_and_the_set_is_never_empty() -> None:
+    told = answer(probabilities(normal=0.2), CARD)
+    assert told.abstained
+    assert told.prediction_set == ["normal"]
+
+
+@pytest.mark.parametrize(
+    "row", [np.full(10, np.nan), np.full(10, 0.2), np.full(9, 1 / 9), np.array([1.5, -0.5] + [0.0] * 8)]
+)
+def test_what_is_no_distribution_is_refused(row: np.ndarray) -> None:
+    with pytest.raises(InvalidOutputError):
+        answer(row, CARD)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"format": 2}, "format 1"),
+        ({"preprocess_version": "0"}, "pixel transform '0'"),
+        ({"calibration": {}}, "lacks or mistypes"),
+        ({"pixels": {"sides": 1}}, "lacks or mistypes"),
+    ],
+)
+def test_a_card_that_this_code_cannot_serve_is_refused(change: dict[str, object], says: str) -> None:
+    with pytest.raises(CardError, match=says):
+        Card.from_json(json.dumps(RAW | change))

@@ -1,0 +1,138 @@
+"""One rank of the gloo scenarios that `test_fit.py` looks at: run as a script by the fixture `gloo`.
+
+python tests/train/ranks.py RANK WORLD_SIZE FOLDER
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from data.preprocess import PixelConfig
+from train import checkpoint
+from train.checkpoint import Progress
+from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
+from train.dataset import Images, TrainingData
+from train.fit import Watch, fit, prepare, validate
+
+STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
+CONFIG = TrainConfig(
+    model=ModelConfig(name="vit_tiny_patch16_224", depth=2),
+    optim=OptimConfig(learning_rate=1e-3),
+    epochs=2,
+    batch_size=8,
+    class_balance=0.5,
+    label_smoothing=0.1,
+    checkpoint_every_steps=2,
+    seed=3,
+)
+ROUGH = replace(CONFIG, model=replace(CONFIG.model, drop_path_rate=0.3, drop_rate=0.2))
+PLAIN = replace(CONFIG, augment=STILL)
+
+
+class Killed(Exception):
+    pass
+
+
+class FolderCheckpoints:
+    """Checkpoints in a folder that all ranks see."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def newest(self) -> Iterator[Path | None]:
+        pointer = self.folder / "newest"
+        yield self.folder / pointer.read_text() if pointer.exists() else None
+
+    def commit(self, name: str, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
+        directory = self.folder / name
+        directory.mkdir(exist_ok=True)
+        write(directory)
+        dist.barrier()
+        if dist.get_rank() == 0:
+            (self.folder / "newest").write_text(name)
+        dist.barrier()
+
+
+def data() -> TrainingData:
+    """29 training images: three global batches of eight and one of five, which is uneven over two ranks."""
+    rng = np.random.default_rng(0)
+
+    def images(count: int, prefix: str) -> Images:
+        return Images(
+            hashes=[f"{prefix}{i}" for i in range(count)],
+            pixels_NHW=rng.integers(0, 256, (count, 32, 32), dtype=np.uint8),
+            labels_N=rng.integers(0, 3, count),
+        )
+
+    return TrainingData(
+        train=images(29, "t"), validation=images(7, "v"), classes=("a", "b", "c"), pixels=PixelConfig(side=32)
+    )
+
+
+def run(
+    config: TrainConfig, folder: Path, kill_at: int | None = None, name: str = "run"
+) -> dict[str, object]:
+    """Train to the end or until the kill; what the run left, on rank 0."""
+    setup = prepare(config, data(), run=name, device=torch.device("cpu"))
+    losses: list[float] = []
+    first_validation = validate(setup)["validation_loss"]
+
+    def step(progress: Progress, steps: int, loss: float) -> None:
+        if progress.step == kill_at:
+            raise Killed
+        losses.append(loss)
+
+    try:
+        progress = fit(setup, FolderCheckpoints(folder), Watch(step=step, epoch=lambda row, speed: None))
+    except Killed:
+        return {"killed_at": kill_at}
+    checkpoint.save_weights(folder, setup.model)
+    moments = [setup.optimizer.state[one]["exp_avg"].to_local() for one in setup.model.parameters()]
+    return {
+        "first_validation_loss": first_validation,
+        "history": progress.history,
+        "step": progress.step,
+        "losses": losses,
+        "moments": [float(one.double().sum()) for one in moments],
+    }
+
+
+def group(rank: int, world_size: int, store: Path) -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+
+
+def main() -> None:
+    rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    group(rank, world_size, folder / "two")
+    results: dict[str, object] = {"undisturbed": run(ROUGH, folder / "undisturbed")}
+    results["killed"] = run(ROUGH, folder / "killed", kill_at=5)
+    results["resumed"] = run(ROUGH, folder / "killed")
+    results["two"] = run(PLAIN, folder / "two-ranks")
+    results["half"] = run(PLAIN, folder / "elastic", kill_at=5)
+    try:
+        run(PLAIN, folder / "elastic", name="another")
+    except checkpoint.CheckpointError as error:
+        results["refusal"] = str(error)
+    if rank == 0:
+        group(0, 1, folder / "one")
+        results["one"] = run(PLAIN, folder / "one-rank")
+        results["elastic"] = run(PLAIN, folder / "elastic")
+        (folder / "results.json").write_text(json.dumps(results))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from train.config import ModelConfig, TrainConfigError
+from train.model import build_vit, decay_groups, timm_kwargs
+
+
+def test_the_default_is_a_small_vit_for_single_channel_images() -> None:
+    model = build_vit(ModelConfig(), classes=10, side=96).eval()
+    assert model(torch.zeros(2, 1, 96, 96)).shape == (2, 10)
+
+
+def test_depth_is_part_of_the_architecture_and_dropout_is_not() -> None:
+    config = ModelConfig(name="vit_tiny_patch16_224", depth=2, drop_rate=0.1, drop_path_rate=0.1)
+    assert len(build_vit(config, classes=3, side=32).blocks) == 2
+    assert timm_kwargs(config, classes=3, side=32) == {
+        "in_chans": 1,
+        "num_classes": 3,
+        "img_size": 32,
+        "depth": 2,
+    }
+
+
+def test_vectors_and_position_do_not_decay() -> None:
+    model = build_vit(ModelConfig(name="vit_tiny_patch16_224", depth=1), classes=3, side=32)
+    decaying, still = decay_groups(model, 0.1)
+    assert (decaying["weight_decay"], still["weight_decay"]) == (0.1, 0.0)
+    assert all(one.ndim >= 2 for one in decaying["params"])
+    assert any(one is model.pos_embed for one in still["params"])
+    assert len(decaying["params"]) + len(still["params"]) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("name", ["vit_of_nowhere", "resnet18"])
+def test_a_model_that_is_no_vit_of_timm_is_refused(name: str) -> None:
+    with pytest.raises(TrainConfigError, match=name):
+        build_vit(ModelConfig(name=name), classes=3, side=32)

@@ -1,0 +1,122 @@
+"""How far a probability can be believed: temperature, calibration error, conformal sets, abstention.
+
+Pure arithmetic on logits and labels; whoever trained the model is unknown here. Everything is fitted on
+validation data and measured on test data.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+BINS = 15
+TEMPERATURES = (0.05, 20.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What serving needs beside the logits; part of the model's card."""
+
+    temperature: float
+    """Divisor of the logits before softmax."""
+    conformal_threshold: float
+    """A class belongs to the prediction set when its calibrated probability is at least this."""
+    coverage: float
+    """Share of prediction sets that are to hold the truth."""
+    abstain_below: float
+    """An answer whose calibrated probability is lower is given as "not sure"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationConfig:
+    coverage: float = 0.9
+    answer_accuracy: float = 0.9
+    """Answers that are not abstained should be right this often, on validation data ..."""
+    largest_abstention: float = 0.2
+    """... unless that would mean to abstain on more than this share of them."""
+
+
+def calibrate(logits_NK: np.ndarray, labels_N: np.ndarray, config: CalibrationConfig) -> Calibration:
+    """Fit everything on the validation split.
+
+    The one temperature is fitted on the same images as the conformal threshold; with a single parameter the
+    sets stay close to exact, and evaluation measures their coverage on test data.
+    """
+    temperature = fit_temperature(logits_NK, labels_N)
+    probabilities_NK = probabilities(logits_NK, temperature)
+    return Calibration(
+        temperature=temperature,
+        conformal_threshold=fit_conformal(probabilities_NK, labels_N, config.coverage),
+        coverage=config.coverage,
+        abstain_below=fit_abstention(probabilities_NK, labels_N, config),
+    )
+
+
+def probabilities(logits_NK: np.ndarray, temperature: float) -> np.ndarray:
+    """Calibrated probabilities, float64."""
+    result: np.ndarray = softmax(logits_NK.astype(np.float64) / temperature, axis=1)
+    return result
+
+
+def fit_temperature(logits_NK: np.ndarray, labels_N: np.ndarray) -> float:
+    """The temperature with the smallest negative log-likelihood.
+
+    Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 4.2.
+    """
+    logits_NK = logits_NK.astype(np.float64)
+    rows = np.arange(len(labels_N))
+
+    def loss(log_temperature: float) -> float:
+        return -float(log_softmax(logits_NK / np.exp(log_temperature), axis=1)[rows, labels_N].mean())
+
+    low, high = np.log(TEMPERATURES)
+    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+
+
+def calibration_error(probabilities_NK: np.ndarray, labels_N: np.ndarray, bins: int = BINS) -> float:
+    """Expected calibration error of the top answer over bins of equal mass.
+
+    Equal-mass bins (Nguyen & O'Connor 2015) instead of Guo et al.'s equal-width ones: with a few hundred
+    images many equal-width bins are almost empty, and their noise is counted as error.
+    """
+    confidence_N = probabilities_NK.max(axis=1)
+    right_N = (probabilities_NK.argmax(axis=1) == labels_N).astype(np.float64)
+    order_N = np.argsort(confidence_N, kind="stable")
+    parts = [part for part in np.array_split(order_N, bins) if len(part)]
+    gaps = [len(part) * abs(confidence_N[part].mean() - right_N[part].mean()) for part in parts]
+    return float(sum(gaps) / len(labels_N))
+
+
+def fit_conformal(probabilities_NK: np.ndarray, labels_N: np.ndarray, coverage: float) -> float:
+    """The probability from which a class belongs to the prediction set (split conformal, LAC score).
+
+    The score of an image is 1 - p(truth); the set holds every class whose score is at most the score of rank
+    ceil((n + 1) * coverage) on held-out images, that is, whose p is at least what is returned here. With too
+    few images for that rank it is 0: every class belongs to the set.
+    Source: Sadinle, Lei & Wasserman 2019; Angelopoulos & Bates 2021, section 1.
+    """
+    truth_N = np.sort(probabilities_NK[np.arange(len(labels_N)), labels_N])[::-1]
+    rank = int(np.ceil((len(truth_N) + 1) * coverage))
+    return float(truth_N[rank - 1]) if rank <= len(truth_N) else 0.0
+
+
+def prediction_sets(probabilities_NK: np.ndarray, threshold: float) -> np.ndarray:
+    """sets_NK, bool: the conformal sets; the top class always belongs, so that no set is empty."""
+    sets_NK: np.ndarray = probabilities_NK >= threshold
+    sets_NK[np.arange(len(sets_NK)), probabilities_NK.argmax(axis=1)] = True
+    return sets_NK
+
+
+def fit_abstention(probabilities_NK: np.ndarray, labels_N: np.ndarray, config: CalibrationConfig) -> float:
+    """The lowest confidence from which answers are right often enough, within the largest abstention."""
+    confidence_N = probabilities_NK.max(axis=1)
+    right_N = probabilities_NK.argmax(axis=1) == labels_N
+    order_N = np.argsort(confidence_N, kind="stable")
+    rising_N = confidence_N[order_N]
+    # accuracy of answering all from the i-th least confident on
+    accuracy_N = right_N[order_N][::-1].cumsum()[::-1] / np.arange(len(order_N), 0, -1)
+    good = np.flatnonzero(accuracy_N >= config.answer_accuracy)
+    first = int(good[0]) if len(good) else len(order_N)
+    first = min(first, int(config.largest_abstention * len(order_N)))
+    return float(rising_N[first]) if first else 0.0

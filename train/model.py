@@ -1,0 +1,56 @@
+"""The Vision Transformer: built from its configuration, the same in training and in evaluation.
+
+Serving builds it from the card with the same name and keyword arguments; both meet in the registry only.
+"""
+
+from typing import Any
+
+import timm
+import torch
+
+from train.config import ModelConfig, TrainConfigError
+
+NO_DECAY = ("pos_embed", "cls_token", "reg_token", "dist_token")
+
+
+def timm_kwargs(config: ModelConfig, *, classes: int, side: int) -> dict[str, Any]:
+    """Keyword arguments that, with `config.name`, make this architecture; the card stores them.
+
+    Dropout is not among them: it changes training and no weight.
+    """
+    kwargs: dict[str, Any] = {"in_chans": 1, "num_classes": classes, "img_size": side}
+    if config.depth is not None:
+        kwargs["depth"] = config.depth
+    return kwargs
+
+
+def build_vit(config: ModelConfig, *, classes: int, side: int) -> torch.nn.Module:
+    """A ViT with fresh weights, from torch's global generator, for single-channel images of `side` pixels.
+
+    Raises:
+        TrainConfigError: timm has no such model, or it is not a ViT of single images.
+    """
+    kwargs = timm_kwargs(config, classes=classes, side=side)
+    try:
+        model: torch.nn.Module = timm.create_model(
+            config.name,
+            pretrained=False,
+            drop_rate=config.drop_rate,
+            drop_path_rate=config.drop_path_rate,
+            **kwargs,
+        )
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise TrainConfigError(f"cannot build {config.name} with {kwargs}: {error}") from error
+    if not isinstance(getattr(model, "blocks", None), torch.nn.Sequential):
+        raise TrainConfigError(f"{config.name} has no sequence of transformer blocks: choose a timm ViT")
+    return model
+
+
+def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW: matrices and kernels decay; vectors, position and tokens do not."""
+    named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    still = {name for name, one in named if one.ndim < 2 or name.rsplit(".", 1)[-1] in NO_DECAY}
+    return [
+        {"params": [one for name, one in named if name not in still], "weight_decay": weight_decay},
+        {"params": [one for name, one in named if name in still], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,86 @@
+"""Turn trained weights into a release bundle and register it as a version of `xray-vit` without alias.
+
+The bundle: weights (safetensors), card (JSON) and the package of the code that serves them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import safetensors.torch
+
+from cluster import bundles, code_package
+from cluster.objects import ObjectStore
+from cluster.registry import VIT, Registry
+from data.preprocess import PREPROCESS_VERSION
+from train.calibration import Calibration, CalibrationConfig, calibrate
+from train.config import TrainConfig
+from train.dataset import TrainingData
+from train.inference import logits, rebuild
+from train.model import timm_kwargs
+
+CARD, WEIGHTS, CODE = "card.json", "model.safetensors", "code.zip"
+FORMAT = 1
+
+
+def architecture(config: TrainConfig, data: TrainingData) -> dict[str, Any]:
+    """What `timm.create_model` takes to build this model again."""
+    return {
+        "timm": config.model.name,
+        "kwargs": timm_kwargs(config.model, classes=len(data.classes), side=data.pixels.side),
+    }
+
+
+def fit_calibration(config: TrainConfig, data: TrainingData, weights: bytes) -> Calibration:
+    """Ask the finished model about the validation split, and calibrate it on that."""
+    model = rebuild(architecture(config, data), weights)
+    return calibrate(
+        logits(model, data.validation.pixels_NHW, data.pixels), data.validation.labels_N, CalibrationConfig()
+    )
+
+
+def publish(
+    store: ObjectStore,
+    config: TrainConfig,
+    data: TrainingData,
+    weights: bytes,
+    *,
+    calibration: Calibration,
+    lineage: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> str:
+    """Publish the bundle and return its key; the same content is the same bundle.
+
+    Args:
+        lineage: `dataset_version`, `synthetic`, `git_commit` and `run_id`, as the card names them.
+        metrics: of the last epoch, on validation data.
+    """
+    files = {WEIGHTS: weights, CODE: code_package.build()}
+    card = {
+        "format": FORMAT,
+        "model": VIT,
+        "classes": list(data.classes),
+        "architecture": architecture(config, data),
+        "pixels": asdict(data.pixels),
+        "preprocess_version": PREPROCESS_VERSION,
+        "calibration": asdict(calibration),
+        **lineage,
+        "metrics": dict(metrics),
+        "config": config.as_dict(),
+        "parameters": sum(one.numel() for one in safetensors.torch.load(weights).values()),
+        "files": {name: hashlib.sha256(blob).hexdigest() for name, blob in files.items()},
+    }
+    return bundles.publish(store, {**files, CARD: json.dumps(card, sort_keys=True, indent=1).encode()})
+
+
+def register(registry: Registry, bundle_key: str, lineage: Mapping[str, Any], weights_sha256: str) -> str:
+    """A new version without alias; the same bundle again gives the version that it has."""
+    tags = {
+        "dataset_version": str(lineage["dataset_version"]),
+        "git_commit": str(lineage["git_commit"]),
+        "synthetic": str(lineage["synthetic"]).lower(),
+        "weights_sha256": weights_sha256,
+    }
+    return registry.register(VIT, bundle_key, lineage["run_id"], tags)

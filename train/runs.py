@@ -1,0 +1,119 @@
+"""The record of a named run in the object store, so that a rerun continues it or finds it finished.
+
+`runs/NAME/run.json` names the current generation (`--fresh` begins the next one; nothing is deleted). Below
+`runs/NAME/gNNN/` lie Ray's checkpoints, `trained.json` when training is over, and `finished.json` when the
+model version is registered.
+"""
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cluster.objects import ObjectStore
+from train.config import TrainConfig
+
+BUCKET = "checkpoints"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class RunError(ValueError):
+    """The name is impossible or belongs to a run of other settings; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One generation of one named run."""
+
+    name: str
+    generation: int
+    fingerprint: str
+    """Of the configuration, without the amount of machine."""
+    dataset_version: str
+
+    @property
+    def folder(self) -> str:
+        """Key prefix in the bucket `checkpoints`."""
+        return f"runs/{self.name}/{self.ray_name}"
+
+    @property
+    def ray_name(self) -> str:
+        return f"g{self.generation:03d}"
+
+    @property
+    def key(self) -> str:
+        """Identity in MLflow and in each checkpoint; two runs of equal key are the same work."""
+        return f"{self.name}/{self.ray_name}/{self.dataset_version}/{self.fingerprint}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a finished training leaves for the release."""
+
+    weights_key: str
+    """Of the safetensors file, in the bucket `checkpoints`."""
+    weights_sha256: str
+    steps: int
+    history: list[dict[str, float]]
+
+
+def default_name(config: TrainConfig, dataset_version: str) -> str:
+    """The same settings on the same data are the same run."""
+    return f"vit-{dataset_version[:8]}-{config.fingerprint[:8]}"
+
+
+def begin(
+    store: ObjectStore, name: str, config: TrainConfig, dataset_version: str, *, fresh: bool
+) -> tuple[Run, bool]:
+    """The run to work on, and whether it was begun before.
+
+    Raises:
+        RunError: the name cannot be used, or stands for a run of other settings or data.
+    """
+    if not NAME.fullmatch(name):
+        raise RunError(f"a run's name has letters, digits, dots, dashes and underscores, got {name!r}")
+    wanted = {"fingerprint": config.fingerprint, "dataset_version": dataset_version}
+    try:
+        before = Run(**store.get_json(BUCKET, _pointer(name)))
+    except FileNotFoundError:
+        before = None
+    if before is not None and not fresh:
+        if before != Run(name=name, generation=before.generation, **wanted):
+            raise RunError(
+                f"run {name} has dataset {before.dataset_version} and settings {before.fingerprint}, asked for "
+                f"are {dataset_version} and {config.fingerprint}: take another --run name, or --fresh"
+            )
+        return before, True
+    run = Run(name=name, generation=1 if before is None else before.generation + 1, **wanted)
+    store.put_json(BUCKET, _pointer(name), asdict(run))
+    return run, False
+
+
+def trained(store: ObjectStore, run: Run) -> Trained | None:
+    """What training left, None while it is not over."""
+    values = _read(store, f"{run.folder}/trained.json")
+    return None if values is None else Trained(**values)
+
+
+def note_trained(store: ObjectStore, run: Run, result: Trained) -> None:
+    store.put_json(BUCKET, f"{run.folder}/trained.json", asdict(result))
+
+
+def finished(store: ObjectStore, run: Run) -> dict[str, Any] | None:
+    """The outcome of a run whose model version is registered."""
+    return _read(store, f"{run.folder}/finished.json")
+
+
+def note_finished(store: ObjectStore, run: Run, outcome: dict[str, Any]) -> None:
+    store.put_json(BUCKET, f"{run.folder}/finished.json", outcome)
+
+
+def _pointer(name: str) -> str:
+    return f"runs/{name}/run.json"
+
+
+def _read(store: ObjectStore, key: str) -> dict[str, Any] | None:
+    try:
+        values: dict[str, Any] = store.get_json(BUCKET, key)
+    except FileNotFoundError:
+        return None
+    return values

@@ -1,0 +1,57 @@
+"""Which sample is in which batch: a pure function of (seed, epoch) and the samples' hashes.
+
+Global batches are cut from that order, and every rank takes a slice of each, so that resume, another number of
+workers and "each sample exactly once an epoch" are one idea. Knows neither Ray nor torch.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def epoch_order(sample_hashes: Sequence[str], *, seed: int, epoch: int) -> np.ndarray:
+    """Indices into `sample_hashes` in the order in which this epoch sees them.
+
+    Samples are sorted by the hash of (seed, epoch, sample hash), so the order depends neither on how they were
+    stored nor on the version of a random generator.
+    Returns:
+        order_N: int64, each index once.
+    """
+    key = f"{seed}:{epoch}:".encode()
+    ranks = [hashlib.blake2b(key + one.encode(), digest_size=16).digest() for one in sample_hashes]
+    return np.array(sorted(range(len(ranks)), key=lambda i: (ranks[i], sample_hashes[i], i)), dtype=np.int64)
+
+
+def batches_per_epoch(samples: int, batch_size: int) -> int:
+    """How many global batches an epoch has; the last one may be smaller."""
+    return -(-samples // batch_size)
+
+
+def global_batch(order_N: np.ndarray, *, batch: int, batch_size: int) -> np.ndarray:
+    """The indices of one global batch, in order."""
+    return order_N[batch * batch_size : (batch + 1) * batch_size]
+
+
+def rank_slice(batch_B: np.ndarray, *, rank: int, world_size: int) -> np.ndarray:
+    """A rank's part of a global batch: contiguous, and no two ranks differ by more than one sample.
+
+    It is empty for some ranks when the batch has fewer samples than there are ranks.
+    """
+    start, stop = (len(batch_B) * part // world_size for part in (rank, rank + 1))
+    return batch_B[start:stop]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a run stands in its data: `batch` is the next global batch of `epoch`."""
+
+    epoch: int = 0
+    batch: int = 0
+
+    def advanced(self, batches: int) -> "Position":
+        """The position after this batch, in epochs of `batches` batches."""
+        if self.batch + 1 == batches:
+            return Position(epoch=self.epoch + 1)
+        return Position(epoch=self.epoch, batch=self.batch + 1)

@@ -1,0 +1,165 @@
+"""MLflow: one run for one training run, whatever number of attempts it takes.
+
+Training never waits for MLflow: a thread sends the rows, and what it could not send the driver adds at the
+end from the history in the last checkpoint.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "xray-vit"
+RUN_TAG = "raydiology.run"
+CLOSE_TIMEOUT_S = 20.0
+LOGGED_LATER = ("epoch", "step")
+
+logger = logging.getLogger(__name__)
+
+
+class TrackingError(RuntimeError):
+    """MLflow does not answer where it must; the message says what to do."""
+
+
+class MetricLog:
+    """Sends rows of metrics to an MLflow run from a thread of its own."""
+
+    def __init__(self, tracking_uri: str | None, run_id: str | None) -> None:
+        self._rows: queue.Queue[Mapping[str, float] | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
+        if tracking_uri and run_id:
+            self._thread = threading.Thread(
+                target=self._send, args=(tracking_uri, run_id), name="mlflow-metrics", daemon=True
+            )
+            self._thread.start()
+
+    @classmethod
+    @contextmanager
+    def opened(cls, tracking_uri: str | None, run_id: str | None) -> Iterator["MetricLog"]:
+        log = cls(tracking_uri, run_id)
+        try:
+            yield log
+        finally:
+            log.close()
+
+    def put(self, row: Mapping[str, float]) -> None:
+        """Queue one epoch's row, with its `epoch`."""
+        self._rows.put(row)
+
+    def close(self) -> None:
+        """Wait a while for the queue to empty."""
+        if self._thread is not None:
+            self._rows.put(None)
+            self._thread.join(CLOSE_TIMEOUT_S)
+            if self._thread.is_alive():
+                logger.warning("MLflow is slow or down: the last metrics are logged when training is over")
+
+    def _send(self, tracking_uri: str, run_id: str) -> None:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        client = MlflowClient(tracking_uri)
+        while (row := self._rows.get()) is not None:
+            try:
+                log_rows(client, run_id, [row])
+            except MlflowException as error:
+                logger.warning(
+                    "a row of metrics could not be logged to MLflow: %s", str(error).split("\n")[0]
+                )
+
+
+def client(tracking_uri: str) -> "MlflowClient":
+    from mlflow import MlflowClient  # two seconds of imports, spared where nothing is tracked
+
+    return MlflowClient(tracking_uri)
+
+
+def start_run(mlflow: "MlflowClient", run_key: str, name: str, params: Mapping[str, Any]) -> str:
+    """The id of the MLflow run that belongs to `run_key`; made at the first call.
+
+    Raises:
+        TrackingError: MLflow does not answer.
+    """
+    from mlflow.entities import Param
+    from mlflow.exceptions import MlflowException
+
+    try:
+        experiment_id = _experiment(mlflow)
+        found = mlflow.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run_key}'", max_results=1)
+        run = found[0] if found else mlflow.create_run(experiment_id, run_name=name, tags={RUN_TAG: run_key})
+        mlflow.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLflow does not take a run at {mlflow.tracking_uri}: {str(error).splitlines()[0]}. "
+            "`make status` shows whether it runs"
+        ) from error
+    return str(run.info.run_id)
+
+
+def log_rows(mlflow: "MlflowClient", run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
+    """Log rows of epochs, except those that are there already (an attempt may repeat an epoch)."""
+    from mlflow.entities import Metric
+
+    there = {one.step for one in mlflow.get_metric_history(run_id, "train_loss")}
+    now_ms = int(time.time() * 1000)
+    for row in rows:
+        if int(row["epoch"]) not in there:
+            metrics = [
+                Metric(name, float(value), now_ms, int(row["epoch"]))
+                for name, value in row.items()
+                if name not in LOGGED_LATER
+            ]
+            mlflow.log_batch(run_id, metrics=metrics)
+
+
+def set_status(mlflow: "MlflowClient", run_id: str, status: str) -> None:
+    """RUNNING, FINISHED or FAILED."""
+    if status == "RUNNING":
+        mlflow.update_run(run_id, status=status)
+    else:
+        mlflow.set_terminated(run_id, status=status)
+
+
+def log_files(mlflow: "MlflowClient", run_id: str, paths: list[Path], folder: str) -> None:
+    for path in paths:
+        mlflow.log_artifact(run_id, str(path), artifact_path=folder)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `a.b` names, as MLflow's parameters take them."""
+    pairs: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            pairs |= flat(value, f"{prefix}{name}.")
+        else:
+            pairs[f"{prefix}{name}"] = value
+    return pairs
+
+
+def _experiment(mlflow: "MlflowClient") -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = mlflow.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    try:
+        return str(mlflow.create_experiment(EXPERIMENT))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(mlflow.get_experiment_by_name(EXPERIMENT).experiment_id)
+
+
+def log_figures(mlflow: "MlflowClient", run_id: str, figures: Mapping[str, float]) -> None:
+    """Log single figures of a run, at step 0."""
+    from mlflow.entities import Metric
+
+    now_ms = int(time.time() * 1000)
+    mlflow.log_batch(run_id, metrics=[Metric(name, value, now_ms, 0) for name, value in figures.items()])

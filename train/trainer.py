@@ -1,0 +1,221 @@
+"""Train the ViT on the cluster and register what comes out: the driver's side.
+
+`train` can be called again at any time with the same arguments: it continues what was interrupted, repeats
+nothing that is done, and returns a finished run at once. The caller has joined the Ray cluster.
+"""
+
+import functools
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import safetensors.torch
+import torch
+from ray.train.torch import TorchTrainer
+
+from cluster import bundles
+from cluster.objects import ObjectStore, arrow_filesystem
+from cluster.registry import Registry
+from cluster.settings import Settings
+from data.versions import manifest
+from train import dataset, release, runs, tracking
+from train.checkpoint import PROGRESS_NAME, WEIGHTS_NAME
+from train.config import TrainConfig
+from train.inference import weights_sha256
+from train.loop import Place, train_loop_per_worker
+from train.model import build_vit
+
+Progress = Callable[[int, int, str], None]
+
+
+class TrainError(RuntimeError):
+    """Training ended without a model; the message says why in one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOutcome:
+    run: str
+    """The run's name."""
+    run_id: str
+    """MLflow's."""
+    resumed: bool
+    """Whether the run had been begun before."""
+    model_version: str
+    steps: int
+    weights_sha256: str
+    bundle_key: str
+
+
+def train(
+    settings: Settings,
+    config: TrainConfig,
+    dataset_version: str,
+    run_name: str,
+    *,
+    fresh: bool = False,
+    git_commit: str = "unknown",
+    progress: Progress | None = None,
+) -> TrainOutcome:
+    """Train, calibrate, publish the bundle and register the version, without alias.
+
+    Args:
+        run_name: continued when it is unfinished, returned when it is finished; `runs.default_name` gives one.
+        fresh: start anew under the same name.
+        progress: told what the driver does when the workers are done.
+    Raises:
+        TrainError, TrainConfigError, TrainDataError, VersionError, RunError, TrackingError: one line each.
+    """
+    tell = progress or _silent
+    store = ObjectStore(settings)
+    described = manifest(store, dataset_version)
+    _check(config, described)
+    run, begun = runs.begin(store, run_name, config, dataset_version, fresh=fresh)
+    if (outcome := runs.finished(store, run)) is not None:
+        return TrainOutcome(**{**outcome, "resumed": True})
+    mlflow = tracking.client(settings.mlflow_tracking_uri)
+    params = tracking.flat(config.as_dict()) | {"dataset_version": dataset_version, "git_commit": git_commit}
+    run_id = tracking.start_run(mlflow, run.key, run.name, params)
+    trained = runs.trained(store, run) or _fit(settings, store, config, run, run_id)
+    tracking.log_rows(mlflow, run_id, trained.history)
+    lineage = {
+        "dataset_version": dataset_version,
+        "synthetic": bool(described["synthetic"]),
+        "git_commit": git_commit,
+        "run_id": run_id,
+    }
+    bundle_key, version = _release(settings, store, config, trained, lineage, tell)
+    _log_release(store, mlflow, run_id, config, bundle_key)
+    done = TrainOutcome(
+        run=run.name,
+        run_id=run_id,
+        resumed=begun,
+        model_version=version,
+        steps=trained.steps,
+        weights_sha256=trained.weights_sha256,
+        bundle_key=bundle_key,
+    )
+    tracking.set_status(mlflow, run_id, "FINISHED")
+    runs.note_finished(store, run, asdict(done))
+    return done
+
+
+def _check(config: TrainConfig, described: dict[str, Any]) -> None:
+    """Refuse here, in a second, what each worker would refuse after its start, `max_failures` times over."""
+    dataset.check(described)
+    with torch.device("meta"):
+        build_vit(
+            config.model, classes=len(described["classes"]), side=described["settings"]["pixels"]["side"]
+        )
+
+
+def _fit(
+    settings: Settings, store: ObjectStore, config: TrainConfig, run: runs.Run, run_id: str
+) -> runs.Trained:
+    """Run the workers to the end and note what they leave."""
+    mlflow = tracking.client(settings.mlflow_tracking_uri)
+    tracking.set_status(mlflow, run_id, "RUNNING")
+    place = Place(
+        load=functools.partial(dataset.load, settings, run.dataset_version),
+        mlflow_tracking_uri=settings.mlflow_tracking_uri,
+        mlflow_run_id=run_id,
+    )
+    storage = ray.train.RunConfig(
+        name=run.ray_name,
+        storage_path=f"{settings.bucket(runs.BUCKET)}/runs/{run.name}",
+        storage_filesystem=arrow_filesystem(settings),
+    )
+    try:
+        result = fit_on_workers(config, place, storage, run.key)
+    except TrainError:
+        tracking.set_status(mlflow, run_id, "FAILED")
+        raise
+    folder = result.checkpoint.path.removeprefix(f"{settings.bucket(runs.BUCKET)}/")
+    host = store.get_json(runs.BUCKET, f"{folder}/{PROGRESS_NAME}")
+    weights = store.get(runs.BUCKET, f"{folder}/{WEIGHTS_NAME}")
+    trained = runs.Trained(
+        weights_key=f"{folder}/{WEIGHTS_NAME}",
+        weights_sha256=weights_sha256(safetensors.torch.load(weights)),
+        steps=host["step"],
+        history=host["history"],
+    )
+    runs.note_trained(store, run, trained)
+    return trained
+
+
+def fit_on_workers(
+    config: TrainConfig, place: Place, storage: "ray.train.RunConfig", run_key: str
+) -> "ray.train.Result":
+    """Run `train_loop_per_worker` on Ray Train workers, which `max_failures` deaths do not end.
+
+    Args:
+        storage: its name, path and file system; the same ones again continue the run.
+    Raises:
+        TrainError: the workers failed more often than that.
+    """
+    per_worker = {"CPU": float(config.cpus_per_worker)} | ({"GPU": 1.0} if config.use_gpu else {})
+    cuda = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # without it cuBLAS is not deterministic
+    trainer = TorchTrainer(
+        functools.partial(train_loop_per_worker, place=place),
+        train_loop_config={"train": config.as_dict(), "run": run_key},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.num_workers, use_gpu=config.use_gpu, resources_per_worker=per_worker
+        ),
+        run_config=ray.train.RunConfig(
+            name=storage.name,
+            storage_path=storage.storage_path,
+            storage_filesystem=storage.storage_filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.keep_checkpoints),
+            worker_runtime_env={"env_vars": cuda} if config.use_gpu else None,
+            logging_config=ray.train.LoggingConfig("WARNING"),
+        ),
+    )
+    try:
+        return trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        reason = [line for line in str(error).splitlines() if line.strip()]
+        raise TrainError(f"training failed: {reason[-1] if reason else error!r}") from error
+
+
+def _release(
+    settings: Settings,
+    store: ObjectStore,
+    config: TrainConfig,
+    trained: runs.Trained,
+    lineage: dict[str, Any],
+    tell: Progress,
+) -> tuple[str, str]:
+    """Publish and register; returns the bundle's key and the version."""
+    tell(trained.steps, trained.steps, "calibrating on the validation split")
+    data = dataset.load(settings, lineage["dataset_version"])
+    weights = store.get(runs.BUCKET, trained.weights_key)
+    calibration = release.fit_calibration(config, data, weights)
+    tell(trained.steps, trained.steps, "registering the model version")
+    bundle_key = release.publish(
+        store,
+        config,
+        data,
+        weights,
+        calibration=calibration,
+        lineage=lineage,
+        metrics=trained.history[-1],
+    )
+    version = release.register(Registry(settings), bundle_key, lineage, trained.weights_sha256)
+    return bundle_key, version
+
+
+def _log_release(store: ObjectStore, mlflow: Any, run_id: str, config: TrainConfig, bundle_key: str) -> None:
+    """The resolved configuration and the card, as artifacts of the MLflow run."""
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "config.json"
+        written.write_text(json.dumps(config.as_dict(), sort_keys=True, indent=1))
+        card = bundles.fetch(store, bundle_key, Path(folder), [release.CARD])[release.CARD]
+        tracking.log_files(mlflow, run_id, [written, card], "release")
+
+
+def _silent(done: int, total: int, note: str) -> None:
+    """No one asked how far it is."""
