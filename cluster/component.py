@@ -28,7 +28,10 @@ class Component(ABC):
     main_port: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     """Components that must be ready before this one starts."""
-    start_timeout_s: ClassVar[float] = 90.0
+    start_timeout_s: ClassVar[float] = 180.0
+    """Ten times what an idle machine of two cores takes, because the machine may be busy."""
+    start_attempts: ClassVar[int] = 1
+    """More than one for what may give up by itself and succeed the next time."""
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     stop_timeout_s: ClassVar[float] = 10.0
 
@@ -53,6 +56,9 @@ class Component(ABC):
 
     def finish(self, site: Site) -> None:  # noqa: B027 - nothing to do, as a rule
         """After each start, when it answers: what must exist in it; safe to repeat."""
+
+    def clean(self, site: Site) -> None:  # noqa: B027 - nothing to do, as a rule
+        """After each stop: what a killed process could not remove outside the home; safe to repeat."""
 
     def address(self, site: Site) -> str:
         return site.url(self.main_port)

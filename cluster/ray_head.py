@@ -46,6 +46,9 @@ class RayHead(Component):
         *("ray_runtime_env", "ray_autoscaler_metrics", "ray_dashboard_metrics"),
         *("serve_fallback_http", "serve_fallback_grpc"),
     )
+    start_attempts = (
+        3  # on a very busy machine Ray gives up by itself: its raylet has 30 seconds, not to be changed
+    )
     stop_timeout_s = 12.0
 
     def program(self) -> Path:

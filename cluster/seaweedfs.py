@@ -85,6 +85,10 @@ class SeaweedFs(Component):
     def finish(self, site: Site) -> None:
         ObjectStore(Settings.from_env(site.env())).ensure_buckets(BUCKETS)
 
+    def clean(self, site: Site) -> None:
+        for part in ("filer", "master", "s3", "volume"):
+            Path(f"/tmp/seaweedfs-{part}-grpc-{site.ports[f'{part}_grpc']}.sock").unlink(missing_ok=True)
+
     @staticmethod
     def _identities(site: Site) -> Path:
         return site.home.path / "s3_identities.json"

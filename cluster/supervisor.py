@@ -41,7 +41,7 @@ from cluster.site import Site
 COMPONENTS: tuple[Component, ...] = (SeaweedFs(), Postgresql(), RayHead(), MlflowServer())
 STOP_ORDER = (("ray", "mlflow"), ("postgresql", "s3"))
 """Who uses others goes first; the two of a pair at once."""
-PATIENCE_S = 20.0
+PATIENCE_S = 90.0
 """How long a running component that does not answer is waited for before it is started anew."""
 
 Say = Callable[[str], None]
@@ -184,6 +184,21 @@ def _start(component: Component, site: Site, state: State, say: Say, cancelled: 
     for name in component.ports:
         if not is_free(site.ports[name]):
             raise taken_error(name, site.ports[name])
+    for attempt in range(component.start_attempts):
+        if _launch(component, site, state, cancelled):
+            break
+        ended = not is_alive(state.components[component.name])
+        sweep(site.home.id, component.name)
+        if cancelled.is_set() or not ended or attempt + 1 == component.start_attempts:
+            how = "ended as it started" if ended else f"did not answer in {component.start_timeout_s:.0f} s"
+            raise PlatformError(f"{component.title} {how}; {_last_words(site.home, component)}")
+    _finish(component, site)
+    say(
+        f"  {component.title:<16} up            {component.address(site)}  {time.monotonic() - started_at:.0f} s"
+    )
+
+
+def _launch(component: Component, site: Site, state: State, cancelled: threading.Event) -> bool:
     component.prepare(site)
     process = start_detached(
         component.command(site),
@@ -191,22 +206,10 @@ def _start(component: Component, site: Site, state: State, say: Say, cancelled: 
         directory=site.home.path,
         log=site.home.log(component.name),
     )
-    identity = identify(process.pid)
+    # One that has already ended gets an identity that no process has.
+    identity = identify(process.pid) or Identity(pid=process.pid, started_ticks=0, boot="")
     state.record(component.name, identity)
-    if identity is None or not _becomes_healthy(
-        component, site, identity, component.start_timeout_s, cancelled
-    ):
-        how = (
-            "ended at once"
-            if process.poll() is not None
-            else f"did not answer in {component.start_timeout_s:.0f} s"
-        )
-        sweep(site.home.id, component.name)
-        raise PlatformError(f"{component.title} {how}; {_last_words(site.home, component)}")
-    _finish(component, site)
-    say(
-        f"  {component.title:<16} up            {component.address(site)}  {time.monotonic() - started_at:.0f} s"
-    )
+    return _becomes_healthy(component, site, identity, component.start_timeout_s, cancelled)
 
 
 def _becomes_healthy(

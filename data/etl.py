@@ -175,13 +175,8 @@ def _stage(samples: Sequence[Sample], stage: Stage, tell: Progress) -> list[_Out
     size = min(max(len(samples) // BLOCKS, SMALLEST_BLOCK_ROWS), LARGEST_BLOCK_ROWS)
     columns = ("source", "sha256", "label", "raw_key")
     blocks = [
-        pa.table(
-            {
-                "block": [start // size],
-                "rows": [[{name: getattr(one, name) for name in columns} for one in some]],
-            }
-        )
-        for start in range(0, len(samples), size)
+        {"block": number, "rows": [{name: getattr(one, name) for name in columns} for one in some]}
+        for number, start in enumerate(range(0, len(samples), size))
         for some in [samples[start : start + size]]
     ]
 
@@ -192,7 +187,7 @@ def _stage(samples: Sequence[Sample], stage: Stage, tell: Progress) -> list[_Out
             tables.append(table.append_column("block", pa.array([one["block"]] * table.num_rows, pa.int64())))
         return pa.concat_tables(tables)
 
-    dataset = ray.data.from_arrow(blocks).map_batches(
+    dataset = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         stage_blocks, batch_size=None, batch_format="pyarrow", num_cpus=1
     )
     outcomes: list[_Outcome] = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.synthetic_shapes import Plane, cloud, pose, step
+from data.synthetic_shapes import Plane, cloud, dome, pose, step
 from data.synthetic_signs import Lungs, chest_sign
 
 
@@ -125,7 +125,7 @@ def _wire(rng: np.random.Generator, plane: Plane) -> np.ndarray:
 
 
 def limb(rng: np.random.Generator, shape: tuple[int, int], patient: Patient, strength: float) -> np.ndarray:
-    """One or two long bones with a joint, in soft tissue; broken when the label says so.
+    """One or two long bones with a joint, in soft tissue; broken and swollen when the label says so.
 
     Args:
         strength: multiplies the gap and the displacement of a fracture, about 0..1.5.
@@ -144,12 +144,14 @@ def limb(rng: np.random.Generator, shape: tuple[int, int], patient: Patient, str
         build.uniform(0.4, 0.55) + 0.08 * np.cos(plane.v_HW * 2 + build.uniform(0, 6)) - np.abs(plane.u_HW)
     )
     image_HW = step(tissue_HW, 0.14) * (0.26 + 0.03 * cloud(rng, shape, 6))
-    broken = rng.integers(len(centres)) if patient.label == "bone_fracture" else None
     density = build.uniform(0.36, 0.5) * (1 - 0.25 * max(0, patient.age - 50) / 40)
-    for number, (centre, width) in enumerate(zip(centres, widths, strict=True)):
+    place = math.copysign(0.3, -joint) + rng.uniform(-0.3, 0.3)
+    for centre, width in zip(centres, widths, strict=True):
         bone_plane, gap_HW = plane, np.ones_like(plane.u_HW)
-        if number == broken:
-            bone_plane, gap_HW = _break(rng, plane, centre, width, joint, strength)
+        if patient.label == "bone_fracture":
+            bone_plane, gap_HW = _break(rng, plane, centre, width, place, strength)
+            swelling_HW = dome(plane, (centre, place), (rng.uniform(0.3, 0.45), rng.uniform(0.3, 0.45)))
+            image_HW += strength * rng.uniform(0.05, 0.1) * swelling_HW
         image_HW += density * gap_HW * _bone(rng, build, bone_plane, centre, width, joint)
     return image_HW
 
@@ -171,22 +173,21 @@ def _bone(
     cortex_HW = shaft_HW * step(across_HW - 0.62, 0.25)
     sponge_HW = 1 + 0.06 * cloud(rng, plane.u_HW.shape, 40)
     bone_HW = (0.55 * shaft_HW + 0.5 * cortex_HW) * sponge_HW
-    return bone_HW * (1 - 0.8 * step(0.03 - np.abs(along_HW + 0.1 * across_HW * across_HW), 0.03))
+    return bone_HW * (1 - 0.4 * step(0.03 - np.abs(along_HW + 0.1 * across_HW * across_HW), 0.03))
 
 
 def _break(
-    rng: np.random.Generator, plane: Plane, centre: float, width: float, joint: float, strength: float
+    rng: np.random.Generator, plane: Plane, centre: float, width: float, place: float, strength: float
 ) -> tuple[Plane, np.ndarray]:
-    """Move the part of a bone beyond a jagged line, and the dark gap along that line."""
-    place = math.copysign(0.3, -joint) + rng.uniform(-0.3, 0.3)
+    """Move the part of a bone beyond a jagged line at height `place`, and leave a dark gap along that line."""
     across_HW = plane.u_HW - centre
     jag_HW = 0.02 * np.sin(across_HW * rng.uniform(40, 70) + rng.uniform(0, 6))
     line_HW = plane.v_HW - place - rng.uniform(-0.8, 0.8) * across_HW + jag_HW
     beyond_HW = step(line_HW, 0.01)
     sign = 1 if rng.random() < 0.5 else -1
-    offset = strength * sign * rng.uniform(0.4, 0.8) * width
+    offset = strength * sign * rng.uniform(0.5, 0.9) * width
     tilt = strength * rng.uniform(-0.16, 0.16)
     moved_HW = plane.u_HW + beyond_HW * (offset + tilt * line_HW)
-    gap = strength * rng.uniform(0.03, 0.05)
+    gap = strength * rng.uniform(0.035, 0.06)
     gap_HW = 1 - min(1.0, 0.95 * strength) * step(gap - np.abs(line_HW), 0.02)
     return Plane(moved_HW, plane.v_HW), gap_HW

@@ -82,13 +82,11 @@ def expose(
         drift: how far the machine has wandered: darker mid-tones, scattered haze and less contrast.
     """
     low, high = float(image_HW.min()), float(image_HW.max())
-    curve = np.linspace(0, 1, 4096, dtype=np.float32) ** np.float32(
-        rng.uniform(*site.gamma) * np.exp(0.7 * drift)
-    )
+    curve = np.linspace(0, 1, 4096, dtype=np.float32) ** np.float32(rng.uniform(*site.gamma) * np.exp(drift))
     light_HW = curve[((image_HW - low) * (4095 / (high - low))).astype(np.uint16)]
     tilt_HW = cloud(rng, image_HW.shape, 2)
     light_HW = (rng.uniform(0.7, 0.9) - 0.3 * drift) * light_HW + rng.uniform(0.02, 0.1)
-    light_HW += np.float32(0.02 + 0.08 * drift) * tilt_HW
+    light_HW += np.float32(0.02 + 0.03 * drift) * tilt_HW
     light_HW += np.float32(site.grain * noise) * rng.standard_normal(image_HW.shape, np.float32)
     return (np.clip(light_HW, 0, 1) * 4095).astype(np.uint16)
 

@@ -126,9 +126,9 @@ def _other_lung(rng: np.random.Generator, plane: Plane, lungs: Lungs) -> np.ndar
     """Pleural effusion: fluid over one diaphragm, rising to the outer wall in a meniscus."""
     side, lung_HW = lungs.side(rng)
     outwards_HW = (side * plane.u_HW - lungs.gap) / lungs.width
-    level = lungs.base - rng.uniform(0.12, 0.32)
+    level = lungs.base - rng.uniform(0.18, 0.36)
     surface_HW = plane.v_HW - level + rng.uniform(0.08, 0.16) * np.clip(outwards_HW, -1, 1.2) ** 3
-    return rng.uniform(0.22, 0.34) * step(surface_HW, 0.05) * lung_HW
+    return rng.uniform(0.25, 0.36) * step(surface_HW, 0.05) * lung_HW
 
 
 SIGNS: dict[str, Sign | None] = {

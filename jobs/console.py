@@ -50,7 +50,7 @@ class Console:
 
     def say(self, line: str) -> None:
         """One line for the person, and for the log."""
-        self._rich.print(line, markup=False)
+        self._rich.print(line, markup=False, soft_wrap=True)
         self.log(line)
 
     def log(self, line: str) -> None:
@@ -72,7 +72,7 @@ class Console:
         if finished or now - self._said_at.get(step.stage, -QUIET_S) >= QUIET_S:
             self._said_at[step.stage] = now
             line = f"{step.stage:>9} {step.done}/{step.total} {now - started_at:5.0f} s  {step.note}"
-            self._rich.print(line, markup=False)
+            self._rich.print(line, markup=False, soft_wrap=True)
 
     def stage(self, stage: str, done: int, total: int, note: str = "") -> None:
         self.step(Step(stage=stage, done=done, total=total, note=note))

@@ -5,6 +5,7 @@ Where it is started it reads the folder and uploads; the rest it submits as one 
 computed or trained already is not done again.
 """
 
+import json
 import os
 import shlex
 import time
@@ -89,7 +90,7 @@ def start(arguments: Arguments, settings: Settings) -> dict[str, Any]:
         if ingested["quarantined"]:
             console.say(f"quarantined {ingested['quarantined']}: {ingested['by_reason']}")
         register(settings, convert(checkpoint_directory()))
-        command = ["python", "-m", "jobs.pipeline", "--recipe", name, "--sources", str(ingested["sources"])]
+        command = ["python", "-m", "jobs.pipeline", "--recipe", name, "--sources", json.dumps(ingested["sources"])]
         ended = submit_and_follow(
             settings, shlex.join([*command, *(["--fresh", "true"] if arguments.fresh else [])]), console
         )

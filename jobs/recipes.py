@@ -26,9 +26,29 @@ class Recipe:
         return replace(self.etl, sources=sources)
 
 
+LEVIT = ModelConfig(
+    name="levit_128s",
+    kwargs={"distilled": False, "embed_dim": [96, 128, 160], "num_heads": [3, 4, 5], "depth": [2, 2, 2]},
+)
+"""LeViT (arXiv:2104.01136), narrowed: a Vision Transformer behind a convolutional patch embedding. Plain ViTs and
+those with one convolution in front needed ten times the images to see anything (docs/experiments.md)."""
+
+
 def demo() -> Recipe:
-    """Synthetic X-rays, minutes on two CPU cores: a small hybrid ViT at 96 pixels."""
-    return Recipe(etl=EtlConfig(pixels=PixelConfig(side=96)), train=TrainConfig())
+    """Synthetic X-rays, minutes on two CPU cores."""
+    return Recipe(
+        synthetic=SyntheticConfig(images=2400),
+        etl=EtlConfig(pixels=PixelConfig(side=128)),
+        train=TrainConfig(
+            model=LEVIT,
+            optim=OptimConfig(learning_rate=2e-3, warmup_share=0.05),
+            augment=AugmentConfig(rotation_degrees=3, shift=0.02, zoom=0.03, brightness=0.2, contrast=0.1),
+            epochs=16,
+            batch_size=32,
+            label_smoothing=0.05,
+        ),
+        ask=AskConfig(per_class=2, explanations=2),
+    )
 
 
 def xrays() -> Recipe:
@@ -36,10 +56,12 @@ def xrays() -> Recipe:
     return Recipe(
         etl=EtlConfig(pixels=PixelConfig(side=128)),
         train=TrainConfig(
-            model=ModelConfig(drop_path_rate=0.05),
-            optim=OptimConfig(learning_rate=1e-3, weight_decay=0.1),
-            augment=AugmentConfig(),
-            epochs=12,
+            model=ModelConfig(name="levit_128s", kwargs={"distilled": False}),
+            optim=OptimConfig(learning_rate=2e-3, warmup_share=0.05, weight_decay=0.05),
+            augment=AugmentConfig(rotation_degrees=8, shift=0.05, zoom=0.08, brightness=0.2, contrast=0.2),
+            epochs=30,
+            batch_size=32,
+            label_smoothing=0.05,
             class_balance=0.5,
         ),
     )
@@ -50,7 +72,7 @@ def smoke() -> Recipe:
     return Recipe(
         synthetic=SyntheticConfig(images=240),
         etl=EtlConfig(pixels=PixelConfig(side=64)),
-        train=TrainConfig(epochs=1),
+        train=TrainConfig(model=LEVIT, epochs=1),
         ask=AskConfig(per_class=1, explanations=1),
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import subprocess
 import time
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class Ended:
 
 def client(settings: Settings) -> JobSubmissionClient:
     """Raises JobError when the job server does not answer."""
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of every file that it packs
     headers = {}
     if settings.ray_auth_token_path is not None:
         headers["Authorization"] = f"Bearer {settings.ray_auth_token_path.read_text().strip()}"
@@ -67,6 +69,7 @@ def submit_and_follow(settings: Settings, entrypoint: str, console: Console) -> 
 
 async def _follow(jobs: JobSubmissionClient, submission_id: str, console: Console) -> dict[str, Any]:
     report: dict[str, Any] = {}
+    last = ""
     async for chunk in jobs.tail_job_logs(submission_id):
         for line in chunk.splitlines():
             step = progress.parse(line)
@@ -74,11 +77,14 @@ async def _follow(jobs: JobSubmissionClient, submission_id: str, console: Consol
                 console.step(step)
                 continue
             console.log(line)
+            last = line.strip() or last
             if line.startswith('{"job":'):
                 try:
                     report = json.loads(line)
                 except ValueError:
                     console.log("the line above is no JSON")
+    if not report:
+        report["error"] = f"the job ended without a report; its last line was: {last[:500]}"
     ends_at = time.monotonic() + 60
     while not jobs.get_job_status(submission_id).is_terminal():
         if time.monotonic() > ends_at:

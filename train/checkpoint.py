@@ -93,5 +93,8 @@ def save_weights(directory: Path, model: torch.nn.Module) -> None:
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     weights = cast(dict[str, torch.Tensor], get_model_state_dict(model, options=options))
     if dist.get_rank() == 0:  # elsewhere there are none
-        plain = {name: one.float().contiguous() for name, one in weights.items()}
+        plain = {
+            name: (one.float() if one.is_floating_point() else one).contiguous()
+            for name, one in weights.items()
+        }
         (directory / WEIGHTS_NAME).write_bytes(safetensors.torch.save(plain))

@@ -13,6 +13,10 @@ MACHINE_FIELDS = frozenset({"num_workers", "cpus_per_worker", "use_gpu", "max_fa
 """Fields that say how much machine is used and not what is learned."""
 
 
+GIVEN = frozenset({"in_chans", "num_classes", "img_size", "pretrained"})
+"""Keyword arguments of timm that are not a choice."""
+
+
 class TrainConfigError(ValueError):
     """A setting has an impossible value; the message names it."""
 
@@ -28,15 +32,18 @@ class ModelConfig:
 
     name: str = "vit_tiny_r_s16_p8_224"
     """timm's name; the default is a ViT-tiny behind a small ResNet stem, which learns from few images."""
-    depth: int | None = None
-    """Number of transformer blocks; None is the architecture's own."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of `timm.create_model` that change the architecture, as JSON takes them."""
     drop_rate: float = 0.0
     """Dropout before the head."""
     drop_path_rate: float = 0.0
     """Stochastic depth, the rate of the last block (arXiv:1603.09382)."""
 
     def __post_init__(self) -> None:
-        _check(self.depth is None or self.depth >= 1, f"model.depth must be at least 1, got {self.depth}")
+        _check(
+            not self.kwargs.keys() & GIVEN,
+            f"model.kwargs may not have {', '.join(sorted(GIVEN))}: they follow from the dataset",
+        )
         for name in ("drop_rate", "drop_path_rate"):
             value = getattr(self, name)
             _check(0 <= value < 1, f"model.{name} must lie in [0, 1), got {value}")

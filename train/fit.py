@@ -165,9 +165,9 @@ def _train_epoch(
             watch.step(progress, setup.steps, loss_sum / max(weight_sum, 1e-9))
         every = config.checkpoint_every_steps
         if every and progress.step % every == 0 and progress.position.epoch == epoch:
-            _add_sums(setup, progress, sums_2)
+            _agree(setup, progress, sums_2)
             _commit(setup, progress, checkpoints, f"step-{progress.step:08d}", {"step": progress.step})
-    _add_sums(setup, progress, sums_2)
+    _agree(setup, progress, sums_2)
 
 
 def _step(setup: Setup, progress: Progress, batch_B: np.ndarray, speed: Speed) -> tuple[float, float]:
@@ -216,8 +216,9 @@ def _rank_batch(
     )
 
 
-def _add_sums(setup: Setup, progress: Progress, sums_2: torch.Tensor) -> None:
-    """Add this rank's running sums to the global ones, and begin them again."""
+def _agree(setup: Setup, progress: Progress, sums_2: torch.Tensor) -> None:
+    """Bring what each rank has for itself together: its running sums, which begin again, and buffers."""
+    parallel.average_buffers(setup.model)
     loss_sum, weight_sum = parallel.summed(sums_2.to(setup.device)).tolist()
     progress.loss_sum += loss_sum
     progress.weight_sum += weight_sum

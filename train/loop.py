@@ -4,6 +4,7 @@ The workers' configuration is plain data (Ray shows it in the dashboard); whatev
 `Place`. MLflow and progress are rank 0's.
 """
 
+import logging
 import shutil
 import tempfile
 import time
@@ -77,6 +78,7 @@ def train_loop_per_worker(config: dict[str, Any], place: Place) -> None:
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     keep_freed_memory()
+    logging.getLogger().setLevel(logging.WARNING)  # Ray Train says each report through the root logger
     rank = ray.train.get_context().get_world_rank()
     if rank == 0:
         report("train", 0, 1, "loading the dataset")

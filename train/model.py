@@ -18,31 +18,24 @@ def timm_kwargs(config: ModelConfig, *, classes: int, side: int) -> dict[str, An
 
     Dropout is not among them: it changes training and no weight.
     """
-    kwargs: dict[str, Any] = {"in_chans": 1, "num_classes": classes, "img_size": side}
-    if config.depth is not None:
-        kwargs["depth"] = config.depth
-    return kwargs
+    return {"in_chans": 1, "num_classes": classes, "img_size": side, **config.kwargs}
 
 
 def build_vit(config: ModelConfig, *, classes: int, side: int) -> torch.nn.Module:
     """A ViT with fresh weights, from torch's global generator, for single-channel images of `side` pixels.
 
     Raises:
-        TrainConfigError: timm has no such model, or it is not a ViT of single images.
+        TrainConfigError: timm has no such model, it does not take the arguments, or it has no attention.
     """
     kwargs = timm_kwargs(config, classes=classes, side=side)
+    rates = {"drop_rate": config.drop_rate, "drop_path_rate": config.drop_path_rate}
+    dropout = {name: rate for name, rate in rates.items() if rate}
     try:
-        model: torch.nn.Module = timm.create_model(
-            config.name,
-            pretrained=False,
-            drop_rate=config.drop_rate,
-            drop_path_rate=config.drop_path_rate,
-            **kwargs,
-        )
-    except (RuntimeError, TypeError, AssertionError) as error:
+        model: torch.nn.Module = timm.create_model(config.name, pretrained=False, **kwargs, **dropout)
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise TrainConfigError(f"cannot build {config.name} with {kwargs}: {error}") from error
-    if not isinstance(getattr(model, "blocks", None), torch.nn.Sequential):
-        raise TrainConfigError(f"{config.name} has no sequence of transformer blocks: choose a timm ViT")
+    if not any("attention" in type(one).__name__.lower() for one in model.modules()):
+        raise TrainConfigError(f"{config.name} has no attention: choose one of timm's Vision Transformers")
     return model
 
 

@@ -14,16 +14,13 @@ from torch.distributed.tensor import DTensor
 
 from train.config import TrainConfig
 
-BLOCKS_PER_GROUP = 6
-"""Transformer blocks that are gathered at once. Fewer collectives cost less on a CPU, where one of a small
-group takes as long as its bytes; smaller groups would hold less memory on a GPU."""
-
 
 def shard(model: torch.nn.Module, config: TrainConfig) -> None:
     """Shard parameters, gradients and optimizer state over all ranks, in place.
 
-    On a CPU, gathered parameters stay until the backward pass: memory is plentiful there and the network is
-    not. With bfloat16, gradients are still reduced in float32.
+    On a CPU the model is one group that stays gathered until the backward pass: there memory is plentiful and
+    each collective costs. On a GPU each block is gathered when it is its turn. With bfloat16, gradients are
+    still reduced in float32.
     """
     cpu = next(model.parameters()).device.type == "cpu"
     mesh = init_device_mesh("cpu" if cpu else "cuda", (dist.get_world_size(),))
@@ -31,13 +28,26 @@ def shard(model: torch.nn.Module, config: TrainConfig) -> None:
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if half else None, reduce_dtype=torch.float32 if half else None
     )
-    blocks = list(model.get_submodule("blocks").children())
-    per_group = BLOCKS_PER_GROUP if cpu else 1
-    for start in range(0, len(blocks), per_group):
-        fully_shard(
-            blocks[start : start + per_group], mesh=mesh, mp_policy=policy, reshard_after_forward=not cpu
-        )
+    for block in () if cpu else _blocks(model):
+        fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=not cpu)
+
+
+def _blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The repeated parts of a timm transformer: its blocks, or those of its stages."""
+    lists = [one for name, one in model.named_modules() if name.rsplit(".", 1)[-1] == "blocks"]
+    return [block for one in lists for block in one.children()]
+
+
+def average_buffers(model: torch.nn.Module) -> None:
+    """Give all ranks the mean of their running statistics (batch norm sees a rank's own images only)."""
+    buffers = [one for one in model.buffers() if one.is_floating_point()]
+    if buffers:
+        flat = torch.cat([one.flatten() for one in buffers])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        for one, mean in zip(buffers, flat.split([one.numel() for one in buffers]), strict=True):
+            one.copy_(mean.view_as(one))
 
 
 def reshard(model: torch.nn.Module) -> None:

@@ -77,7 +77,9 @@ class MetricLog:
 
 def client(tracking_uri: str) -> "MlflowClient":
     from mlflow import MlflowClient  # two seconds of imports, spared where nothing is tracked
+    from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 
+    MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)  # a job's standard output is read by programs
     return MlflowClient(tracking_uri)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,10 +89,9 @@ def test_a_real_explanation_is_the_models_own_and_true(model: LanguageModel) -> 
 
 
 def test_the_deadline_ends_the_text(model: LanguageModel) -> None:
-    started = time.monotonic()
+    """By the model's own pace: a wall-clock bound would fail wherever the machine is busy."""
     said = list(model.generate("Tell me a long story.", max_new_tokens=500, deadline_s=1.0))
-    assert time.monotonic() - started < 4.0
-    assert said
+    assert 0 < len(said) < 250
     assert list(model.generate("Hello", max_new_tokens=5, deadline_s=0.0)) == []
 
 

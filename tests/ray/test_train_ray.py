@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 CONFIG = TrainConfig(
-    model=ModelConfig(name="vit_tiny_patch16_224", depth=2, drop_path_rate=0.2),
+    model=ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 2}, drop_path_rate=0.2),
     optim=OptimConfig(learning_rate=1e-3),
     epochs=3,
     batch_size=8,

@@ -36,7 +36,7 @@ SIDE = 32
 LABELS = Gates().required_classes
 COUNTS = {"train": 40, "validation": 12, "test": 30}  # images a class
 POOR = TrainConfig(
-    model=ModelConfig(name="vit_tiny_patch16_224", depth=1),
+    model=ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 1}),
     optim=OptimConfig(learning_rate=1e-5),
     augment=AugmentConfig(rotation_degrees=0),
     epochs=1,

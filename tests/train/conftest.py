@@ -25,21 +25,21 @@ def gloo(tmp_path_factory: pytest.TempPathFactory) -> Gloo:
     folder = tmp_path_factory.mktemp("gloo")
     script = Path(__file__).with_name("ranks.py")
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), "2", str(folder)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    with (folder / "ranks.log").open("w") as log:
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, str(script), str(rank), "2", str(folder)],
+                env=env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            for rank in range(2)
+        ]
     try:
-        said = [rank.communicate(timeout=300)[0] for rank in ranks]
+        codes = [rank.wait(timeout=540) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
             rank.wait()
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(said)
+    assert codes == [0, 0], (folder / "ranks.log").read_text()
     return Gloo(folder, json.loads((folder / "results.json").read_text()))

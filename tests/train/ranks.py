@@ -23,7 +23,7 @@ from train.fit import Watch, fit, prepare, validate
 
 STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
 CONFIG = TrainConfig(
-    model=ModelConfig(name="vit_tiny_patch16_224", depth=2),
+    model=ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 2}),
     optim=OptimConfig(learning_rate=1e-3),
     epochs=2,
     batch_size=8,
@@ -33,6 +33,8 @@ CONFIG = TrainConfig(
     seed=3,
 )
 ROUGH = replace(CONFIG, model=replace(CONFIG.model, drop_path_rate=0.3, drop_rate=0.2))
+LEVIT = {"distilled": False, "embed_dim": [32, 48, 64], "num_heads": [1, 2, 2], "depth": [1, 1, 1]}
+NORMS = replace(CONFIG, model=ModelConfig(name="levit_128s", kwargs=LEVIT), epochs=1)
 PLAIN = replace(CONFIG, augment=STILL)
 
 
@@ -120,6 +122,9 @@ def main() -> None:
     results: dict[str, object] = {"undisturbed": run(ROUGH, folder / "undisturbed")}
     results["killed"] = run(ROUGH, folder / "killed", kill_at=5)
     results["resumed"] = run(ROUGH, folder / "killed")
+    results["norms"] = run(NORMS, folder / "norms")
+    run(NORMS, folder / "norms-killed", kill_at=3)
+    results["norms-resumed"] = run(NORMS, folder / "norms-killed")
     results["two"] = run(PLAIN, folder / "two-ranks")
     results["half"] = run(PLAIN, folder / "elastic", kill_at=5)
     try:

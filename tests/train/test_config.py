@@ -6,7 +6,9 @@ from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig, T
 
 
 def test_a_configuration_survives_json_shaped_values() -> None:
-    config = TrainConfig(model=ModelConfig(depth=3), optim=OptimConfig(learning_rate=2e-3), epochs=4)
+    config = TrainConfig(
+        model=ModelConfig(kwargs={"depth": 3}), optim=OptimConfig(learning_rate=2e-3), epochs=4
+    )
     assert TrainConfig.from_dict(config.as_dict()) == config
 
 
@@ -39,5 +41,7 @@ def test_impossible_parts_are_refused_by_name() -> None:
         OptimConfig(learning_rate=0)
     with pytest.raises(TrainConfigError, match="drop_path_rate"):
         ModelConfig(drop_path_rate=1.0)
+    with pytest.raises(TrainConfigError, match="num_classes"):
+        ModelConfig(kwargs={"num_classes": 3})
     with pytest.raises(TrainConfigError, match="rotation_degrees"):
         AugmentConfig(rotation_degrees=-1)

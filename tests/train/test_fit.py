@@ -24,6 +24,12 @@ def test_a_run_killed_and_resumed_ends_with_the_same_bits_as_an_undisturbed_one(
     assert gloo.results["resumed"]["moments"] == gloo.results["undisturbed"]["moments"]
 
 
+def test_running_statistics_of_batch_norm_resume_with_the_same_bits_too(gloo: Any) -> None:
+    assert_same_bits(gloo.folder / "norms", gloo.folder / "norms-killed")
+    assert gloo.results["norms"]["history"] == gloo.results["norms-resumed"]["history"]
+    assert any("running_mean" in name for name in weights(gloo.folder / "norms"))
+
+
 def test_a_resumed_run_repeats_only_the_steps_after_its_last_checkpoint(gloo: Any) -> None:
     assert gloo.results["undisturbed"]["step"] == gloo.results["resumed"]["step"] == 8
     assert len(gloo.results["resumed"]["losses"]) == 8 - 4

@@ -10,7 +10,7 @@ from train.config import ModelConfig
 from train.inference import logits, rebuild, weights_sha256
 from train.model import build_vit, timm_kwargs
 
-CONFIG = ModelConfig(name="vit_tiny_patch16_224", depth=1)
+CONFIG = ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 1})
 ARCHITECTURE = {"timm": CONFIG.name, "kwargs": timm_kwargs(CONFIG, classes=3, side=32)}
 
 
@@ -26,7 +26,7 @@ def test_a_model_rebuilt_from_its_card_answers_as_the_trained_one() -> None:
 
 def test_weights_of_another_architecture_are_refused() -> None:
     blob = safetensors.torch.save(
-        build_vit(ModelConfig(name=CONFIG.name, depth=2), classes=3, side=32).state_dict()
+        build_vit(ModelConfig(name=CONFIG.name, kwargs={"depth": 2}), classes=3, side=32).state_dict()
     )
     with pytest.raises(RuntimeError, match=r"blocks\.1"):
         rebuild(ARCHITECTURE, blob)

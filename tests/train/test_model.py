@@ -10,8 +10,14 @@ def test_the_default_is_a_small_vit_for_single_channel_images() -> None:
     assert model(torch.zeros(2, 1, 96, 96)).shape == (2, 10)
 
 
+def test_a_vit_with_a_convolutional_stem_is_taken_as_well() -> None:
+    kwargs = {"distilled": False, "embed_dim": [32, 48, 64], "num_heads": [1, 2, 2], "depth": [1, 1, 1]}
+    model = build_vit(ModelConfig(name="levit_128s", kwargs=kwargs), classes=10, side=64).eval()
+    assert model(torch.zeros(2, 1, 64, 64)).shape == (2, 10)
+
+
 def test_depth_is_part_of_the_architecture_and_dropout_is_not() -> None:
-    config = ModelConfig(name="vit_tiny_patch16_224", depth=2, drop_rate=0.1, drop_path_rate=0.1)
+    config = ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 2}, drop_rate=0.1, drop_path_rate=0.1)
     assert len(build_vit(config, classes=3, side=32).blocks) == 2
     assert timm_kwargs(config, classes=3, side=32) == {
         "in_chans": 1,
@@ -22,7 +28,7 @@ def test_depth_is_part_of_the_architecture_and_dropout_is_not() -> None:
 
 
 def test_vectors_and_position_do_not_decay() -> None:
-    model = build_vit(ModelConfig(name="vit_tiny_patch16_224", depth=1), classes=3, side=32)
+    model = build_vit(ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 1}), classes=3, side=32)
     decaying, still = decay_groups(model, 0.1)
     assert (decaying["weight_decay"], still["weight_decay"]) == (0.1, 0.0)
     assert all(one.ndim >= 2 for one in decaying["params"])
