@@ -8,6 +8,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 STATE  := $(or $(RAYDIOLOGY_HOME),.raydiology)
+export OMP_WAIT_POLICY := PASSIVE
 LLM    := $(STATE)/models/SmolLM2-135M-Instruct
 WITH_ENV := set -a; source $(STATE)/env; set +a;
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps

@@ -56,6 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PlatformError as error:
         sys.stderr.write(f"{parsed.verb}: {error}\n")
         return 1
+    except (
+        BrokenPipeError
+    ):  # who read our words has gone, as `| head` does; the work is done or can be repeated
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{parsed.verb}: interrupted; `make status` says what runs, `make down` ends it\n")
         return 1

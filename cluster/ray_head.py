@@ -100,6 +100,7 @@ class RayHead(Component):
         http, grpc = ports.replicas_http, ports.replicas_grpc
         return {
             "AUTOSCALER_METRIC_PORT": str(ports["ray_autoscaler_metrics"]),
+            "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads of several replicas starve each other on few cores
             "DASHBOARD_METRIC_PORT": str(ports["ray_dashboard_metrics"]),
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # the one node has nowhere to drain to
             "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc.stop - 1),

@@ -90,7 +90,15 @@ def start(arguments: Arguments, settings: Settings) -> dict[str, Any]:
         if ingested["quarantined"]:
             console.say(f"quarantined {ingested['quarantined']}: {ingested['by_reason']}")
         register(settings, convert(checkpoint_directory()))
-        command = ["python", "-m", "jobs.pipeline", "--recipe", name, "--sources", json.dumps(ingested["sources"])]
+        command = [
+            "python",
+            "-m",
+            "jobs.pipeline",
+            "--recipe",
+            name,
+            "--sources",
+            json.dumps(ingested["sources"]),
+        ]
         ended = submit_and_follow(
             settings, shlex.join([*command, *(["--fresh", "true"] if arguments.fresh else [])]), console
         )

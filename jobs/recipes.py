@@ -37,13 +37,13 @@ those with one convolution in front needed ten times the images to see anything 
 def demo() -> Recipe:
     """Synthetic X-rays, minutes on two CPU cores."""
     return Recipe(
-        synthetic=SyntheticConfig(images=2400),
+        synthetic=SyntheticConfig(images=2800),
         etl=EtlConfig(pixels=PixelConfig(side=128)),
         train=TrainConfig(
             model=LEVIT,
             optim=OptimConfig(learning_rate=2e-3, warmup_share=0.05),
             augment=AugmentConfig(rotation_degrees=3, shift=0.02, zoom=0.03, brightness=0.2, contrast=0.1),
-            epochs=16,
+            epochs=12,
             batch_size=32,
             label_smoothing=0.05,
         ),
@@ -56,13 +56,22 @@ def xrays() -> Recipe:
     return Recipe(
         etl=EtlConfig(pixels=PixelConfig(side=128)),
         train=TrainConfig(
-            model=ModelConfig(name="levit_128s", kwargs={"distilled": False}),
-            optim=OptimConfig(learning_rate=2e-3, warmup_share=0.05, weight_decay=0.05),
-            augment=AugmentConfig(rotation_degrees=8, shift=0.05, zoom=0.08, brightness=0.2, contrast=0.2),
+            model=ModelConfig(
+                name="levit_128s",
+                kwargs={
+                    "distilled": False,
+                    "embed_dim": [128, 160, 192],
+                    "num_heads": [4, 5, 6],
+                    "depth": [2, 3, 3],
+                },
+                drop_path_rate=0.05,
+            ),
+            optim=OptimConfig(learning_rate=2e-3, warmup_share=0.05, weight_decay=0.1),
+            augment=AugmentConfig(rotation_degrees=8, shift=0.05, zoom=0.1, brightness=0.3, contrast=0.15),
             epochs=30,
             batch_size=32,
-            label_smoothing=0.05,
-            class_balance=0.5,
+            label_smoothing=0.1,
+            class_balance=0.3,
         ),
     )
 

@@ -229,6 +229,11 @@ def test_down_leaves_nothing_up_survives_stale_files_and_what_was_stored_is_ther
     assert stopped.returncode == 0, stopped.stderr
     assert "No process and no port of the platform is left" in stopped.stdout
     assert not any(is_alive(one) for one in known.components.values())
+    assert known.ports is not None
+    parts = ("filer", "master", "s3", "volume")
+    assert not any(
+        Path(f"/tmp/seaweedfs-{one}-grpc-{known.ports[one + '_grpc']}.sock").exists() for one in parts
+    )
     assert platform.command("status").returncode == 1
 
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])

@@ -1,0 +1,238 @@
+"""The whole chain on the embedded platform: from drawn X-rays to an explained answer, and what must not pass.
+
+The smoke recipe trains one epoch on few images, so the gate has to halt it. To go on behind the gate, the
+test vouches for that version itself, as nobody else can: it writes the verdict that evaluation refused.
+"""
+
+import io
+import json
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from cluster import bundles
+from cluster.database import connect
+from cluster.objects import ObjectStore
+from cluster.registry import VIT, Registry
+from cluster.settings import Settings
+from data.preprocess import PixelConfig, to_pixels
+from serve.classifier import Classifier
+from train.inference import logits, rebuild
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def job(platform: Any, name: str, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Run a job as a user would: exit code, last line, everything printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"jobs.{name}", *arguments],
+        cwd=ROOT,
+        env=platform.env,
+        capture_output=True,
+        text=True,
+        timeout=540,
+        check=False,
+    )
+    lines = done.stdout.strip().splitlines()
+    assert lines, done.stderr
+    return done.returncode, json.loads(lines[-1]), done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def halted(platform: Any) -> tuple[int, dict[str, Any], str]:
+    return job(platform, "pipeline", "--recipe", "smoke")
+
+
+@dataclass(frozen=True)
+class Api:
+    """The served platform, over HTTP."""
+
+    settings: Settings
+    env: dict[str, str]
+
+    def call(self, method: str, url: str, role: str | None = "client", **request: Any) -> httpx.Response:
+        headers = dict(request.pop("headers", {}))
+        if role is not None:
+            headers["Authorization"] = f"Bearer {self.env[f'RAYDIOLOGY_{role.upper()}_KEY']}"
+        with httpx.Client(base_url=self.settings.api_url, timeout=120) as api:
+            return api.request(method, url, headers=headers, **request)
+
+    def post(self, blob: bytes, role: str | None = "client", **request: Any) -> httpx.Response:
+        return self.call("POST", "/v1/predictions", role, files={"file": ("x", blob)}, **request)
+
+
+@pytest.fixture(scope="module")
+def api(platform: Any, halted: tuple[int, dict[str, Any], str]) -> Api:
+    version = halted[1]["train"]["model_version"]
+    Registry(platform.settings).set_tags(VIT, version, {"verdict": "pass"})
+    code, line, printed = job(platform, "deploy", "--version", version)
+    assert code == 0, printed
+    assert line["status"] == "ok"
+    return Api(platform.settings, platform.env)
+
+
+def png(side: int = 128) -> bytes:
+    buffer = io.BytesIO()
+    pixels_HW = np.random.default_rng(1).integers(0, 255, (side, side)).astype(np.uint8)
+    Image.fromarray(pixels_HW).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_model_trained_for_one_epoch_is_halted_with_exit_3_and_gets_no_alias(
+    platform: Any, halted: tuple[int, dict[str, Any], str]
+) -> None:
+    code, line, printed = halted
+    assert code == 3, printed
+    assert line["status"] == "halted"
+    assert line["evaluate"]["verdict"] == "fail"
+    assert line["evaluate"]["gates"]["recall_normal"] == "not evaluable"
+    assert "deploy" not in line
+    registry = Registry(platform.settings)
+    assert [registry.version_by_alias(VIT, alias) for alias in ("champion", "challenger")] == [None, None]
+    assert "Gates: fail" in printed
+
+
+def test_a_version_that_did_not_pass_cannot_be_deployed(
+    platform: Any, halted: tuple[int, dict[str, Any], str]
+) -> None:
+    registry = Registry(platform.settings)
+    version = halted[1]["train"]["model_version"]
+    assert registry.tags(VIT, version)["verdict"] == "fail"
+    code, line, _ = job(platform, "deploy", "--version", version)
+    assert code == 1
+    assert "has not passed its gates" in line["error"]
+
+
+def test_a_second_run_repeats_nothing_that_is_done(
+    platform: Any, halted: tuple[int, dict[str, Any], str]
+) -> None:
+    code, line, printed = job(platform, "pipeline", "--recipe", "smoke")
+    assert code == 3, printed
+    assert line["ingest"]["ingested"] == 0
+    assert line["etl"]["reused"] is True
+    assert line["train"]["resumed"] is True
+    assert line["train"]["model_version"] == halted[1]["train"]["model_version"]
+    assert line["train"]["weights_sha256"] == halted[1]["train"]["weights_sha256"]
+
+
+def test_a_second_pipeline_beside_a_running_one_is_refused_in_one_line(platform: Any) -> None:
+    with connect(platform.settings.database_url) as connection:
+        connection.execute("SELECT pg_advisory_lock(7262003)")
+        code, line, _ = job(platform, "pipeline", "--recipe", "smoke")
+    assert code == 1
+    assert "another pipeline is running" in line["error"]
+
+
+def test_a_folder_without_manifest_ends_the_pipeline_in_one_line(platform: Any, tmp_path: Path) -> None:
+    code, line, printed = job(platform, "pipeline", "--source", str(tmp_path), "--recipe", "smoke")
+    assert code == 1
+    assert "manifest.csv" in line["error"]
+    assert "Traceback" not in printed
+
+
+def test_an_image_is_answered_explained_and_read_again(api: Api) -> None:
+    answer = api.post(png(), data={"patient_key": "p1", "age": "44"})
+    assert answer.status_code == 201, answer.text
+    body = answer.json()
+    assert abs(sum(body["probabilities"].values()) - 1) < 1e-3
+    assert len(answer.headers.get_list("x-request-id")) == 1
+    explanation = api.call("GET", body["links"]["explanation"]).json()
+    assert len(explanation["text"]) > 40
+    assert "not medical advice" in explanation["disclaimer"]
+    record = api.call("GET", body["links"]["self"]).json()
+    assert record["explanation"] == explanation
+    assert {name: record[name] for name in body} == body
+
+
+def test_an_explanation_is_streamed_sentence_by_sentence(api: Api) -> None:
+    url = api.post(png()).json()["links"]["explanation"]
+    streamed = api.call("GET", url, headers={"Accept": "text/event-stream"})
+    kinds = [
+        line.removeprefix("event: ") for line in streamed.text.splitlines() if line.startswith("event: ")
+    ]
+    assert kinds[-1] == "done"
+    assert set(kinds[:-1]) <= {"sentence", "replace"}
+    assert kinds[:-1]
+    assert json.loads(streamed.text.rsplit("data: ", 1)[1]) == api.call("GET", url).json()
+
+
+def test_bad_input_over_http_is_refused_as_the_interface_says(api: Api) -> None:
+    def status(answer: httpx.Response) -> int:
+        assert answer.headers["content-type"] == "application/problem+json"
+        return answer.status_code
+
+    assert status(api.post(b"hello there")) == 415
+    assert status(api.post(png()[:100])) == 422
+    assert status(api.post(png(), role=None)) == 401
+    assert status(api.post(png(), role="physician")) == 403
+    assert status(api.call("GET", f"/v1/predictions/{uuid.UUID(int=0)}")) == 404
+
+
+def test_a_body_that_declares_too_much_is_refused_before_it_is_sent(api: Api) -> None:
+    host, port = api.settings.api_url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(
+            b"POST /v1/predictions HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+            b"Authorization: Bearer " + api.env["RAYDIOLOGY_CLIENT_KEY"].encode() + b"\r\n"
+            b"Content-Length: 1000000000\r\n\r\n--b\r\n"
+        )
+        assert connection.recv(100).split()[1] == b"413"
+
+
+def test_served_and_evaluated_logits_are_the_same(
+    api: Api, platform: Any, halted: tuple[int, dict[str, Any], str], tmp_path: Path
+) -> None:
+    """`train` and `serve` are strangers; the bundle holds them together."""
+    registry = Registry(platform.settings)
+    key = registry.bundle_key(VIT, halted[1]["train"]["model_version"])
+    files = bundles.fetch(ObjectStore(platform.settings), key, tmp_path)
+    card = json.loads(files["card.json"].read_text())
+    pixels_HW = to_pixels(png(), PixelConfig(**card["pixels"]))
+    served = Classifier(tmp_path)
+    trained = rebuild(card["architecture"], files["model.safetensors"].read_bytes())
+    assert np.array_equal(
+        served.logits(pixels_HW[None]), logits(trained, pixels_HW[None], PixelConfig(**card["pixels"]))
+    )
+    probabilities = api.post(png()).json()["probabilities"]
+    ours = dict(zip(card["classes"], served.probabilities(pixels_HW[None])[0], strict=True))
+    assert all(abs(probabilities[name] - ours[name]) < 1e-4 for name in ours)
+
+
+def test_a_replica_that_is_killed_comes_back_by_itself(api: Api) -> None:
+    (replica,) = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if " ".join(process.info["cmdline"] or []).startswith("ray::ServeReplica:xray-vit")
+        and process.environ().get("RAYDIOLOGY_HOME") == api.env["RAYDIOLOGY_HOME"]
+    ]
+    replica.kill()
+    ends_at = time.monotonic() + 120
+    while (answer := api.post(png())).status_code != 201:
+        assert answer.status_code == 503, answer.text
+        assert answer.headers["retry-after"]
+        assert time.monotonic() < ends_at
+        time.sleep(1)
+
+
+def test_what_was_served_is_served_again_after_down_and_up(api: Api, platform: Any) -> None:
+    before = api.post(png(), headers={"Idempotency-Key": "before"}).json()
+    assert platform.command("down").returncode == 0
+    started = platform.command("up")
+    assert started.returncode == 0, started.stdout + started.stderr
+    code, line, printed = job(platform, "deploy", "--restore")
+    assert code == 0, printed
+    assert "front-door" in line["applications"]
+    again = api.post(png(), headers={"Idempotency-Key": "before"})
+    assert again.json() == before
+    assert api.post(png()).json()["probabilities"] == before["probabilities"]
