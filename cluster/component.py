@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cluster.home import PlatformError
+from cluster.ports import Ports
 from cluster.site import Site
 
 INSTALL = "install the locked dependencies again: `rm -f .venv/.installed && make setup`"
@@ -57,7 +58,7 @@ class Component(ABC):
     def finish(self, site: Site) -> None:  # noqa: B027 - nothing to do, as a rule
         """After each start, when it answers: what must exist in it; safe to repeat."""
 
-    def clean(self, site: Site) -> None:  # noqa: B027 - nothing to do, as a rule
+    def clean(self, ports: Ports) -> None:  # noqa: B027 - nothing to do, as a rule
         """After each stop: what a killed process could not remove outside the home; safe to repeat."""
 
     def address(self, site: Site) -> str:

@@ -46,7 +46,11 @@ class Registry:
                 return str(version.version)
         source = f"s3://{self.settings.bucket(BUCKET)}/{bundle_key}"  # the proxy's scheme is for run artifacts only
         created = self.client.create_model_version(
-            model, source, run_id=run_id, tags={**tags, BUNDLE_TAG: bundle_key}
+            model,
+            source,
+            run_id=run_id,
+            tags={**tags, BUNDLE_TAG: bundle_key},
+            await_creation_for=0,
         )
         return str(created.version)
 

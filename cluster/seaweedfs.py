@@ -11,6 +11,7 @@ from pathlib import Path
 from cluster.component import Component, http_status, scripts_directory
 from cluster.home import PRIVATE_DIRECTORY, write_private
 from cluster.objects import ObjectStore
+from cluster.ports import Ports
 from cluster.settings import BUCKETS, Settings
 from cluster.site import LOOPBACK, Site
 
@@ -85,9 +86,9 @@ class SeaweedFs(Component):
     def finish(self, site: Site) -> None:
         ObjectStore(Settings.from_env(site.env())).ensure_buckets(BUCKETS)
 
-    def clean(self, site: Site) -> None:
+    def clean(self, ports: Ports) -> None:
         for part in ("filer", "master", "s3", "volume"):
-            Path(f"/tmp/seaweedfs-{part}-grpc-{site.ports[f'{part}_grpc']}.sock").unlink(missing_ok=True)
+            Path(f"/tmp/seaweedfs-{part}-grpc-{ports[f'{part}_grpc']}.sock").unlink(missing_ok=True)
 
     @staticmethod
     def _identities(site: Site) -> Path:

@@ -265,8 +265,8 @@ def _stop(component: Component, state: State, say: Say) -> None:
     if identity is not None:
         end(identity, component.stop_signal, component.stop_timeout_s)
     swept = sweep(state.home.id, component.name)
-    if identity is not None:
-        component.clean(state.site())
+    if identity is not None and state.ports is not None:
+        component.clean(state.ports)
         state.record(component.name, None)
     say(f"  {component.title:<16} {'stopped' if was_up or swept else 'was not running'}")
 

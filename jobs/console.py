@@ -15,6 +15,8 @@ from rich.table import Table
 
 from cluster.progress import Step
 
+FILE_WIDTH = 150
+"""Characters of a line where the output is no terminal."""
 QUIET_S = 15.0
 """Seconds between two lines of the same stage where the output is no terminal."""
 
@@ -25,6 +27,8 @@ class Console:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self._log = log_path.open("a", encoding="utf-8")
         self._rich = Rich(highlight=False)
+        if not self._rich.is_terminal:
+            self._rich = Rich(highlight=False, width=FILE_WIDTH)
         self._bars = Progress(
             TextColumn("{task.description:>9}"),
             BarColumn(bar_width=28),
@@ -80,8 +84,9 @@ class Console:
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         table = Table(title=title, title_justify="left")
         for nth, name in enumerate(header):
+            last = nth == len(header) - 1
             table.add_column(
-                name, overflow="fold", justify="left" if nth in (0, len(header) - 1) else "right"
+                name, overflow="fold", no_wrap=not last, justify="left" if nth == 0 or last else "right"
             )
         for row in rows:
             table.add_row(*(str(one) for one in row))

@@ -50,7 +50,7 @@ def _metrics(console: Console, evaluation: dict[str, Any]) -> None:
 def _answers(console: Console, asked: dict[str, Any]) -> None:
     rows = [
         (
-            row["image"],
+            row["image"][:8],
             row["truth"],
             row["answer"] + (" (unsure)" if row["abstained"] else ""),
             _percent(row["confidence"]),

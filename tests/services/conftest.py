@@ -1,5 +1,6 @@
 """Fixtures of the tests that need services besides the embedded platform."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +17,8 @@ def ray_local() -> Iterator[None]:
         yield
         return
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RAY_AUTH_MODE", "disabled")
+        if "RAY_AUTH_MODE" not in os.environ:  # another value than the one at import hangs every answer
+            environment.setenv("RAY_AUTH_MODE", "disabled")
         environment.delenv("RAY_ADDRESS", raising=False)
         ray.init(
             address="local",

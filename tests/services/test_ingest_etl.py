@@ -74,6 +74,10 @@ def sha256(blob: bytes) -> str:
     return hashlib.sha256(blob).hexdigest()
 
 
+def staged(store: ObjectStore) -> set[str]:
+    return {key for key in store.keys("datasets", "_staging") if key.endswith(".parquet")}
+
+
 @pytest.fixture
 def settings(platform: Platform) -> Settings:
     return platform.settings
@@ -197,6 +201,8 @@ def test_a_service_that_is_away_is_one_clear_line(
 @pytest.mark.usefixtures("ray_local")
 def test_etl_writes_what_load_split_reads(settings: Settings, folder: Folder) -> None:
     ingest(filled(folder, 60).write(), settings)
+    store = ObjectStore(settings)
+    before = staged(store)
     seen: list[tuple[int, int, str]] = []
     report = etl.run(
         settings,
@@ -205,7 +211,6 @@ def test_etl_writes_what_load_split_reads(settings: Settings, folder: Folder) ->
         git_commit="abc",
     )
     assert (report.reused, report.quarantined, seen[-1][:2]) == (False, {}, (3, 3))
-    store = ObjectStore(settings)
     described = versions.manifest(store, report.version)
     assert described["settings"]["pixels"]["side"] == 32
     assert (described["synthetic"], described["git_commit"], described["parents"]) == (False, "abc", [])
@@ -222,7 +227,7 @@ def test_etl_writes_what_load_split_reads(settings: Settings, folder: Folder) ->
     assert wanted == {}
     groups = [set(table.groups) for table in tables.values()]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 30
-    assert not [key for key in store.keys("datasets", "_staging") if key.endswith(".parquet")]
+    assert staged(store) == before
 
 
 @pytest.mark.usefixtures("ray_local")
@@ -281,7 +286,7 @@ def test_an_interrupted_etl_shows_nothing_and_continues_with_its_staged_blocks(
     ingest(filled(folder).write(), settings)
     config = EtlConfig(pixels=PIXELS, sources=(folder.source,))
     store = ObjectStore(settings)
-    before = versions.names(store)
+    before, unfinished = versions.names(store), staged(store)
 
     def cut(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -291,14 +296,18 @@ def test_an_interrupted_etl_shows_nothing_and_continues_with_its_staged_blocks(
         with pytest.raises(KeyboardInterrupt):
             etl.run(settings, config)
     assert versions.names(store) == before
-    staged = store.keys("datasets", "_staging")
-    assert len(staged) == 1
-    written = arrow_filesystem(settings).get_file_info(store.path("datasets", staged[0])).mtime_ns
+    (block,) = staged(store) - unfinished
+
+    def written_at() -> int:
+        found: int = arrow_filesystem(settings).get_file_info(store.path("datasets", block)).mtime_ns
+        return found
+
+    first = written_at()
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "delete", lambda *_: None)
         report = etl.run(settings, config)
-    assert arrow_filesystem(settings).get_file_info(store.path("datasets", staged[0])).mtime_ns == written
-    store.delete("datasets", staged)
+    assert written_at() == first
+    store.delete("datasets", [block])
     assert report.version in versions.names(store)
 
 
