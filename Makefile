@@ -31,7 +31,7 @@ $(STAMP): requirements.lock
 	@touch $@
 
 $(LLM)/card.json: | $(STAMP)
-	@$(BIN)/python -m jobs.fetch_llm --directory $(LLM) --convert-only
+	@$(BIN)/python -m jobs.fetch_llm --directory $(LLM) --convert_only
 
 demo: setup  ## the whole chain, from X-rays to an explained answer; SOURCE=DIR takes your own folder
 	@$(BIN)/python -m cluster.platform up --free-ports

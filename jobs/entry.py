@@ -67,7 +67,7 @@ def parse(
     Args:
         defaults: recipe name → {argument: dataclass}; given when the job takes `--recipe`.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
+    argv = _with_values(kind, sys.argv[1:] if argv is None else argv)
     parser = jsonargparse.ArgumentParser(
         prog=f"python -m jobs.{name}", description=sys.modules["__main__"].__doc__, allow_abbrev=False
     )
@@ -82,6 +82,17 @@ def parse(
     values = parser.instantiate_classes(parser.parse_args(argv)).as_dict()
     values.pop("config", None)
     return kind(**values)
+
+
+def _with_values(kind: type[Any], argv: Sequence[str]) -> list[str]:
+    """`--fresh` alone means `--fresh true`."""
+    switches = {f"--{one.name}" for one in fields(kind) if one.type in (bool, "bool")}
+    spelled: list[str] = []
+    for one, following in zip(argv, [*argv[1:], ""], strict=True):
+        spelled.append(one)
+        if one in switches and following not in ("true", "false"):
+            spelled.append("true")
+    return spelled
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:

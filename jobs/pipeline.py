@@ -100,7 +100,7 @@ def start(arguments: Arguments, settings: Settings) -> dict[str, Any]:
             json.dumps(ingested["sources"]),
         ]
         ended = submit_and_follow(
-            settings, shlex.join([*command, *(["--fresh", "true"] if arguments.fresh else [])]), console
+            settings, shlex.join([*command, *(["--fresh"] if arguments.fresh else [])]), console
         )
         report = {**ended.report, "ingest": ingested, "seconds": round(time.monotonic() - started_at, 1)}
         if "evaluate" in report:

@@ -21,6 +21,26 @@ class Arguments:
     inner: Inner = field(default_factory=Inner)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Switches:
+    fresh: bool = False
+    name: str = ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "fresh"),
+    [
+        ([], False),
+        (["--fresh"], True),
+        (["--fresh", "--name", "x"], True),
+        (["--fresh", "true"], True),
+        (["--fresh", "false"], False),
+    ],
+)
+def test_a_switch_needs_no_value(argv: list[str], fresh: bool) -> None:
+    assert entry.parse(Switches, "test", argv).fresh is fresh
+
+
 def defaults(name: str) -> dict[str, Any]:
     return {"inner": {"demo": Inner(epochs=5), "long": Inner(epochs=50)}[name]}
 
