@@ -67,7 +67,7 @@ def parse(
     Args:
         defaults: recipe name → {argument: dataclass}; given when the job takes `--recipe`.
     """
-    argv = _with_values(kind, sys.argv[1:] if argv is None else argv)
+    argv = _with_values(kind, sys.argv[1:] if argv is None else list(argv))
     parser = jsonargparse.ArgumentParser(
         prog=f"python -m jobs.{name}", description=sys.modules["__main__"].__doc__, allow_abbrev=False
     )
@@ -88,9 +88,9 @@ def _with_values(kind: type[Any], argv: Sequence[str]) -> list[str]:
     """`--fresh` alone means `--fresh true`."""
     switches = {f"--{one.name}" for one in fields(kind) if one.type in (bool, "bool")}
     spelled: list[str] = []
-    for one, following in zip(argv, [*argv[1:], ""], strict=True):
+    for nth, one in enumerate(argv):
         spelled.append(one)
-        if one in switches and following not in ("true", "false"):
+        if one in switches and argv[nth + 1 : nth + 2] not in (["true"], ["false"]):
             spelled.append("true")
     return spelled
 

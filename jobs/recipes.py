@@ -31,19 +31,19 @@ LEVIT = ModelConfig(
     kwargs={"distilled": False, "embed_dim": [96, 128, 160], "num_heads": [3, 4, 5], "depth": [2, 2, 2]},
 )
 """LeViT (arXiv:2104.01136), narrowed: a Vision Transformer behind a convolutional patch embedding. Plain ViTs and
-those with one convolution in front needed ten times the images to see anything (docs/experiments.md)."""
+those with one convolution in front learned next to nothing in the same time (docs/experiments.md)."""
 
 
 def demo() -> Recipe:
     """Synthetic X-rays, minutes on two CPU cores."""
     return Recipe(
         synthetic=SyntheticConfig(images=2800),
-        etl=EtlConfig(pixels=PixelConfig(side=128)),
+        etl=EtlConfig(pixels=PixelConfig(side=96)),
         train=TrainConfig(
             model=LEVIT,
             optim=OptimConfig(learning_rate=2e-3, warmup_share=0.05),
             augment=AugmentConfig(rotation_degrees=3, shift=0.02, zoom=0.03, brightness=0.2, contrast=0.1),
-            epochs=12,
+            epochs=18,
             batch_size=32,
             label_smoothing=0.05,
         ),

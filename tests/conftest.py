@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ray
 
 from cluster.home import Home
 from cluster.settings import Settings
@@ -58,3 +59,28 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     finally:
         stopped = platform_command(home, "down")
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """A Ray of the tests' own, in this process: two CPUs, no dashboard, no token.
+
+    The one that another tier has started in the same session serves as well.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    with pytest.MonkeyPatch.context() as environment:
+        if "RAY_AUTH_MODE" not in os.environ:  # another value than the one at import hangs every answer
+            environment.setenv("RAY_AUTH_MODE", "disabled")
+        environment.delenv("RAY_ADDRESS", raising=False)
+        ray.init(
+            address="local",
+            num_cpus=2,
+            object_store_memory=200 * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="warning",
+        )
+        yield
+        ray.shutdown()
