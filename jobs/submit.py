@@ -31,16 +31,17 @@ class Ended:
 
 def client(settings: Settings) -> JobSubmissionClient:
     """Raises JobError when the job server does not answer."""
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of every file that it packs
     headers = {}
     if settings.ray_auth_token_path is not None:
         headers["Authorization"] = f"Bearer {settings.ray_auth_token_path.read_text().strip()}"
     try:
-        return JobSubmissionClient(settings.ray_api_server_address, headers=headers)
+        made = JobSubmissionClient(settings.ray_api_server_address, headers=headers)
     except (ConnectionError, RuntimeError) as error:
         raise JobError(
             f"Ray's job server at {settings.ray_api_server_address} does not answer; `make status` says why"
         ) from error
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it set itself to tell of every file that it packs
+    return made
 
 
 def submit_and_follow(settings: Settings, entrypoint: str, console: Console) -> Ended:

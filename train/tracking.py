@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "xray-vit"
+KIND = "custom_model_development"
+"""Makes MLflow's page open on the runs instead of on traces of language models."""
 RUN_TAG = "raydiology.run"
 CLOSE_TIMEOUT_S = 20.0
 LOGGED_LATER = ("epoch", "step")
@@ -152,7 +154,7 @@ def _experiment(mlflow: "MlflowClient") -> str:
     if found is not None:
         return str(found.experiment_id)
     try:
-        return str(mlflow.create_experiment(EXPERIMENT))
+        return str(mlflow.create_experiment(EXPERIMENT, tags={"mlflow.experimentKind": KIND}))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
