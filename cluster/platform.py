@@ -111,7 +111,7 @@ def _status(home: Home) -> int:
     say(f"  {'Serve API':<{TITLE_WIDTH}} {'':<16} {read_env(home)['RAYDIOLOGY_API_URL']}")
     if open_ports := beyond_loopback(home):
         say(
-            f"  Open beyond loopback, asking for Ray's token (close them in the firewall): {', '.join(open_ports)}"
+            f"  Open beyond loopback (close them in the firewall): {', '.join(str(one) for one in open_ports)}"
         )
     if all(row.state == "up" for row in rows):
         return 0

@@ -29,12 +29,16 @@ class Identity:
 
 
 def identify(pid: int) -> Identity | None:
-    """The identity of a running process, None when there is none of that pid (a zombie runs no more)."""
+    """The identity of a running process, None when there is none of that pid.
+
+    A zombie runs no more, unless other threads of it still do: they hold its ports until they are gone too.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    if fields[0] in ("Z", "X"):
+    state, threads = fields[0], int(fields[17])
+    if state == "X" or (state == "Z" and threads <= 1):
         return None
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return Identity(pid=pid, started_ticks=int(fields[19]), boot=boot)

@@ -320,8 +320,21 @@ def _health(component: Component, site: Site, state: State) -> Health:
     )
 
 
-def beyond_loopback(home: Home) -> list[str]:
-    """The platform's listening sockets that other machines may reach, as `port (process)`; none is meant to be."""
+@dataclass(frozen=True, kw_only=True)
+class OpenPort:
+    """A listening socket that other machines may reach."""
+
+    port: int
+    process: str
+    asks_for_token: bool
+    """Ray's own servers do; the rendezvous of torch.distributed, open while a training runs, asks for nothing."""
+
+    def __str__(self) -> str:
+        return f"{self.port} ({self.process}, {'asks for' if self.asks_for_token else 'without'} a token)"
+
+
+def beyond_loopback(home: Home) -> list[OpenPort]:
+    """The platform's listening sockets that are not on loopback alone, by port."""
     found = set()
     for process in marked(home.id):
         try:
@@ -332,5 +345,8 @@ def beyond_loopback(home: Home) -> list[str]:
         for one in sockets:
             address = one.laddr.ip.removeprefix("::ffff:") if one.laddr else ""
             if one.status == psutil.CONN_LISTEN and not address.startswith("127.") and address != "::1":
-                found.add(f"{one.laddr.port} ({name})")
-    return sorted(found)
+                found.add((one.laddr.port, name))
+    return [
+        OpenPort(port=port, process=name, asks_for_token=name.startswith("ray::ServeRepl"))
+        for port, name in sorted(found)
+    ]

@@ -1,6 +1,6 @@
 """Hold a model version against its test split and the gates; exit 3 when a gate halts it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cluster import progress
@@ -15,9 +15,10 @@ from train.gates import Gates
 class Arguments:
     model_version: str | None = None
     """Version of `xray-vit`; default: the newest."""
+    gates: Gates = field(default_factory=Gates)
 
 
-def run_evaluate(settings: Settings, model_version: str) -> dict[str, Any]:
+def run_evaluate(settings: Settings, model_version: str, gates: Gates) -> dict[str, Any]:
     """Returns the fields of the job's line.
 
     Raises:
@@ -26,7 +27,7 @@ def run_evaluate(settings: Settings, model_version: str) -> dict[str, Any]:
     found = evaluation.evaluate(
         settings,
         model_version,
-        Gates(),
+        gates,
         settings.environment,
         progress=lambda done, total, note: progress.report("evaluate", done, total, note),
     )
@@ -49,7 +50,7 @@ def work(arguments: Arguments) -> dict[str, Any]:
     version = arguments.model_version or Registry(settings).newest(VIT)
     if version is None:
         raise entry.JobError(f"{VIT} has no version yet; run `python -m jobs.train` first")
-    return run_evaluate(settings, version)
+    return run_evaluate(settings, version, arguments.gates)
 
 
 if __name__ == "__main__":

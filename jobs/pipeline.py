@@ -11,7 +11,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +33,7 @@ from jobs.ingest import SYNTHETIC, bring_in
 from jobs.recipes import Recipe, recipe
 from jobs.submit import submit_and_follow
 from jobs.train import run_train
+from train.gates import Gates
 from train.llm_weights import convert
 
 CALLER_LOCK, CLUSTER_LOCK = 7_262_003, 7_262_004
@@ -48,6 +49,7 @@ class Arguments:
     """Named settings of all stages; default: "demo" for synthetic X-rays, "xrays" for a folder."""
     fresh: bool = False
     """Compute and train anew even where the results exist."""
+    gates: Gates = field(default_factory=Gates)
     sources: list[str] | None = None
     """Names of sources in the catalog to use; given by the part that ingests, for the part in the cluster."""
 
@@ -98,6 +100,8 @@ def start(arguments: Arguments, settings: Settings) -> dict[str, Any]:
             name,
             "--sources",
             json.dumps(ingested["sources"]),
+            "--gates",
+            json.dumps(asdict(arguments.gates)),
         ]
         ended = submit_and_follow(
             settings, shlex.join([*command, *(["--fresh"] if arguments.fresh else [])]), console
@@ -141,7 +145,7 @@ def stages(arguments: Arguments, settings: Settings) -> dict[str, Any]:
     )
     model_version = report["train"]["model_version"]
     try:
-        report["evaluate"] = timed("evaluate", lambda: run_evaluate(settings, model_version))
+        report["evaluate"] = timed("evaluate", lambda: run_evaluate(settings, model_version, arguments.gates))
     except entry.Halted as verdict:
         raise entry.Halted(str(verdict), {**report, "evaluate": verdict.report}) from verdict
     if _may_cut_over(settings):

@@ -43,7 +43,7 @@ def demo() -> Recipe:
             model=LEVIT,
             optim=OptimConfig(learning_rate=2e-3, warmup_share=0.05),
             augment=AugmentConfig(rotation_degrees=3, shift=0.02, zoom=0.03, brightness=0.2, contrast=0.1),
-            epochs=12,
+            epochs=18,
             batch_size=32,
             label_smoothing=0.05,
         ),

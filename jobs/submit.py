@@ -40,7 +40,8 @@ def client(settings: Settings) -> JobSubmissionClient:
         raise JobError(
             f"Ray's job server at {settings.ray_api_server_address} does not answer; `make status` says why"
         ) from error
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it set itself to tell of every file that it packs
+    for talkative in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+        logging.getLogger(talkative).setLevel(logging.ERROR)  # they set themselves to tell of every upload
     return made
 
 

@@ -7,7 +7,7 @@ audit table. May be repeated: the figures are the same, and the alias follows th
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,9 @@ def evaluate(
         verdict=verdict,
         alias=None,
     )
-    _log(settings, registry, judged, card, environment)
+    _log(settings, registry, judged, card, gates, environment)
     evaluation = replace(judged, alias=_alias(registry, model_version, verdict))
-    _audit(settings, evaluation, environment)
+    _audit(settings, evaluation, gates, environment)
     return evaluation
 
 
@@ -135,7 +135,12 @@ def _alias(registry: Registry, version: str, verdict: str) -> str | None:
 
 
 def _log(
-    settings: Settings, registry: Registry, evaluation: Evaluation, card: dict[str, Any], environment: str
+    settings: Settings,
+    registry: Registry,
+    evaluation: Evaluation,
+    card: dict[str, Any],
+    gates: Gates,
+    environment: str,
 ) -> None:
     """Figures, table and picture to the run that trained the model; the verdict to the version's tags."""
     mlflow = tracking.client(settings.mlflow_tracking_uri)
@@ -146,6 +151,7 @@ def _log(
     details = {
         "environment": environment,
         "verdict": evaluation.verdict,
+        "settings": asdict(gates),
         "gates": [one.as_dict() for one in evaluation.details],
         "test": evaluation.report.as_dict(),
     }
@@ -175,13 +181,14 @@ def _log(
     )
 
 
-def _audit(settings: Settings, evaluation: Evaluation, environment: str) -> None:
+def _audit(settings: Settings, evaluation: Evaluation, gates: Gates, environment: str) -> None:
     detail = {
         "environment": environment,
         "verdict": evaluation.verdict,
         "alias": evaluation.alias,
         "dataset_version": evaluation.dataset_version,
         "gates": evaluation.gates,
+        "settings": asdict(gates),
         "accuracy": evaluation.report.accuracy.as_dict(),
     }
     try:

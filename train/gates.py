@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["pass", "fail", "not evaluable"]
+REMEDY = "add patients of it, or take it off that list if this service need not know it"
 
 
 class GateError(ValueError):
@@ -140,7 +141,7 @@ def _floor(one: ClassCount, gates: Gates) -> GateResult:
         why = (
             f"{one.label} has {one.images} test images of {one.groups} groups, the floor needs "
             f"{gates.floor_images} of {gates.floor_groups}"
-            + ("; the class is required, so this halts" if required else "")
+            + (f"; it is one of gates.required_classes, so this halts: {REMEDY}" if required else "")
         )
     else:
         verdict = "pass" if one.recall >= gates.recall_floor else "fail"

@@ -27,6 +27,13 @@ STUBBORN = (
     "import signal, time; signal.signal(15, signal.SIG_IGN); print('awake', flush=True); time.sleep(60)"
 )
 PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEPER!r}])"
+HEADLESS = """
+import ctypes, socket, threading, time
+server = socket.create_server(("127.0.0.1", 0))
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("awake", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
 HOME_ID = f"test-{os.getpid()}"
 
 Start = Callable[..., Identity]
@@ -53,6 +60,16 @@ def start(tmp_path: Path) -> Iterator[Start]:
     sweep(HOME_ID, patience_s=10)
     for process in started:
         process.wait()
+
+
+def test_a_process_whose_main_thread_is_gone_is_alive_while_another_holds_its_port(start: Start) -> None:
+    identity = start(HEADLESS)
+    until = time.monotonic() + 20
+    while Path(f"/proc/{identity.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert is_alive(identity)
+    assert end(identity, signal.SIGKILL, 10)
 
 
 def test_a_pid_that_went_to_someone_else_is_not_the_process_we_knew() -> None:

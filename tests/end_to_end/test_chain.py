@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import psutil
@@ -26,6 +27,7 @@ from cluster.database import connect
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
+from cluster.supervisor import beyond_loopback
 from data.preprocess import PixelConfig, to_pixels
 from serve.classifier import Classifier
 from train.inference import logits, rebuild
@@ -207,6 +209,18 @@ def test_served_and_evaluated_logits_are_the_same(
     probabilities = api.post(png()).json()["probabilities"]
     ours = dict(zip(card["classes"], served.probabilities(pixels_HW[None])[0], strict=True))
     assert all(abs(probabilities[name] - ours[name]) < 1e-4 for name in ours)
+
+
+def test_a_replicas_own_port_refuses_who_has_no_token(api: Api, platform: Any) -> None:
+    """Replicas call one another past HAProxy, on ports that Ray opens to all interfaces."""
+    ports = [one.port for one in beyond_loopback(platform.home) if one.asks_for_token]
+    assert len(ports) >= 3
+    for port in ports:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
+            with pytest.raises(grpc.RpcError) as refused:
+                call(b"", timeout=10)
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_a_replica_that_is_killed_comes_back_by_itself(api: Api) -> None:

@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from cluster.database import connect, migrate
 from cluster.objects import ObjectStore
-from cluster.process import is_alive
+from cluster.process import HOME_MARK, is_alive
 from cluster.settings import BUCKETS
 from cluster.supervisor import State, beyond_loopback
 
@@ -54,8 +54,21 @@ def test_the_home_and_what_lies_in_it_are_for_their_owner(platform: Any) -> None
     assert [path.name for path in files if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
 
 
-def test_nothing_is_reachable_from_another_machine(platform: Any) -> None:
-    assert beyond_loopback(platform.home) == []
+def test_nothing_is_reachable_from_another_machine_but_what_asks_for_rays_token(platform: Any) -> None:
+    assert [str(one) for one in beyond_loopback(platform.home) if not one.asks_for_token] == []
+
+
+def test_a_port_that_is_open_to_other_machines_is_listed(platform: Any) -> None:
+    code = "import socket; s = socket.create_server(('0.0.0.0', 0)); print(s.getsockname()[1], flush=True); input()"
+    env = {**platform.env, HOME_MARK: platform.home.id}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as stranger:
+        assert stranger.stdout is not None
+        port = int(stranger.stdout.readline())
+        listed = {one.port: one.asks_for_token for one in beyond_loopback(platform.home)}
+        stranger.kill()
+    assert listed[port] is False
 
 
 def test_s3_refuses_who_has_no_key_and_who_has_a_wrong_one(platform: Any) -> None:
