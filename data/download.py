@@ -214,7 +214,6 @@ def _check_status(download: Download, answer: httpx.Response) -> None:
         return
     if status in LATER:
         raise _Broken(f"{host} answers {status}", wait_s=_retry_after(answer))
-    page = _page(download)
     if status == 401:
         raise DownloadError(
             f"{host} refuses the credentials (401): make a new token at https://www.kaggle.com/settings, set "
@@ -222,20 +221,15 @@ def _check_status(download: Download, answer: httpx.Response) -> None:
         )
     if status == 403:
         raise DownloadError(
-            f"{host} refuses the file (403): open {page} in a browser with the same account, accept the "
+            f"{host} refuses the file (403): open {download.page} in a browser with the same account, accept the "
             "conditions of use there, and run again"
         )
     if status in (404, 410):
         raise DownloadError(
-            f"{host} has no such file any more ({status}): see {page}; fetch it by hand and give its folder with "
-            "--folder, or correct the address in the source's card"
+            f"{host} has no such file any more ({status}): see {download.page}; fetch it by hand and give its folder "
+            "with --folder, or correct the address in the source's card"
         )
-    raise DownloadError(f"{host} answers {status}: see {page}, or try again later")
-
-
-def _page(download: Download) -> str:
-    """Where a person reads about the file: Kaggle's page for an address of its API."""
-    return download.url.replace("/api/v1/datasets/download/", "/datasets/").partition("?")[0]
+    raise DownloadError(f"{host} answers {status}: see {download.page}, or try again later")
 
 
 def _credentials(download: Download, kaggle: Kaggle | None) -> dict[str, str]:
@@ -245,7 +239,7 @@ def _credentials(download: Download, kaggle: Kaggle | None) -> dict[str, str]:
         raise DownloadError(
             f"{urlsplit(download.url).hostname} asks for an account: make a token at "
             "https://www.kaggle.com/settings, set KAGGLE_USERNAME and KAGGLE_KEY (or KAGGLE_API_TOKEN), and run "
-            f"again; or fetch {_page(download)} by hand as {download.file_name} and give its folder with --folder"
+            f"again; or fetch {download.page} by hand as {download.file_name} and give its folder with --folder"
         )
     if kaggle.token:
         return {"Authorization": f"Bearer {kaggle.token}"}

@@ -43,7 +43,7 @@ PLAIN_COLUMNS = frozenset(
 """Further columns that cannot identify anybody, stored readable; every other one is stored sealed."""
 
 
-class IngestError(RuntimeError):
+class IngestError(ValueError):
     """The folder changed underneath, or nothing in it could be used; one line."""
 
 
@@ -170,7 +170,7 @@ def _agreed(listed: Manifest, looks: Sequence[_Look]) -> list[_Look]:
             found = manifest.contradiction(first.setdefault(identity, look).row, look.row)
             problems += found
             doubted |= {identity} if found else set()
-    if problems and not listed.published:
+    if problems and listed.by_hand:
         raise manifest.refusal(listed.folder / listed.title, problems)
     detail = "the same file has another label elsewhere in the dataset"
     return [

@@ -70,9 +70,11 @@ class Manifest:
     folder: Path
     rows: tuple[ManifestRow, ...]
     title: str = FILE_NAME
-    """What lists the rows: a file in the folder, or the name of a published dataset."""
-    published: bool = False
-    """Whether it is a published dataset: its file names are public, and its contradictions nobody's to correct."""
+    """What lists the rows: a file in the folder, or the name of a source."""
+    by_hand: bool = True
+    """Whether somebody wrote the list: a contradiction in it is refused, for them to correct. Else it is set aside."""
+    public_paths: bool = False
+    """Whether the paths are a published dataset's, and so name no patient."""
     notes: tuple[str, ...] = ()
     """What the reader should know of the folder: copies that were not read, names without an image."""
 
@@ -82,7 +84,11 @@ class Manifest:
 
     def where(self, row: ManifestRow) -> str:
         """How to find a row again; a path only where paths are public and name no patient."""
-        return row.path if self.published else f"line {row.line} of {self.title}"
+        return (
+            row.path
+            if self.public_paths
+            else f"{'line' if self.by_hand else 'image'} {row.line} of {self.title}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,8 +96,10 @@ def _published(name: str, folder: str | None, download: bool, scratch: Path, tel
     if download:
         _fetch(card, where, telling)
     elif not where.exists():
-        ways = "" if not card.downloads else "; --download fetches it"
-        raise entry.JobError(f"{name} is not in {where}: give its folder with --folder{ways}")
+        fetching = (
+            f"; `python -m jobs.ingest --source {name} --download` fetches it" if card.downloads else ""
+        )
+        raise entry.JobError(f"{name} is not in {where}: give its folder with --folder{fetching}")
     for one in card.downloads:
         unpacked = where / one.file_name.removesuffix(".zip")
         if (where / one.file_name).exists() and not unpacked.exists():

@@ -60,6 +60,7 @@ CARD = Card(
                 "https://www.kaggle.com/api/v1/datasets/download/pkdarabi/"
                 "bone-fracture-detection-computer-vision-project?datasetVersionNumber=2"
             ),
+            page="https://www.kaggle.com/datasets/pkdarabi/bone-fracture-detection-computer-vision-project",
             file_name="bone-fracture-2.zip",
             access="kaggle",
         ),
@@ -93,7 +94,7 @@ def list_images(folder: Path) -> Manifest:
             _add(listing, file, _regions(root, label_file, names), split)
     if unlabelled:
         listing.notes.append(
-            f"{unlabelled} images have no label file and were left out: their label is unknown"
+            f"images without a label file, left out because nobody knows their label: {unlabelled}"
         )
     return listing.done()
 

@@ -22,6 +22,8 @@ class Download:
 
     url: str
     """https; the version is part of it where the publisher has versions."""
+    page: str
+    """Where a person reads the conditions, accepts them, and can fetch the file by hand."""
     file_name: str
     """Its name on our disk, with the version, so that another version is another file."""
     access: Literal["open", "kaggle"]

@@ -48,4 +48,4 @@ def list_images(folder: Path) -> Manifest:
             for file in layout.images(CARD, images):
                 split = SPLITS[inside.name.lower()]
                 listing.add(file, known[images.name.lower()], further={"published_split": split})
-    return listing.done()
+    return listing.done(public_paths=False)

@@ -53,6 +53,7 @@ CARD = Card(
             url=(
                 "https://www.kaggle.com/api/v1/datasets/download/anasmohammedtahir/covidqu?datasetVersionNumber=7"
             ),
+            page="https://www.kaggle.com/datasets/anasmohammedtahir/covidqu",
             file_name="covid-qu-ex-7.zip",
             access="kaggle",
             sha256="2a91b372cdd104d05d472f79dc446dc9bb7e3ccc26f513cf971f64cabc151333",

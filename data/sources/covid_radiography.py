@@ -53,6 +53,7 @@ CARD = Card(
                 "https://www.kaggle.com/api/v1/datasets/download/tawsifurrahman/covid19-radiography-database"
                 "?datasetVersionNumber=5"
             ),
+            page="https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database",
             file_name="covid-radiography-5.zip",
             access="kaggle",
         ),

@@ -123,16 +123,16 @@ def list_images(folder: Path) -> Manifest:
     rows = [_row(root, label, image) for image, label in matched if label is not None]
     unused = [one for one in labels if one.line not in {row.line for row in rows}]
     counts = {
-        "files are no DICOM images and were not read": len(files) - len(images),
-        "DICOM files have no readable UID and no row by path, and were left out": len(images) - len(rows),
-        f"rows of {LABELS} name a UID that no file has": sum(not one.path for one in unused),
+        "files that are no DICOM images, not read": len(files) - len(images),
+        "DICOM files without a readable UID or a row by path, left out": len(images) - len(rows),
+        f"rows of {LABELS} with a UID that no file has": sum(not one.path for one in unused),
     }
     rows += [_row(root, one, None) for one in unused if one.path]
     return Manifest(
         folder=root,
         rows=tuple(sorted(rows, key=lambda row: (row.line, row.path))),
         title=LABELS,
-        notes=tuple(f"{number} {text}" for text, number in counts.items() if number),
+        notes=tuple(f"{text}: {number}" for text, number in counts.items() if number),
     )
 
 

@@ -20,7 +20,7 @@ CARD = Card(
         "Kermany, Zhang, Goldbaum: Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for "
         "Classification, Mendeley Data, V2, 2018, doi 10.17632/rscbjbr9sj.2; Kermany et al., Cell 172(5), 2018"
     ),
-    homepage="https://www.kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia",
+    homepage="https://data.mendeley.com/datasets/rscbjbr9sj/2",
     creation=(
         "Routine films of children at Guangzhou Women and Children's Medical Center, chosen in retrospect; "
         "unreadable ones were removed, two physicians labelled them, a third checked the test split."
@@ -39,20 +39,20 @@ CARD = Card(
     defects=(
         "Children only: beside adults from other sources, age gives the class away.",
         "Many children have several films; a split by image would show the same child on two sides.",
-        "The published val split has 16 images; all splits are drawn anew here, by patient.",
-        "The archive holds a second copy of the set, chest_xray/chest_xray, and one by macOS.",
+        "Kaggle's val split has 16 images; all splits are drawn anew here, by patient.",
+        "Kaggle's copy adds a val split and holds the set a second time, in chest_xray/chest_xray.",
         "The cause (bacteria, virus) is in the file's name only; how it was found is not published.",
     ),
     overlaps=("covid-radiography", "covid-qu-ex"),
     downloads=(
         Download(
             url=(
-                "https://www.kaggle.com/api/v1/datasets/download/paultimothymooney/chest-xray-pneumonia"
-                "?datasetVersionNumber=2"
+                "https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/"
+                "f12eaf6d-6023-432f-acc9-80c9d7393433/file_downloaded"
             ),
-            file_name="kermany-pneumonia-2.zip",
-            access="kaggle",
-            sha256="f569fe885b0f921e836f3d6bcc8d7b3442f5e0ca4db4533d06b8cf25d2114ea1",
+            page="https://data.mendeley.com/datasets/rscbjbr9sj/2",
+            file_name="ChestXRay2017.zip",
+            access="open",
         ),
     ),
 )

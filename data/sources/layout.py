@@ -79,7 +79,7 @@ def images(card: Card, folder: Path) -> list[Path]:
     found = []
     for one in _entries(card, folder):
         if one.is_dir(follow_symlinks=False):
-            raise refused(card, folder, f"it has an unknown folder {one.name!r}")
+            raise refused(card, folder, "it holds a folder among the images")
         if Path(one.name).suffix.lower() in IMAGE_SUFFIXES:
             found.append(Path(one))
     return found
@@ -138,9 +138,11 @@ class Listing:
             )
         )
 
-    def done(self) -> Manifest:
-        """The manifest of a published dataset.
+    def done(self, *, public_paths: bool = True) -> Manifest:
+        """The manifest.
 
+        Args:
+            public_paths: whether the folder is a published dataset; a folder of one's own may name patients.
         Raises:
             LayoutError: there is no image.
         """
@@ -150,7 +152,8 @@ class Listing:
             folder=self.root,
             rows=tuple(self.rows),
             title=self.card.name,
-            published=True,
+            by_hand=False,
+            public_paths=public_paths,
             notes=tuple(self.notes),
         )
 
@@ -166,9 +169,8 @@ def _below(folder: Path) -> list[Path]:
 def _entries(card: Card, folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as found:
         entries = sorted((one for one in found if not is_junk(one.name)), key=lambda one: one.name)
-    if links := [one.name for one in entries if one.is_symlink()]:
+    if any(one.is_symlink() for one in entries):
         raise LayoutError(
-            f"{folder} of {card.title} holds a link, {links[0]!r}: copy what it points to in its place. "
-            "Nothing was stored"
+            f"{folder} of {card.title} holds a link: copy what it points to in its place. Nothing was stored"
         )
     return entries

@@ -101,9 +101,7 @@ def add_class(
             images / f"{Path(row.name).name}.png", label, further={"origin": row.origin, "url": row.url}
         )
     if lost:
-        listing.notes.append(f"{sheet_name} names {len(lost)} images that are not in {images.name}")
+        listing.notes.append(f"images that only {sheet_name} names: {len(lost)}")
     extra = sum(file.stem.lower() not in known for file in files) if sheet is not None else 0
     if extra:
-        listing.notes.append(
-            f"{extra} images of {label} are not in {sheet_name}; the folder's label was taken"
-        )
+        listing.notes.append(f"images of {label} that {sheet_name} does not name: {extra}")

@@ -40,6 +40,7 @@ CARD = Card(
                 "https://www.kaggle.com/api/v1/datasets/download/tawsifurrahman/"
                 "tuberculosis-tb-chest-xray-dataset?datasetVersionNumber=3"
             ),
+            page="https://www.kaggle.com/datasets/tawsifurrahman/tuberculosis-tb-chest-xray-dataset",
             file_name="tb-chest-3.zip",
             access="kaggle",
         ),

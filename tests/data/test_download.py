@@ -20,6 +20,7 @@ from data.sources.card import Download
 
 BODY = bytes(range(256)) * 4096  # a mebibyte
 OTHER = BODY[::-1]
+PAGE = "https://example.org/datasets/owner/set"
 QUICK = FetchConfig(tries=3, first_wait_s=0.01, longest_wait_s=0.05, timeout_s=5, free_bytes=0)
 SOMEBODY = Kaggle(username="somebody", key="s3cret")
 
@@ -118,7 +119,9 @@ def address(publisher: Publisher) -> Iterator[str]:
 @pytest.fixture
 def get(address: str, tmp_path: Path) -> Callable[..., Fetched]:
     def run(config: FetchConfig = QUICK, kaggle: Kaggle | None = None, **known: Any) -> Fetched:
-        download = Download(**{"url": address, "file_name": "set-1.zip", "access": "open", **known})
+        download = Download(
+            **{"url": address, "page": PAGE, "file_name": "set-1.zip", "access": "open", **known}
+        )
         return fetch(download, tmp_path / "to", kaggle=kaggle, config=config)
 
     return run
@@ -318,7 +321,7 @@ def test_a_refusal_says_what_a_person_must_do(
     publisher.statuses = [(status, {})]
     message = refusal(get, access="kaggle", kaggle=SOMEBODY)
     assert part in message
-    assert status == 401 or "/datasets/owner/set" in message
+    assert status == 401 or PAGE in message
     assert len(publisher.asked) == 1
 
 
@@ -390,7 +393,7 @@ def test_two_runs_do_not_write_the_same_file(
 
 def test_progress_is_told_in_megabytes(publisher: Publisher, address: str, tmp_path: Path) -> None:
     told: list[tuple[int, int, str]] = []
-    download = Download(url=address, file_name="set-1.zip", access="open")
+    download = Download(url=address, page=PAGE, file_name="set-1.zip", access="open")
     publisher.break_after = [400_000]
     fetch(download, tmp_path, config=QUICK, progress=lambda *step: told.append(step))
     assert told[-1] == (1, 1, "megabytes of set-1.zip")

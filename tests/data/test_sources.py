@@ -1,5 +1,6 @@
 """Every adapter on a miniature of its published layout, and the one line with which it refuses another."""
 
+import csv
 import json
 import shutil
 from collections import Counter
@@ -15,6 +16,7 @@ from data.sources import registry
 from data.sources.card import Card, Download
 
 ROOT = Path(__file__).resolve().parents[2]
+XRAYS = ROOT.parent / "shared" / "data" / "xrays" / "dicom"
 Miniature = Callable[[str, Path], Path]
 NAMES = tuple(registry.SOURCES)
 PUBLISHED = tuple(name for name in NAMES if registry.SOURCES[name].CARD.downloads)
@@ -60,7 +62,8 @@ def test_every_source_lists_its_miniature_in_the_same_order_each_time(
     assert not any(
         part in row.path for row in first.rows for part in ("MACOSX", "Thumbs", "mask", "DS_Store")
     )
-    assert first.published == (name not in ("dicom-folder",))
+    assert first.by_hand == (name == "dicom-folder")
+    assert first.public_paths == (name in PUBLISHED)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -81,9 +84,9 @@ def test_a_card_maps_its_labels_onto_classes_and_tells_its_terms(name: str) -> N
 
 def test_an_address_without_encryption_and_a_name_with_a_path_are_refused_in_a_card() -> None:
     with pytest.raises(ValueError, match="no https"):
-        Download(url="http://example.org/x.zip", file_name="x.zip", access="open")
+        Download(url="http://example.org/x.zip", page="", file_name="x.zip", access="open")
     with pytest.raises(ValueError, match="plain name"):
-        Download(url="https://example.org/x.zip", file_name="../x.zip", access="open")
+        Download(url="https://example.org/x.zip", page="", file_name="../x.zip", access="open")
 
 
 def test_kermany_tells_the_cause_from_the_name_and_restarts_its_persons_in_test(
@@ -153,8 +156,8 @@ def test_covid_radiography_leaves_masks_out_and_tells_where_sheets_and_folders_d
     assert rows["Normal-1.png"].further["origin"] == "www.kaggle.com"
     assert rows["Normal-10192.PNG"].further == {}
     assert found.notes == (
-        "COVID.metadata.xlsx names 1 images that are not in images",
-        "1 images of Normal are not in Normal.metadata.xlsx; the folder's label was taken",
+        "images that only COVID.metadata.xlsx names: 1",
+        "images of Normal that Normal.metadata.xlsx does not name: 1",
     )
 
 
@@ -225,7 +228,7 @@ def test_bone_fracture_keeps_boxes_and_the_copies_of_an_image_together(
     assert json.loads(edge.further["boxes"])[0]["box"] == [0.1, 0.2, 1, 0.4]
     empty = [row for row in found.rows if row.label == "bone_normal"]
     assert all(row.source_label == "no annotation" and "boxes" not in row.further for row in empty)
-    assert found.notes == ("1 images have no label file and were left out: their label is unknown",)
+    assert found.notes == ("images without a label file, left out because nobody knows their label: 1",)
 
 
 @pytest.mark.parametrize(
@@ -289,9 +292,9 @@ def test_dicom_headers_tell_the_patient_and_labels_csv_the_class(
     assert first.further == {"modality": "DX", "body_part": "CHEST", "photometric": "MONOCHROME2"}
     assert not lost.file.exists()
     assert found.notes == (
-        "2 files are no DICOM images and were not read",
-        "1 DICOM files have no readable UID and no row by path, and were left out",
-        "1 rows of labels.csv name a UID that no file has",
+        "files that are no DICOM images, not read: 2",
+        "DICOM files without a readable UID or a row by path, left out: 1",
+        "rows of labels.csv with a UID that no file has: 1",
     )
     assert found.where(first) == "line 2 of labels.csv"
 
@@ -355,10 +358,19 @@ def test_class_folders_that_are_no_classes_are_refused(miniature: Miniature, tmp
     assert "'more' is no split" in refusal("class-folders", tmp_path / "own")
 
 
+def test_a_folder_of_ones_own_may_be_called_after_a_patient_and_no_line_says_so(
+    miniature: Miniature, tmp_path: Path
+) -> None:
+    found = listing("class-folders", miniature("class-folders", tmp_path / "own"))
+    assert found.where(found.rows[0]) == "image 1 of class-folders"
+    (tmp_path / "named/train/normal/DOE_JANE").mkdir(parents=True)
+    assert "DOE" not in refusal("class-folders", tmp_path / "named")
+
+
 def test_a_link_in_a_dataset_is_refused(miniature: Miniature, tmp_path: Path) -> None:
     root = miniature("tb-chest", tmp_path / "set") / "TB_Chest_Radiography_Database"
     (root / "Normal/Normal-9.png").symlink_to("/etc/passwd")
-    assert "holds a link, 'Normal-9.png'" in refusal("tb-chest", tmp_path / "set")
+    assert "holds a link" in refusal("tb-chest", tmp_path / "set")
 
 
 def test_an_unknown_source_brings_the_list() -> None:
@@ -378,3 +390,22 @@ def test_the_docs_have_every_card_as_it_is() -> None:
         return [one for one in told if " ".join(one.split()) not in text]
 
     assert {name: gone for name in NAMES if (gone := missing(registry.SOURCES[name].CARD))} == {}
+
+
+@pytest.mark.skipif(not XRAYS.exists(), reason="the real X-rays are not here")
+def test_real_dicom_headers_tell_what_their_manifest_tells(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(XRAYS, tmp_path / "dicom")
+    with (XRAYS / "manifest.csv").open(newline="") as file:
+        told = list(csv.DictReader(file))
+    lines = [f"{Path(row['path']).name},normal" for row in told]  # what they show is another matter
+    (tmp_path / "dicom/labels.csv").write_text("\n".join(["path,label", *lines]))
+    rows = by_name(listing("dicom-folder", tmp_path / "dicom"))
+    assert len(rows) == len(told) == 20
+    for row in told:
+        found = rows[Path(row["path"]).name]
+        assert (found.sex or "") == row["sex"], row["path"]
+        assert row["view"] in (found.view or "", ""), row["path"]
+    assert sum(row.patient_id is not None for row in rows.values()) >= 15
+    assert caplog.text == ""

@@ -21,8 +21,8 @@ TEN = (
 )
 OTHER = """
 classes:
-  - {name: healthy, meaning: "nothing of note", region: chest, finding: false, soon_above: null, urgent_above: null}
-  - {name: pneumonia, meaning: pneumonia, region: chest, finding: true, required: true, soon_above: 0, urgent_above: 0.5}
+  - {name: healthy, meaning: nothing, region: chest, finding: false, soon_above: null, urgent_above: null}
+  - {name: pneumonia, meaning: sick, region: chest, finding: true, required: true, soon_above: 0, urgent_above: 0.5}
   - {name: broken, meaning: "a broken bone", region: limb, finding: true, soon_above: 0.3, urgent_above: null}
 synonyms: {normal: healthy, bacterial_pneumonia: pneumonia, viral_pneumonia: pneumonia}
 """

@@ -106,7 +106,7 @@ def test_two_datasets_are_stored_with_their_licences_and_a_second_run_stores_not
 
     first, said = bring_in(settings, RADIOGRAPHY, folder=str(radiography))
     assert (first["ingested"], first["quarantined"], first["by_reason"]) == (12, 1, {"missing": 1})
-    assert any("COVID.metadata.xlsx names 1 images" in line for line in said)
+    assert any("only COVID.metadata.xlsx names: 1" in line for line in said)
     stored = rows("samples", RADIOGRAPHY)
     assert {row["license"] for row in stored} == {registry.find(RADIOGRAPHY).CARD.license}
     assert Counter(row["metadata"].get("origin") for row in stored)["sirm.org"] == 2
@@ -172,7 +172,7 @@ def test_a_dataset_is_fetched_from_its_publisher_through_a_broken_connection(
     url = f"http://127.0.0.1:{server.server_address[1]}/tb"
     card = replace(
         adapter.CARD,
-        downloads=(Download(url=url, file_name="tb-chest-3.zip", access="open", bytes=len(body)),),
+        downloads=(Download(url=url, page="", file_name="tb-chest-3.zip", access="open", bytes=len(body)),),
     )
     monkeypatch.setitem(registry.SOURCES, TB, SimpleNamespace(CARD=card, list_images=adapter.list_images))
     try:
@@ -205,7 +205,9 @@ def test_another_layout_and_an_unknown_name_are_one_line_and_store_nothing(
     (root / "train/OTHER").mkdir()
     with pytest.raises(ManifestError, match="unknown folder 'OTHER'"):
         bring_in(settings, KERMANY, folder=str(root))
-    with pytest.raises(JobError, match=r"is not in .*: give its folder with --folder; --download fetches it"):
+    with pytest.raises(
+        JobError, match=r"is not in .*: give its folder with --folder; .* --download` fetches it"
+    ):
         bring_in(settings, KERMANY, folder=str(tmp_path / "nowhere"))
     with pytest.raises(JobError, match="nobody publishes dicom-folder"):
         bring_in(settings, "dicom-folder", folder=str(tmp_path), download=True)
