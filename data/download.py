@@ -173,7 +173,7 @@ def _try(
     if have and known:
         asked |= {"Range": f"bytes={have}-", "If-Range": known.validator}
     with client.stream("GET", download.url, headers=asked) as answer:
-        _check_status(download, answer)
+        check_status(download, answer)
         if answer.status_code == 416:
             _forget(part)
             raise _Broken("the publisher has another file now")
@@ -205,8 +205,12 @@ def _try(
     return told
 
 
-def _check_status(download: Download, answer: httpx.Response) -> None:
-    """Sort an answer: go on, try again, or say what a person must do."""
+def check_status(download: Download, answer: httpx.Response) -> None:
+    """Sort an answer: go on, try again, or say what a person must do.
+
+    Raises:
+        DownloadError: a person must do something, or the answer came from an address without encryption.
+    """
     status, host = answer.status_code, answer.url.host
     if urlsplit(download.url).scheme == "https" and answer.url.scheme != "https":
         raise DownloadError(f"{host} leads to an address without encryption: it is not followed")

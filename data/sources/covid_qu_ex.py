@@ -56,6 +56,7 @@ CARD = Card(
             page="https://www.kaggle.com/datasets/anasmohammedtahir/covidqu",
             file_name="covid-qu-ex-7.zip",
             access="kaggle",
+            # From a public record of a download of this version; the publisher names none.
             sha256="2a91b372cdd104d05d472f79dc446dc9bb7e3ccc26f513cf971f64cabc151333",
         ),
     ),

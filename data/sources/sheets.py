@@ -92,16 +92,18 @@ def add_class(
     if sheet is None:
         listing.notes.append(f"{sheet_name} is missing; the folder alone was read")
     known = sheet or {}
+    there = {file.stem.lower() for file in files}
     for file in files:
         row = known.get(file.stem.lower())
-        listing.add(file, label, further={"origin": row.origin, "url": row.url} if row else {})
-    lost = [row for name, row in known.items() if name not in {file.stem.lower() for file in files}]
+        listing.add(file, label, further=_told(row) if row else {})
+    lost = [row for name, row in known.items() if name not in there]
     for row in lost:
-        listing.add(
-            images / f"{Path(row.name).name}.png", label, further={"origin": row.origin, "url": row.url}
-        )
+        listing.add(images / f"{Path(row.name).name}.png", label, further=_told(row))
     if lost:
         listing.notes.append(f"images that only {sheet_name} names: {len(lost)}")
-    extra = sum(file.stem.lower() not in known for file in files) if sheet is not None else 0
-    if extra:
+    if sheet is not None and (extra := len(there - set(known))):
         listing.notes.append(f"images of {label} that {sheet_name} does not name: {extra}")
+
+
+def _told(row: SheetRow) -> dict[str, str]:
+    return {"origin": row.origin, "url": row.url}

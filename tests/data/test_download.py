@@ -12,10 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cluster.settings import Kaggle, SettingsError
-from data.download import DownloadError, FetchConfig, Fetched, fetch
+from data.download import DownloadError, FetchConfig, Fetched, check_status, fetch
 from data.sources.card import Download
 
 BODY = bytes(range(256)) * 4096  # a mebibyte
@@ -323,6 +324,14 @@ def test_a_refusal_says_what_a_person_must_do(
     assert part in message
     assert status == 401 or PAGE in message
     assert len(publisher.asked) == 1
+
+
+def test_an_encrypted_address_that_leads_to_an_open_one_is_not_followed() -> None:
+    answer = httpx.Response(200, request=httpx.Request("GET", "http://example.org/set.zip"))
+    with pytest.raises(DownloadError, match="without encryption"):
+        check_status(
+            Download(url="https://example.org/x", page=PAGE, file_name="x.zip", access="open"), answer
+        )
 
 
 def test_kaggle_without_credentials_asks_for_them_before_anything_is_sent(

@@ -10,7 +10,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from data import archives
+from data import archives, manifest
 from data.manifest import Manifest, ManifestError, ManifestRow
 from data.sources import registry
 from data.sources.card import Card, Download
@@ -348,6 +348,17 @@ def test_zipped_splits_are_unpacked_for_every_source(miniature: Miniature, tmp_p
         shutil.rmtree(root / split)
     zipped = listing("bone-fracture", root)
     assert [(row.path, row.label) for row in zipped.rows] == [(row.path, row.label) for row in plain.rows]
+
+
+def test_a_manifest_beside_zipped_splits_is_read_as_if_they_were_folders(
+    miniature: Miniature, tmp_path: Path
+) -> None:
+    folder = miniature("class-folders", tmp_path / "own")
+    header = "path,label,source,patient_id,sex,age,view,license,sha256"
+    (folder / "manifest.csv").write_text(f"{header}\ntrain/normal/a.png,normal,clinic,p1,,,,CC0-1.0,\n")
+    (tmp_path / "scratch").mkdir()
+    (row,) = manifest.read(archives.with_splits(folder, tmp_path / "scratch")).rows
+    assert row.file.read_bytes().startswith(b"\x89PNG")
 
 
 def test_class_folders_that_are_no_classes_are_refused(miniature: Miniature, tmp_path: Path) -> None:

@@ -140,6 +140,30 @@ def test_a_file_that_the_publisher_has_under_two_labels_is_set_aside_and_the_res
     assert conflicts[0]["object_key"]
 
 
+def test_a_dicom_folder_is_stored_and_nothing_tells_whose_it_is(
+    settings: Settings,
+    rows: Callable[[str, str], list[dict[str, Any]]],
+    miniature: Miniature,
+    tmp_path: Path,
+) -> None:
+    folder = miniature("dicom-folder", tmp_path / "set")
+    labels = (folder / "labels.csv").read_text()
+    (folder / "labels.csv").write_text(labels.replace("clinic-a", "dicom-folder"))
+    report, said = bring_in(settings, "dicom-folder", folder=str(folder))
+    assert (report["ingested"], report["by_reason"]) == (3, {"missing": 1})
+    stored, (lost,) = rows("samples", "dicom-folder"), rows("quarantine", "dicom-folder")
+    assert lost["detail"] == "line 5 of labels.csv: the file does not exist"
+    assert len({row["patient_pseudonym"] for row in stored}) == 2
+    assert sorted((row["sex"], row["age"], row["license"]) for row in stored if row["sex"]) == [
+        ("F", 60.0, "unknown"),
+        ("F", 61.0, "ask us"),
+    ]
+    everything = f"{stored} {lost} {report} {said}"
+    assert not any(
+        secret in everything for secret in ("DOE", "Doe", "ROE", "MRN-4711", "19600229", "1.2.3.1")
+    )
+
+
 def test_a_dataset_is_fetched_from_its_publisher_through_a_broken_connection(
     settings: Settings,
     miniature: Miniature,
