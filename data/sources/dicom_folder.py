@@ -121,7 +121,8 @@ def list_images(folder: Path) -> Manifest:
             "each, by path or sop_instance_uid, or move the files away. Nothing was stored"
         )
     rows = [_row(root, label, image) for image, label in matched if label is not None]
-    unused = [one for one in labels if one.line not in {row.line for row in rows}]
+    used = {row.line for row in rows}
+    unused = [one for one in labels if one.line not in used]
     counts = {
         "files that are no DICOM images, not read": len(files) - len(images),
         "DICOM files without a readable UID or a row by path, left out": len(images) - len(rows),
