@@ -107,3 +107,31 @@ class Settings:
         """The real name of one of `BUCKETS`, with the configured prefix."""
         assert name in BUCKETS, name
         return f"{self.bucket_prefix}{name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kaggle:
+    """Who fetches from Kaggle: a token, or a name and a key. Apart from `Settings`, which travel to workers."""
+
+    username: str = ""
+    """`KAGGLE_USERNAME`."""
+    key: str = field(default="", repr=False)
+    """`KAGGLE_KEY`."""
+    token: str = field(default="", repr=False)
+    """`KAGGLE_API_TOKEN`; counts before name and key."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> "Kaggle | None":
+        """Read the credentials; None where there are none.
+
+        Raises:
+            SettingsError: one of name and key is there, and the other is not.
+        """
+        values = os.environ if env is None else env
+        username, key, token = (
+            values.get(name, "").strip() for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN")
+        )
+        if not token and bool(username) != bool(key):
+            missing = "KAGGLE_KEY" if username else "KAGGLE_USERNAME"
+            raise SettingsError(f"not set: {missing}. Kaggle asks for both KAGGLE_USERNAME and KAGGLE_KEY")
+        return cls(username=username, key=key, token=token) if token or key else None

@@ -1,1 +1,1 @@
-"""X-rays in: taxonomy, synthetic generator, manifest, pixels, splits, versioned datasets."""
+"""X-rays in: taxonomy, sources, synthetic generator, manifest, pixels, splits, versioned datasets."""

@@ -1,4 +1,4 @@
-"""From a folder with a manifest to sealed originals in the object store and rows in the catalog.
+"""From the images that a source lists to sealed originals in the object store and rows in the catalog.
 
 `jobs.ingest` and `jobs.pipeline` call `ingest` where the folder is. An object is written before its row, so a
 run that was cut short leaves nothing that the next one trips over: it stores what is missing. Knows no Ray.
@@ -12,7 +12,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,12 +37,13 @@ OLDEST_NAMED_YEARS = 90
 PLAIN_COLUMNS = frozenset(
     {"site", "source_label", "license_status", "width", "height", "orig_width", "orig_height"}
     | {"modality", "body_part", "photometric", "bits", "transfer_syntax", "rows", "cols", "derived"}
+    | {"published_split", "part", "origin", "boxes"}
     | {"kind", "seed", "noise", "drift", "bias", "shortcut", "synthetic"}
 )
 """Further columns that cannot identify anybody, stored readable; every other one is stored sealed."""
 
 
-class IngestError(RuntimeError):
+class IngestError(ValueError):
     """The folder changed underneath, or nothing in it could be used; one line."""
 
 
@@ -81,37 +82,41 @@ class _Todo:
     """Whether the original is missing too, or only its row is."""
 
 
-def ingest(folder: Path, settings: Settings, progress: Progress | None = None) -> IngestReport:
-    """Store every image of the manifest that is not stored yet; safe to repeat.
+def ingest(listed: Manifest | Path, settings: Settings, progress: Progress | None = None) -> IngestReport:
+    """Store every listed image that is not stored yet; safe to repeat.
 
+    Args:
+        listed: what a source of `data.sources` lists; a folder stands for its `manifest.csv`.
     Raises:
         ManifestError: the manifest cannot be used; nothing was stored.
         IngestError, CatalogError, ObjectStoreError, SecretError: what happened and what to do, in one line.
     """
     tell = progress or (lambda done, total, note: None)
-    listed = manifest.read(folder)
+    if isinstance(listed, Path):
+        listed = manifest.read(listed)
     originals = Originals.of(settings)
     total = len(listed.rows)
     tell(0, total, f"reading {total} files")
     with ThreadPoolExecutor(THREADS) as pool, catalog.opened(settings) as connection:
         looks = list(pool.map(_look, listed.rows))
-        bad = [look for look in looks if look.reason is not None]
-        good = _distinct(folder, [look for look in looks if look.reason is None])
         if all(look.reason == "missing" for look in looks):
             raise IngestError(
-                f"none of the {total} files that {folder / manifest.FILE_NAME} names exists; "
+                f"none of the {total} files that {listed.folder / listed.title} names exists; "
                 "paths are relative to the manifest"
             )
+        looks = _agreed(listed, looks)
+        bad = [look for look in looks if look.reason is not None]
+        good = _distinct([look for look in looks if look.reason is None])
         todo = _todo(connection, listed, originals, good)
         done = total - len(todo) - len(bad)
         tell(done, total, f"{len(good) - len(todo)} are stored already")
         for batch in _batches(todo):
-            list(pool.map(lambda one: _store(one, originals), batch))
+            list(pool.map(lambda one: _store(one, listed.where(one.look.row), originals), batch))
             catalog.write_samples(connection, [one.sample for one in batch])
             done += len(batch)
             tell(done, total, "images stored")
         for spoiled in _batches(bad):
-            rows = list(pool.map(lambda look: _set_aside(look, originals), spoiled))
+            rows = list(pool.map(lambda look: _set_aside(look, listed.where(look.row), originals), spoiled))
             catalog.write_quarantine(
                 connection, list({(row.source, row.sha256): row for row in rows}.values())
             )
@@ -151,19 +156,36 @@ def _look(row: ManifestRow) -> _Look:
     return _Look(row=row, sha256=sha256)
 
 
-def _distinct(folder: Path, good: Sequence[_Look]) -> list[_Look]:
-    """One look for each content of a source.
+def _agreed(listed: Manifest, looks: Sequence[_Look]) -> list[_Look]:
+    """The looks, those with two labels for one content set aside when a publisher has made that mistake.
 
     Raises:
-        ManifestError: the same content has two labels; only reading the files could show it.
+        ManifestError: the writer of the manifest has made it; only reading the files could show it.
     """
     first: dict[tuple[str, str], _Look] = {}
-    problems = []
+    problems, doubted = [], set()
+    for look in looks:
+        if look.reason is None:
+            identity = (look.row.source, look.sha256)
+            found = manifest.contradiction(first.setdefault(identity, look).row, look.row)
+            problems += found
+            doubted |= {identity} if found else set()
+    if problems and listed.by_hand:
+        raise manifest.refusal(listed.folder / listed.title, problems)
+    detail = "the same file has another label elsewhere in the dataset"
+    return [
+        replace(look, reason="conflicting_label", detail=detail)
+        if look.reason is None and (look.row.source, look.sha256) in doubted
+        else look
+        for look in looks
+    ]
+
+
+def _distinct(good: Sequence[_Look]) -> list[_Look]:
+    """One look for each content of a source."""
+    first: dict[tuple[str, str], _Look] = {}
     for look in good:
-        before = first.setdefault((look.row.source, look.sha256), look)
-        problems += manifest.contradiction(before.row, look.row)
-    if problems:
-        raise manifest.refusal(folder / manifest.FILE_NAME, problems)
+        first.setdefault((look.row.source, look.sha256), look)
     return list(first.values())
 
 
@@ -233,19 +255,18 @@ def _metadata(row: ManifestRow, originals: Originals) -> dict[str, str]:
     return metadata
 
 
-def _store(todo: _Todo, originals: Originals) -> None:
+def _store(todo: _Todo, where: str, originals: Originals) -> None:
     if not todo.upload:
         return
     blob = todo.look.row.file.read_bytes()
     if hashlib.sha256(blob).hexdigest() != todo.sample.sha256:
         raise IngestError(
-            f"the file of line {todo.look.row.line} of the manifest changed while it was being ingested: "
-            "run the same command again"
+            f"the file of {where} changed while it was being ingested: run the same command again"
         )
     originals.put(RAW, todo.sample.sha256, blob)
 
 
-def _set_aside(look: _Look, originals: Originals) -> Quarantined:
+def _set_aside(look: _Look, where: str, originals: Originals) -> Quarantined:
     """Keep the sealed file where there is one, and say why."""
     row = look.row
     object_key = None
@@ -256,7 +277,7 @@ def _set_aside(look: _Look, originals: Originals) -> Quarantined:
         sha256=look.sha256 or f"path:{keyed_hash(originals.pseudonym_key, 'path', row.path)}",
         stage="ingest",
         reason=look.reason or "",
-        detail=f"line {row.line} of the manifest: {look.detail}",
+        detail=f"{where}: {look.detail}",
         object_key=object_key,
     )
 

@@ -1,7 +1,8 @@
 """Read `manifest.csv`: which images a folder holds, what they show, whose they are and under which licence.
 
-`ingest` calls `read`. The whole table is judged before anything is stored, and its problems come back as one
-line. Whether an image can be opened is not judged here: a bad image is quarantined, a bad manifest refused.
+The generic source: `jobs.ingest` calls `read` for a folder that brings a manifest of its own. The whole table is
+judged before anything is stored, and its problems come back as one line. Whether an image can be opened is not judged
+here: a bad image is quarantined, a bad manifest refused.
 """
 
 import csv
@@ -36,7 +37,7 @@ class ManifestError(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class ManifestRow:
     line: int
-    """Line of the row in the file, the header being 1."""
+    """Line of the row in the file, the header being 1; its number where no file lists the images."""
     path: str
     """As written: relative to the manifest."""
     file: Path
@@ -64,12 +65,30 @@ class ManifestRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
+    """The images that a source lists, whatever its layout."""
+
     folder: Path
     rows: tuple[ManifestRow, ...]
+    title: str = FILE_NAME
+    """What lists the rows: a file in the folder, or the name of a source."""
+    by_hand: bool = True
+    """Whether somebody wrote the list: a contradiction in it is refused, for them to correct. Else it is set aside."""
+    public_paths: bool = False
+    """Whether the paths are a published dataset's, and so name no patient."""
+    notes: tuple[str, ...] = ()
+    """What the reader should know of the folder: copies that were not read, names without an image."""
 
     @property
     def sources(self) -> tuple[str, ...]:
         return tuple(sorted({row.source for row in self.rows}))
+
+    def where(self, row: ManifestRow) -> str:
+        """How to find a row again; a path only where paths are public and name no patient."""
+        return (
+            row.path
+            if self.public_paths
+            else f"{'line' if self.by_hand else 'image'} {row.line} of {self.title}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +181,12 @@ def _row(
         problems.append(Problem(line=line, text=f"{len(cells)} values under {len(header)} columns"))
         return None
     values = dict(zip(header, cells, strict=True))
-    age = _age(values["age"])
+    age = read_age(values["age"])
     sha256 = values["sha256"].lower()
     label = taxonomy().translate(values["label"])
     sex = values["sex"].lower()
     wrong = [
-        _wrong_path(root, values["path"]),
+        wrong_path(root, values["path"]),
         None if label else f"unknown label {_quote(values['label'])}" if values["label"] else "no label",
         None if values["source"] else "no source: name the collection that the image comes from",
         None if not sex or sex in SEXES else "sex cannot be read: write M, F, O or nothing",
@@ -197,7 +216,8 @@ def _row(
     )
 
 
-def _wrong_path(root: str, path: str) -> str | None:
+def wrong_path(root: str, path: str) -> str | None:
+    """What is wrong with a path that should lie below `root` (a real path), None when nothing is."""
     if not path:
         return "no path"
     if "\0" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
@@ -208,7 +228,7 @@ def _wrong_path(root: str, path: str) -> str | None:
     return None
 
 
-def _age(text: str) -> tuple[float | None, tuple[int, int | None] | None] | None:
+def read_age(text: str) -> tuple[float | None, tuple[int, int | None] | None] | None:
     """Age in years and range in years, either or both unknown; None when the text is no age."""
     if not text or text.lower() == "unknown":
         return None, None

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.synthetic_draw import Patient, chest, limb
+from data.synthetic_draw import DRAWN_LABELS, Patient, chest, limb
 from data.synthetic_files import SITES, Header, Site, burn_in, dicom, expose, png
 from data.taxonomy import taxonomy
 
@@ -87,7 +87,13 @@ def generate(
         the directory.
     Raises:
         OSError: the directory cannot be written; there is no manifest then.
+        ValueError: this site's taxonomy has a class that nobody has drawn.
     """
+    if strange := sorted(set(taxonomy().names) - DRAWN_LABELS):
+        raise ValueError(
+            f"the built-in generator cannot draw {', '.join(strange)}, which this site's taxonomy has: give --source "
+            "a folder or a dataset of yours"
+        )
     manifest = directory / "manifest.csv"
     for site in SITES:
         (directory / "images" / site.name).mkdir(parents=True, exist_ok=True)

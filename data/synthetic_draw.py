@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.synthetic_shapes import Plane, cloud, dome, pose, step
-from data.synthetic_signs import Lungs, chest_sign
+from data.synthetic_signs import SIGNS, Lungs, chest_sign
+
+DRAWN_LABELS = frozenset({*SIGNS, "bone_fracture", "bone_normal"})
+"""What can be drawn; a site's taxonomy may have other classes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,21 @@
-"""The ten classes, read from `taxonomy.yaml`: the one list that every consumer shares.
+"""The classes, read from `taxonomy.yaml`: the one list that every consumer shares. Ten of them; a site may have others.
 
-Knows neither Ray nor torch.
+The file is written by people, so what is wrong with it is told in one line. Knows neither Ray nor torch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
 TAXONOMY_PATH = Path(__file__).with_name("taxonomy.yaml")
+REGIONS = ("chest", "limb")
+
+
+class TaxonomyError(ValueError):
+    """The file cannot be used; one line that names the class and what is wrong with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,22 @@ class Class:
     """Calibrated probability from which triage is `urgent`."""
     also_called: tuple[str, ...] = ()
     """Other words for the same thing that an explanation may use; a non-finding's begin with "no "."""
+    required: bool = False
+    """Whether too few test images of it halt the pipeline (`train.gates`)."""
+
+    def __post_init__(self) -> None:
+        thresholds = [value for value in (self.soon_above, self.urgent_above) if value is not None]
+        wrong = [
+            None if isinstance(self.name, str) and self.name else "its name is no text",
+            None if isinstance(self.meaning, str) and self.meaning else "its meaning is no text",
+            None if self.region in REGIONS else f"its region is none of {', '.join(REGIONS)}",
+            None if isinstance(self.finding, bool) else "finding is neither true nor false",
+            None if isinstance(self.required, bool) else "required is neither true nor false",
+            None if all(_is_share(one) for one in thresholds) else "a threshold is no number within 0..1",
+            None if all(isinstance(one, str) for one in self.also_called) else "also_called holds no text",
+        ]
+        if problems := [one for one in wrong if one]:
+            raise TaxonomyError(f"the class {self.name!r}: {'; '.join(problems)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +59,12 @@ class Taxonomy:
     synonyms: dict[str, str]
 
     def __post_init__(self) -> None:
-        if len(set(self.names)) != len(self.names):
-            raise ValueError(f"{TAXONOMY_PATH.name} names a class twice: {self.names}")
-        if unknown := set(self.synonyms.values()) - set(self.names):
-            raise ValueError(
-                f"{TAXONOMY_PATH.name} has synonyms for classes that it lacks: {sorted(unknown)}"
-            )
+        if not self.classes:
+            raise TaxonomyError("it has no class")
+        if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
+            raise TaxonomyError(f"it names {', '.join(twice)} twice")
+        if unknown := sorted(set(map(str, self.synonyms.values())) - set(self.names)):
+            raise TaxonomyError(f"it has synonyms for classes that it lacks: {', '.join(unknown)}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,8 +83,45 @@ class Taxonomy:
 @cache
 def taxonomy() -> Taxonomy:
     """The project's taxonomy; the order of `classes` is the order of the model's outputs."""
-    raw = yaml.safe_load(TAXONOMY_PATH.read_text())
-    classes = tuple(
-        Class(**{**one, "also_called": tuple(one.get("also_called", ()))}) for one in raw["classes"]
-    )
-    return Taxonomy(classes=classes, synonyms=raw["synonyms"])
+    return load(TAXONOMY_PATH)
+
+
+def load(path: Path) -> Taxonomy:
+    """Read a taxonomy.
+
+    Raises:
+        TaxonomyError: the file is missing, no YAML, or not as it should be.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        classes = tuple(_class(number, one) for number, one in enumerate(_listed(raw), start=1))
+        synonyms = raw.get("synonyms") or {}
+        if not isinstance(synonyms, dict):
+            raise TaxonomyError("`synonyms` is no list of `other name: class`")
+        return Taxonomy(classes=classes, synonyms={str(name): str(meant) for name, meant in synonyms.items()})
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise TaxonomyError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from error
+    except TaxonomyError as error:
+        raise TaxonomyError(f"{path}: {error}") from error
+
+
+def _listed(raw: Any) -> list[Any]:
+    if not isinstance(raw, dict) or not isinstance(raw.get("classes"), list):
+        raise TaxonomyError("it has no list `classes`")
+    listed: list[Any] = raw["classes"]
+    return listed
+
+
+def _class(number: int, one: Any) -> Class:
+    known = {field.name for field in fields(Class)}
+    needed = known - {"also_called", "required"}
+    if not isinstance(one, dict) or needed - set(one) or set(one) - known:
+        there = set(one) if isinstance(one, dict) else set()
+        wrong = [f"lacks {name}" for name in sorted(needed - there)]
+        wrong += [f"has an unknown {name}" for name in sorted(map(str, there - known))]
+        raise TaxonomyError(f"class {number} of the list {', '.join(wrong)}")
+    return Class(**{**one, "also_called": tuple(one.get("also_called") or ())})
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1

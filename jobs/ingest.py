@@ -1,8 +1,10 @@
-"""Bring X-rays in: a folder with `manifest.csv`, or the built-in synthetic ones, into bucket `raw` and the catalog.
+"""Bring X-rays in: a folder with `manifest.csv`, a published dataset, or the built-in synthetic ones.
 
-Runs where the folder is; only the pixels travel, sealed.
+Into bucket `raw` and the catalog. Runs where the folder is; only the pixels travel, sealed.
 """
 
+import os
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,8 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster import progress
-from cluster.settings import Settings
-from data import ingest, synthetic
+from cluster.home import Home
+from cluster.settings import Kaggle, Settings
+from data import archives, ingest, manifest, synthetic
+from data.download import fetch
+from data.manifest import Manifest
+from data.sources import registry
+from data.sources.card import Card
 from data.synthetic import SyntheticConfig
 from jobs import entry
 from jobs.recipes import recipe
@@ -23,24 +30,92 @@ Progress = Callable[[int, int, str], None]
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     source: str = SYNTHETIC
-    """A folder with `manifest.csv`, or "synthetic" for the built-in generator."""
+    """A folder with `manifest.csv`, a dataset's name (docs/data.md), or "synthetic" for the built-in generator."""
+    folder: str | None = None
+    """Where a named dataset lies, unpacked or not; default: `downloads/NAME` in the platform's home."""
+    download: bool = False
+    """Whether to fetch a named dataset into its folder first."""
     recipe: str = "demo"
     """Whose synthetic settings to start from."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Telling:
+    """How what happens is told."""
+
+    ingesting: Progress = lambda done, total, note: progress.report("ingest", done, total, note)
+    drawing: Progress = lambda done, total, note: progress.report("draw", done, total, note)
+    fetching: Progress = lambda done, total, note: progress.report("download", done, total, note)
+    saying: Callable[[str], Any] = lambda text: sys.stdout.write(f"{text}\n")
+
+
 def bring_in(
-    settings: Settings, source: str, config: SyntheticConfig, report: Progress, drawing: Progress
+    settings: Settings,
+    source: str,
+    config: SyntheticConfig,
+    telling: Telling,
+    *,
+    folder: str | None = None,
+    download: bool = False,
 ) -> dict[str, Any]:
-    """Ingest a folder, or draw one and ingest it; returns the fields of the job's line."""
-    if source != SYNTHETIC:
-        return _ingest(settings, Path(source), report)
-    with tempfile.TemporaryDirectory(prefix="raydiology-synthetic-") as folder:
-        return _ingest(settings, synthetic.generate(config, Path(folder), progress=drawing), report)
+    """Ingest what a source lists, or draw a folder and ingest it; returns the fields of the job's line.
+
+    Raises:
+        JobError: `folder` or `download` is given for a source that takes neither, or the dataset is not there.
+        ManifestError: there is no such source, or its folder cannot be used; nothing was stored.
+        DownloadError, ArchiveError: see `data.download` and `data.archives`.
+    """
+    named = source in registry.SOURCES
+    if not named and (folder is not None or download):
+        known = ", ".join(registry.SOURCES)
+        raise entry.JobError(
+            f"--folder and --download go with a dataset's name; {source!r} is none of {known}"
+        )
+    if not (named or source == SYNTHETIC or Path(source).is_dir() or os.sep in source):
+        registry.find(source)
+    with tempfile.TemporaryDirectory(prefix="raydiology-ingest-") as scratch:
+        if source == SYNTHETIC:
+            listed = manifest.read(synthetic.generate(config, Path(scratch), progress=telling.drawing))
+        elif named:
+            listed = _published(source, folder, download, Path(scratch), telling)
+        else:
+            listed = manifest.read(archives.with_splits(Path(source), Path(scratch), telling.fetching))
+        for note in listed.notes:
+            telling.saying(f"{source}: {note}")
+        return asdict(ingest.ingest(listed, settings, progress=telling.ingesting))
 
 
-def _ingest(settings: Settings, folder: Path, report: Progress) -> dict[str, Any]:
-    return asdict(ingest.ingest(folder, settings, progress=report))
+def _published(name: str, folder: str | None, download: bool, scratch: Path, telling: Telling) -> Manifest:
+    """List a dataset by its name: told, fetched if that was asked for, unpacked if it is not yet."""
+    adapter = registry.find(name)
+    card = adapter.CARD
+    for line in card.told():
+        telling.saying(line)
+    where = Path(folder) if folder else Home.from_env(os.environ).path / "downloads" / name
+    if download:
+        _fetch(card, where, telling)
+    elif not where.exists():
+        fetching = (
+            f"; `python -m jobs.ingest --source {name} --download` fetches it" if card.downloads else ""
+        )
+        raise entry.JobError(f"{name} is not in {where}: give its folder with --folder{fetching}")
+    for one in card.downloads:
+        unpacked = where / one.file_name.removesuffix(".zip")
+        if (where / one.file_name).exists() and not unpacked.exists():
+            archives.unpack(where / one.file_name, unpacked, progress=telling.fetching)
+    return adapter.list_images(archives.with_splits(where, scratch, telling.fetching))
+
+
+def _fetch(card: Card, where: Path, telling: Telling) -> None:
+    if not card.downloads:
+        raise entry.JobError(
+            f"nobody publishes {card.name} for download: give a folder of yours with --folder"
+        )
+    kaggle = Kaggle.from_env()
+    for one in card.downloads:
+        fetched = fetch(one, where, kaggle=kaggle, progress=telling.fetching)
+        telling.saying(f"{card.name}: {fetched.path} is complete, verified by {fetched.verified_by}")
 
 
 def work(arguments: Arguments) -> dict[str, Any]:
@@ -48,8 +123,9 @@ def work(arguments: Arguments) -> dict[str, Any]:
         Settings.from_env(),
         arguments.source,
         arguments.synthetic,
-        lambda done, total, note: progress.report("ingest", done, total, note),
-        lambda done, total, note: progress.report("draw", done, total, note),
+        Telling(),
+        folder=arguments.folder,
+        download=arguments.download,
     )
 
 

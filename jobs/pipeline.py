@@ -29,7 +29,7 @@ from jobs.deploy import carry_out, cut_over
 from jobs.etl import run_etl
 from jobs.evaluate import run_evaluate
 from jobs.fetch_llm import checkpoint_directory, register
-from jobs.ingest import SYNTHETIC, bring_in
+from jobs.ingest import SYNTHETIC, Telling, bring_in
 from jobs.recipes import Recipe, recipe
 from jobs.submit import submit_and_follow
 from jobs.train import run_train
@@ -44,7 +44,7 @@ holds its own, since it may outlive the caller."""
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     source: str = SYNTHETIC
-    """A folder with `manifest.csv`, or "synthetic" for the built-in generator."""
+    """A folder with `manifest.csv`, a dataset's name (docs/data.md), or "synthetic" for the built-in generator."""
     recipe: str | None = None
     """Named settings of all stages; default: "demo" for synthetic X-rays, "xrays" for a folder."""
     fresh: bool = False
@@ -86,8 +86,12 @@ def start(arguments: Arguments, settings: Settings) -> dict[str, Any]:
             settings,
             arguments.source,
             chosen.synthetic,
-            lambda done, total, note: console.stage("ingest", done, total, note),
-            lambda done, total, note: console.stage("draw", done, total, note),
+            Telling(
+                ingesting=lambda done, total, note: console.stage("ingest", done, total, note),
+                drawing=lambda done, total, note: console.stage("draw", done, total, note),
+                fetching=lambda done, total, note: console.stage("download", done, total, note),
+                saying=console.say,
+            ),
         )
         if ingested["quarantined"]:
             console.say(f"quarantined {ingested['quarantined']}: {ingested['by_reason']}")
@@ -192,8 +196,7 @@ def in_the_cluster(arguments: Arguments, settings: Settings) -> dict[str, Any]:
         settings,
         arguments.source,
         recipe(arguments.recipe or "demo").synthetic,
-        lambda done, total, note: progress.report("ingest", done, total, note),
-        lambda done, total, note: progress.report("draw", done, total, note),
+        Telling(),
     )
     return {"ingest": found, **stages(replace(arguments, sources=found["sources"]), settings)}
 

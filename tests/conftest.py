@@ -1,9 +1,10 @@
 """The embedded platform for every tier that needs it: one for the whole session, in a home of its own."""
 
+import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,3 +85,15 @@ def ray_local() -> Iterator[None]:
         )
         yield
         ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def miniature() -> Callable[[str, Path], Path]:
+    """`write` of tests/data/miniatures.py: a small copy of a published dataset, by the source's name."""
+    spec = importlib.util.spec_from_file_location("miniatures", ROOT / "tests/data/miniatures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    write: Callable[[str, Path], Path] = module.write
+    return write

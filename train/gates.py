@@ -1,11 +1,14 @@
 """The gates of a model version: measured figures in, a verdict for each out. Every number is here.
 
-Pure arithmetic: knows neither Ray nor torch. A gate that halts the pipeline says so; `target` never does.
+Which classes are required is in the taxonomy. Pure arithmetic: knows neither Ray nor torch. A gate that halts the
+pipeline says so; `target` never does.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from data.taxonomy import taxonomy
 
 Verdict = Literal["pass", "fail", "not evaluable"]
 REMEDY = "add patients of it, or take it off that list if this service need not know it"
@@ -13,6 +16,10 @@ REMEDY = "add patients of it, or take it off that list if this service need not 
 
 class GateError(ValueError):
     """A gate is configured with an impossible number, or asked about an unknown environment."""
+
+
+def _required() -> tuple[str, ...]:
+    return tuple(one.name for one in taxonomy().classes if one.required)
 
 
 def _blocks() -> dict[str, float]:
@@ -31,14 +38,8 @@ class Gates:
     """Test images of a class below which its floor is not evaluable ..."""
     floor_groups: int = 20
     """... and groups (patients or near-duplicates)."""
-    required_classes: tuple[str, ...] = (
-        "normal",
-        "bacterial_pneumonia",
-        "viral_pneumonia",
-        "covid19",
-        "tuberculosis",
-    )
-    """A floor that is not evaluable halts only for these."""
+    required_classes: tuple[str, ...] = field(default_factory=_required)
+    """Default: those that the taxonomy says are required. A floor that is not evaluable halts only for these."""
 
     def __post_init__(self) -> None:
         shares = {"target": self.target, "recall_floor": self.recall_floor}

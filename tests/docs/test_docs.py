@@ -18,7 +18,7 @@ def test_every_job_is_in_the_list_of_jobs_and_every_listed_job_exists() -> None:
 
 def test_every_setting_is_in_the_docs() -> None:
     source = (ROOT / "cluster/settings.py").read_text()
-    names = set(re.findall(r'"((?:RAYDIOLOGY|AWS|MLFLOW|RAY)_[A-Z_]+)"', source))
+    names = set(re.findall(r'"((?:RAYDIOLOGY|AWS|MLFLOW|RAY|KAGGLE)_[A-Z_]+)"', source))
     docs = (ROOT / "docs/platform.md").read_text()
     assert len(names) >= len(Settings.__dataclass_fields__) - 2
     assert [name for name in sorted(names) if name not in docs] == []
@@ -36,6 +36,7 @@ def test_the_readme_tree_names_every_file_of_the_rooms() -> None:
     tree = (ROOT / "README.md").read_text()
     rooms = ("cluster", "data", "train", "serve", "jobs")
     files = [path for room in rooms for path in (ROOT / room).glob("*") if path.is_file()]
+    files += (ROOT / "data/sources").glob("*.py")
     assert [path.name for path in files if path.name != "__init__.py" and path.name not in tree] == []
 
 

@@ -1,0 +1,112 @@
+"""Chest X-Ray Images (Pneumonia): children from Guangzhou, in splits and two class folders.
+
+The cause is in the file's name. Kaggle's copy calls files `person1_bacteria_1.jpeg` and `IM-0115-0001.jpeg`, the
+publisher's version 3 `BACTERIA-1008087-0001.jpeg`; both are read. Persons are counted from 1 anew in `test`.
+"""
+
+import re
+from pathlib import Path
+
+from data.manifest import Manifest
+from data.sources import layout
+from data.sources.card import Card, Download
+
+CARD = Card(
+    name="kermany-pneumonia",
+    title="Chest X-Ray Images (Pneumonia)",
+    license="CC BY 4.0 (Kermany et al., Mendeley Data, doi 10.17632/rscbjbr9sj)",
+    conditions="Any use, also commercial, with attribution and a note of what was changed.",
+    citation=(
+        "Kermany, Zhang, Goldbaum: Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for "
+        "Classification, Mendeley Data, V2, 2018, doi 10.17632/rscbjbr9sj.2; Kermany et al., Cell 172(5), 2018"
+    ),
+    homepage="https://data.mendeley.com/datasets/rscbjbr9sj/2",
+    creation=(
+        "Routine films of children at Guangzhou Women and Children's Medical Center, chosen in retrospect; "
+        "unreadable ones were removed, two physicians labelled them, a third checked the test split."
+    ),
+    layout="chest_xray/{train,test,val}/{NORMAL,PNEUMONIA}, where val may be missing",
+    labels={
+        "normal": "normal",
+        "bacteria": "bacterial_pneumonia",
+        "virus": "viral_pneumonia",
+    },
+    patient_rule=(
+        "The person's number (or the study's, IM-0115) in the file's name; `test` counts its persons from 1 anew, "
+        "so its numbers are other patients than those of `train` and `val`."
+    ),
+    demographics="Age 1 to 5 years for all, view AP for all, sex unknown.",
+    defects=(
+        "Children only: beside adults from other sources, age gives the class away.",
+        "Many children have several films; a split by image would show the same child on two sides.",
+        "Kaggle's val split has 16 images; all splits are drawn anew here, by patient.",
+        "Kaggle's copy adds a val split and holds the set a second time, in chest_xray/chest_xray.",
+        "The cause (bacteria, virus) is in the file's name only; how it was found is not published.",
+    ),
+    overlaps=("covid-radiography", "covid-qu-ex"),
+    downloads=(
+        Download(
+            url=(
+                "https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/"
+                "f12eaf6d-6023-432f-acc9-80c9d7393433/file_downloaded"
+            ),
+            page="https://data.mendeley.com/datasets/rscbjbr9sj/2",
+            file_name="ChestXRay2017.zip",
+            access="open",
+        ),
+    ),
+)
+SPLITS = ("train", "val", "test")
+CLASSES = ("NORMAL", "PNEUMONIA")
+CAUSE = re.compile(r"person(?P<person>\d+)_(?P<cause>bacteria|virus)_\d+")
+STUDY = re.compile(r"(?P<study>(?:NORMAL2-)?IM-\d+)-\d+")
+NUMBERED = re.compile(r"(?P<cause>BACTERIA|VIRUS|NORMAL)-(?P<person>\d+)-\d+", re.IGNORECASE)
+AGE_RANGE_YEARS = (1, 5)
+
+
+def list_images(folder: Path) -> Manifest:
+    """Raises LayoutError, also where a pneumonia's name tells no cause."""
+    root, copies = layout.find_root(
+        CARD, folder, _fits, "no folder in it holds train and test with NORMAL and PNEUMONIA"
+    )
+    listing = layout.Listing(CARD, root, notes=copies)
+    splits = layout.class_folders(CARD, root, _published(root), besides=("chest_xray",))
+    if layout.inner(root, "chest_xray"):
+        listing.notes.append("chest_xray/chest_xray, a second copy of the set, was not read")
+    for split, inside in splits.items():
+        for name, images in layout.class_folders(CARD, inside, CLASSES).items():
+            for file in layout.images(CARD, images):
+                label, patient = _told_by(file.stem, split)
+                if (label == "normal") != (name == "NORMAL"):
+                    says = f"{file.name} in {split}/{name} does not name a cause that belongs there"
+                    raise layout.refused(CARD, root, says)
+                listing.add(
+                    file,
+                    label,
+                    patient_id=patient,
+                    age_range_years=AGE_RANGE_YEARS,
+                    view="AP",
+                    further={"published_split": split},
+                )
+    return listing.done()
+
+
+def _fits(folder: Path) -> bool:
+    """Whether it has train and test with at least one class folder: the rest is judged with a better message."""
+    inside = [layout.inner(folder, split) for split in ("train", "test")]
+    return all(one and any(layout.inner(one, name) for name in CLASSES) for one in inside)
+
+
+def _published(root: Path) -> list[str]:
+    return [split for split in SPLITS if split != "val" or layout.inner(root, "val")]
+
+
+def _told_by(stem: str, split: str) -> tuple[str, str | None]:
+    """Label and patient that a file's name tells; a name of no known form is normal, of an unknown patient."""
+    if found := CAUSE.match(stem):
+        return found["cause"], f"{'test' if split == 'test' else 'train'}-person{found['person']}"
+    if found := NUMBERED.match(stem):
+        return found["cause"].lower(), f"number-{found['person']}"
+    if found := STUDY.match(stem):
+        return "normal", found["study"]
+    return "normal", None
