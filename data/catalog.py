@@ -134,6 +134,12 @@ def write_version(connection: Connection, version: str, manifest: Mapping[str, A
     )
 
 
+def versions(connection: Connection) -> list[dict[str, Any]]:
+    """The manifests of the dataset versions, newest first."""
+    rows = connection.execute("SELECT manifest FROM dataset_versions ORDER BY created_at DESC, version")
+    return [row["manifest"] for row in rows]
+
+
 def _upsert(connection: Connection, table: str, key: str, rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         return
