@@ -172,9 +172,11 @@ def _candidates(thumbs_NHW: np.ndarray, group_N: np.ndarray) -> np.ndarray:
                 one, other = one[near], other[near]
                 near = np.bitwise_count(words[one] ^ cut_words[other]).sum(1) <= BITS_APART
                 one, other = one[near], other[near]
-                near = _correlated(levels[one], cut_levels[other], WORTH_A_LOOK_PERCENT)
-                one, other = one[near], other[near]
-                found.append(np.minimum(one, other) * number + np.maximum(one, other))
+                for start in range(0, len(one), PAIRS):
+                    some, others = one[start : start + PAIRS], other[start : start + PAIRS]
+                    near = _correlated(levels[some], cut_levels[others], WORTH_A_LOOK_PERCENT)
+                    some, others = some[near], others[near]
+                    found.append(np.minimum(some, others) * number + np.maximum(some, others))
     return np.stack(np.divmod(np.unique(np.concatenate(found)), number), axis=1)
 
 
