@@ -134,6 +134,19 @@ def write_version(connection: Connection, version: str, manifest: Mapping[str, A
     )
 
 
+def quarantined(connection: Connection, sources: Sequence[str]) -> list[Quarantined]:
+    """What was set aside of these sources, by reason and image."""
+    columns = ", ".join(one.name for one in fields(Quarantined))
+    query = f"SELECT {columns} FROM quarantine WHERE source = ANY(%s) ORDER BY reason, source, sha256, stage"
+    return [Quarantined(**row) for row in connection.execute(query.encode(), [list(sources)])]
+
+
+def versions(connection: Connection) -> list[dict[str, Any]]:
+    """The manifests of the dataset versions, newest first."""
+    rows = connection.execute("SELECT manifest FROM dataset_versions ORDER BY created_at DESC, version")
+    return [row["manifest"] for row in rows]
+
+
 def _upsert(connection: Connection, table: str, key: str, rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         return

@@ -22,9 +22,11 @@ import ray.exceptions
 from cluster.objects import ObjectStore
 from cluster.secrets import keyed_hash, read_key
 from cluster.settings import Settings
-from data import catalog, logical, versions
+from data import catalog, decisions, lineage, logical, versions
 from data.catalog import Quarantined, Sample
+from data.groups import WOULD_JOIN_TWO_SIDES, Withheld
 from data.logical import Assembly, Candidate
+from data.near_duplicates import NEAR_VERSION
 from data.originals import QUARANTINE, Originals
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.split import SHARES, SPLITS
@@ -77,6 +79,7 @@ class _Outcome:
     pixel_sha256: str | None
     reason: str | None
     detail: str | None
+    fingerprint: bytes | None
 
 
 def run(
@@ -110,7 +113,9 @@ def run(
         stage = Stage(settings=settings, prefix=f"_staging/{inputs}", pixels=config.pixels, fresh=fresh)
         outcomes = _stage(samples, stage, tell)
         candidates = _candidates(samples, outcomes)
-        assembly = logical.assemble(candidates, taxonomy().names, key=key, seed=config.seed)
+        assembly = decisions.decide(
+            settings, candidates, taxonomy().names, key=key, seed=config.seed, inputs=inputs
+        )
         if not assembly.rows:
             raise EtlError(
                 f"none of the {len(samples)} images in the catalog can be used: see the quarantine"
@@ -118,6 +123,8 @@ def run(
         rejects = [one for one in outcomes if one.reason is not None]
         _quarantine(settings, rejects, assembly)
         described = _describe(samples, recipe, assembly, rejects, git_commit)
+        with catalog.opened(settings) as connection:
+            described["parents"] = lineage.parents(described, catalog.versions(connection))
         before = versions.published(store, described["version"])
         if before is None or (fresh and not _intact(store, before)):
             blocks = {(one.source, one.sha256): one.block for one in outcomes}
@@ -145,7 +152,12 @@ def _recipe(config: EtlConfig) -> dict[str, Any]:
         "pixels": asdict(config.pixels),
         "preprocess_version": PREPROCESS_VERSION,
         "classes": list(taxonomy().names),
-        "split": {"by": "keyed hash of the group", "shares": dict(SHARES), "seed": config.seed},
+        "split": {
+            "by": "keyed hash of the group",
+            "shares": dict(SHARES),
+            "seed": config.seed,
+            "near_duplicates": NEAR_VERSION,
+        },
     }
 
 
@@ -216,6 +228,7 @@ def _candidates(samples: Sequence[Sample], outcomes: Sequence[_Outcome]) -> list
             view=sample.view,
             site=sample.site,
             pixel_sha256=outcome.pixel_sha256,
+            fingerprint=outcome.fingerprint or b"",
         )
         for outcome in outcomes
         if outcome.pixel_sha256 is not None
@@ -224,17 +237,18 @@ def _candidates(samples: Sequence[Sample], outcomes: Sequence[_Outcome]) -> list
 
 
 def _quarantine(settings: Settings, rejects: Sequence[_Outcome], assembly: Assembly) -> None:
-    """Note the rejects (the workers have set their files aside) and set contradictory images aside."""
+    """Note the rejects (the workers have set their files aside); set aside what contradicts or is withheld."""
     originals = Originals.of(settings)
 
-    def set_aside(one: Candidate) -> None:
+    def set_aside(one: Candidate | Withheld) -> None:
         originals.put(QUARANTINE, one.sha256, originals.get(originals.key_of(one.sha256)))
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(set_aside, assembly.conflicting))
+        list(pool.map(set_aside, [*assembly.conflicting, *assembly.withheld]))
     conflict = ("conflicting_label", "an image with the same pixels has another label")
     reasons = [(one.source, one.sha256, one.reason or "", one.detail or "") for one in rejects]
     reasons += [(one.source, one.sha256, *conflict) for one in assembly.conflicting]
+    reasons += [(one.source, one.sha256, WOULD_JOIN_TWO_SIDES, one.detail) for one in assembly.withheld]
     stored = originals.present(QUARANTINE, {originals.key_of(sha256) for _, sha256, _, _ in reasons})
     rows = [
         Quarantined(
@@ -265,6 +279,7 @@ def _describe(
     quarantined = Counter(one.reason or "" for one in rejects)
     quarantined["duplicate"] = assembly.duplicates
     quarantined["conflicting_label"] = len(assembly.conflicting)
+    quarantined[WOULD_JOIN_TWO_SIDES] = len(assembly.withheld)
     return {
         "format": 1,
         "version": logical.version_of(assembly.rows, recipe),
@@ -276,6 +291,11 @@ def _describe(
         "counts": logical.counts(assembly.rows, recipe["classes"]),
         "groups": {s: len({row.group_key for row in assembly.rows if row.split == s}) for s in SPLITS},
         "quarantined": {reason: number for reason, number in sorted(quarantined.items()) if number},
+        "near_duplicates": assembly.near_duplicates,
+        "withheld": [
+            {"source": one.source, "sha256": one.sha256, "sides": list(one.sides)}
+            for one in assembly.withheld
+        ],
         "sources": dict(sorted(sources.items())),
         "licenses": dict(sorted(licenses.items())),
         "synthetic": all(source.startswith(SYNTHETIC) for source in sources),

@@ -23,7 +23,6 @@ from data.catalog import SEALED, Connection, Quarantined, Sample
 from data.manifest import Manifest, ManifestRow
 from data.originals import QUARANTINE, RAW, Originals
 from data.preprocess import sniff
-from data.split import merge_groups
 
 T = TypeVar("T")
 Progress = Callable[[int, int, str], None]
@@ -196,11 +195,10 @@ def _todo(
     known = {(row.source, row.sha256): row for row in catalog.samples(connection, listed.sources)}
     patients = [_patient(look, originals.pseudonym_key) for look in good]
     groups = [_group(look, originals.pseudonym_key) for look in good]
-    merged = merge_groups(zip(groups, patients, strict=True))
     stored = originals.present(RAW, (row.raw_key for row in known.values()))
     todo = []
     for look, patient, group in zip(good, patients, groups, strict=True):
-        sample = _sample(look, patient, merged[group], originals)
+        sample = _sample(look, patient, group, originals)
         before = known.get((sample.source, sample.sha256))
         absent = sample.raw_key not in stored
         if before is None or absent or not before.same_as(sample):

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from data.split import SPLITS, Split, merge_groups, split_of
+from data.groups import Image, Member, Placement, Withheld, place
+from data.near_duplicates import near_duplicates
+from data.split import SPLITS, Split
 
 VERSION_DIGITS = 16
 
@@ -33,6 +35,12 @@ class Candidate:
     site: str | None
     pixel_sha256: str
     """Of the canonical pixels."""
+    fingerprint: bytes = b""
+    """What near-duplicates are found by, see `data.near_duplicates`; empty: none are looked for."""
+
+    @property
+    def image(self) -> Image:
+        return self.source, self.sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +71,12 @@ class Assembly:
     """Candidates left out because a row has the same pixels and label."""
     conflicting: tuple[Candidate, ...]
     """Candidates left out because the same pixels have another label too."""
+    withheld: tuple[Withheld, ...] = ()
+    """Candidates left out because they would tie two sides together."""
+    placements: tuple[Placement, ...] = ()
+    """What was decided here and in no version before, to be remembered; its number is still 0."""
+    near_duplicates: int = 0
+    """Pairs of copies in what the sources call different groups."""
 
 
 def sample_hash(pixel_sha256: str, label: str) -> str:
@@ -71,32 +85,46 @@ def sample_hash(pixel_sha256: str, label: str) -> str:
 
 
 def assemble(
-    candidates: Iterable[Candidate], classes: Sequence[str], *, key: bytes, seed: int = 0
+    candidates: Iterable[Candidate],
+    classes: Sequence[str],
+    *,
+    key: bytes,
+    seed: int = 0,
+    before: Iterable[Placement] = (),
 ) -> Assembly:
     """Decide which images become rows, and on which side of the split.
 
-    Of equal samples the first by source and SHA-256 stays; all of them tie their groups together.
+    Of equal samples the first by source and SHA-256 stays; all of them tie their groups together, and so do
+    copies of one picture.
 
     Args:
         classes: names in the order of the model's outputs.
         key: the pseudonym key, see `split_of`.
+        before: what earlier versions decided, see `place`.
     """
+    every = sorted(candidates, key=lambda one: one.image)
+    before = list(before)
+    near = _near(every)
+    placing = place([_member(one) for one in every], near=near, before=before, key=key, seed=seed)
+    placed = [one for one in every if one.image in placing.sides]
     same: dict[str, list[Candidate]] = defaultdict(list)
-    for one in sorted(candidates, key=lambda one: (one.source, one.sha256)):
+    for one in placed:
         same[one.pixel_sha256].append(one)
     agreed = [ones for ones in same.values() if len({one.label for one in ones}) == 1]
-    conflicting = [one for ones in same.values() if len({one.label for one in ones}) > 1 for one in ones]
-    merged = merge_groups(
-        (one.group_key, shared)
-        for ones in same.values()
-        for one in ones
-        for shared in (f"patient {one.patient}", f"pixels {one.pixel_sha256}")
-    )
-    rows = [_row(ones[0], merged[ones[0].group_key], classes, key, seed) for ones in agreed]
+    rows = [
+        _row(ones[0], placing.names[ones[0].image], placing.sides[ones[0].image], classes) for ones in agreed
+    ]
+    known = {one.fact for one in before}
+    decided = (_placement(one, placing.sides[one.image]) for one in placed)
     return Assembly(
         rows=tuple(sorted(rows, key=lambda row: (row.split, row.sample_hash))),
         duplicates=sum(len(ones) - 1 for ones in agreed),
-        conflicting=tuple(conflicting),
+        conflicting=tuple(
+            one for ones in same.values() if len({one.label for one in ones}) > 1 for one in ones
+        ),
+        withheld=placing.withheld,
+        placements=tuple(one for one in decided if one.fact not in known),
+        near_duplicates=len(near),
     )
 
 
@@ -119,13 +147,36 @@ def counts(rows: Iterable[LogicalRow], classes: Sequence[str]) -> dict[str, dict
     return table
 
 
-def _row(one: Candidate, group: str, classes: Sequence[str], key: bytes, seed: int) -> LogicalRow:
+def _near(candidates: Sequence[Candidate]) -> list[tuple[Image, Image]]:
+    seen = [one for one in candidates if one.fingerprint]
+    pairs = near_duplicates([one.fingerprint for one in seen], [one.group_key for one in seen])
+    return [(seen[one].image, seen[other].image) for one, other in pairs]
+
+
+def _member(one: Candidate) -> Member:
+    return Member(
+        image=one.image, patient=one.patient, group_key=one.group_key, pixel_sha256=one.pixel_sha256
+    )
+
+
+def _placement(one: Candidate, side: Split) -> Placement:
+    return Placement(
+        source=one.source,
+        sha256=one.sha256,
+        patient=one.patient,
+        group_key=one.group_key,
+        split=side,
+        decided=0,
+    )
+
+
+def _row(one: Candidate, group: str, side: Split, classes: Sequence[str]) -> LogicalRow:
     return LogicalRow(
         sample_hash=sample_hash(one.pixel_sha256, one.label),
         label=one.label,
         label_index=classes.index(one.label),
         group_key=group,
-        split=split_of(group, key, seed=seed),
+        split=side,
         source=one.source,
         sha256=one.sha256,
         sex=one.sex,

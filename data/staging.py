@@ -20,6 +20,7 @@ from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.secrets import SecretError
 from cluster.settings import Settings
 from data.logical import LogicalRow, sample_hash
+from data.near_duplicates import fingerprint
 from data.originals import QUARANTINE, Originals
 from data.preprocess import BadImageError, PixelConfig, to_pixels
 from data.split import SPLITS
@@ -33,6 +34,7 @@ STAGED_GROUP_ROWS = 16
 """A part that wants few rows of a block reads little more than those."""
 OUTCOME = pa.schema(
     [(name, pa.string()) for name in ("source", "sha256", "sample_hash", "pixel_sha256", "reason", "detail")]
+    + [("fingerprint", pa.binary())]
 )
 STAGED = OUTCOME.append(pa.field("pixels", pa.binary()))
 PART = pa.schema(
@@ -171,7 +173,8 @@ def _convert(row: dict[str, Any], originals: Originals, config: PixelConfig) -> 
     pixels = np.ascontiguousarray(pixels_HW).tobytes()
     pixel_sha256 = hashlib.sha256(pixels).hexdigest()
     identity = sample_hash(pixel_sha256, row["label"])
-    return {**outcome, "sample_hash": identity, "pixel_sha256": pixel_sha256, "pixels": pixels}
+    found = {"sample_hash": identity, "pixel_sha256": pixel_sha256, "fingerprint": fingerprint(pixels_HW)}
+    return {**outcome, **found, "pixels": pixels}
 
 
 def _parquet(table: pa.Table, *, compression: str, row_group_size: int) -> bytes:

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data.logical import Candidate, assemble, counts, version_of
+from data.near_duplicates import fingerprint
 
 KEY = bytes(range(32))
 CLASSES = ("normal", "covid19")
@@ -52,6 +54,36 @@ def test_a_duplicate_ties_the_groups_of_both_patients_together() -> None:
     more = replace(twin, sha256="3", pixel_sha256="x3")
     made = assemble([ONE, twin, more], CLASSES, key=KEY)
     assert {row.group_key for row in made.rows} == {"g1"}
+
+
+def test_copies_tie_groups_together_and_are_both_kept() -> None:
+    picture_HW = np.random.default_rng(0).integers(0, 255, (12, 12), np.uint8).repeat(8, 0).repeat(8, 1)
+    copy = replace(ONE, sha256="2", patient="p2", group_key="g2", pixel_sha256="x2")
+    stranger = replace(ONE, sha256="3", patient="p3", group_key="g3", pixel_sha256="x3")
+    seen = [
+        replace(one, fingerprint=fingerprint(pixels_HW))
+        for one, pixels_HW in [(ONE, picture_HW), (copy, picture_HW // 2 + 9), (stranger, picture_HW[::-1])]
+    ]
+    made = assemble(seen, CLASSES, key=KEY)
+    assert {row.sha256: row.group_key for row in made.rows} == {"1": "g1", "2": "g1", "3": "g3"}
+    assert (made.near_duplicates, made.duplicates) == (1, 0)
+    assert {one.fact for one in made.placements} == {
+        (one.source, one.sha256, one.patient, one.group_key, row.split)
+        for one in seen
+        for row in made.rows
+        if row.sha256 == one.sha256
+    }
+
+
+def test_what_is_known_is_not_decided_again_and_a_withheld_image_is_no_row() -> None:
+    other = replace(ONE, sha256="2", patient="p2", group_key="g2", pixel_sha256="x2")
+    placed = assemble([ONE, other], CLASSES, key=KEY).placements
+    before = [replace(one, split="train" if one.sha256 == "1" else "test", decided=1) for one in placed]
+    tying = replace(other, sha256="3", patient="p3", group_key="g1")
+    made = assemble([ONE, other, tying], CLASSES, key=KEY, before=before)
+    assert {row.sha256: row.split for row in made.rows} == {"1": "train", "2": "test"}
+    assert [one.sha256 for one in made.withheld] == ["3"]
+    assert (made.placements, made.duplicates) == ((), 0)
 
 
 @given(MANY)

@@ -1,0 +1,243 @@
+"""Find pictures that are copies of one another: resized, recompressed, brightened, cropped a little, framed, marked.
+
+Workers of `etl` make one `fingerprint` an image, its driver asks `near_duplicates` for the pairs. Chest films
+all look alike, so what is compared is not the picture but its local detail (each point against the mean of its
+surroundings), where two patients share little. Three steps, each for what the one before lets through:
+bands of bits that are equal, the Hamming distance of all bits, the correlation of the detail under a list of
+small crops. Everything is integer arithmetic (float32 products stay below 2**24), so that no machine, library or number
+of threads can come to another result. Where the constants come from: docs/experiments.md. Knows neither Ray nor S3.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+
+NEAR_VERSION = "1"
+"""Raised whenever the same pixels could give other pairs; part of a dataset's version."""
+
+SIDE = 32
+"""Of a fingerprint, pixels."""
+FRAME_RANGE = 10
+"""Grey levels within which an outermost row or column is a frame or padding, and is cut off."""
+SURROUNDINGS = 5
+"""Side of the square whose mean a point is compared with; at 9, look-alikes of other patients come near copies."""
+FINE = 16
+"""Steps of a pixel in which a crop is interpolated."""
+COARSE = SIDE // 2
+BITS = COARSE**2
+BAND_BITS = 20
+BANDS = BITS // BAND_BITS
+LONGEST_MATCH = 1024
+"""Images that one band is compared with: what fills more is a row of copies, tied through the first ones anyway."""
+BITS_APART = 42
+"""Of 256: unrelated pictures are 100 apart; 38 keeps 88 to 100 % of the copies, look-alikes begin at 19."""
+WORTH_A_LOOK_PERCENT = 60
+"""Correlation of the detail at one crop from which all crops are tried."""
+ALIKE_PERCENT = 84
+"""Correlation of the detail at the best crop from which two pictures are one."""
+LEVELS = 127
+CHUNK = 1 << 20
+PAIRS = 2048
+
+Box = tuple[float, float, float, float]
+"""Cut off at the left, top, right and bottom: pixels of the fingerprint."""
+
+
+def _zoom(by: float) -> Box:
+    return by, by, by, by
+
+
+def _corners(by: float) -> tuple[Box, ...]:
+    return (by, by, 0, 0), (by, 0, 0, by), (0, by, by, 0), (0, 0, by, by)
+
+
+WHOLE: Box = _zoom(0)
+SEARCHED: tuple[Box, ...] = (WHOLE, _zoom(1), _zoom(1.5), _zoom(2.6), *_corners(1.3))
+"""Crops under which candidates are looked for."""
+CROPS: tuple[Box, ...] = (
+    *(_zoom(by) for by in (0, 0.5, 1, 1.5, 2, 2.6)),
+    *(box for by in (0.7, 1.3, 2) for box in _corners(by)),
+    *(box for by in (0.7, 1.3) for box in ((by, 0, by, 0), (0, by, 0, by))),
+)
+"""Crops under which two candidates are compared, one of them cut and the other whole."""
+
+
+def fingerprint(pixels_HW: np.ndarray) -> bytes:
+    """The picture without frame and padding, squeezed into a square, so that its proportions do not matter.
+
+    Args:
+        pixels_HW: uint8, the canonical pixels.
+    Returns:
+        1,024 bytes: uint8, row by row.
+    """
+    return Image.fromarray(_unframed(pixels_HW)).resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
+
+
+def near_duplicates(fingerprints: Sequence[bytes], groups: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs of copies, as sorted positions; pairs that share a group are left out, since they are tied already.
+
+    The pairs found do not depend on the order of the images but where more than `LONGEST_MATCH` are all alike.
+    """
+    if len(fingerprints) < 2:
+        return []
+    thumbs_NHW = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(-1, SIDE, SIDE)
+    group_N = np.unique(np.asarray(groups), return_inverse=True)[1]
+    pairs_P2 = _candidates(thumbs_NHW, group_N)
+    alike = [_alike(thumbs_NHW, pairs_P2[start : start + PAIRS]) for start in range(0, len(pairs_P2), PAIRS)]
+    kept = pairs_P2[np.concatenate(alike)] if alike else pairs_P2
+    return [(int(one), int(other)) for one, other in kept]
+
+
+def _unframed(pixels_HW: np.ndarray) -> np.ndarray:
+    """Without the rows and columns at the edges in which all pixels are about equal; a flat picture as it is."""
+    top, bottom, left, right = 0, pixels_HW.shape[0], 0, pixels_HW.shape[1]
+    while True:
+        inside = pixels_HW[top:bottom, left:right]
+        rows = np.flatnonzero(np.ptp(inside, axis=1) > FRAME_RANGE)
+        columns = np.flatnonzero(np.ptp(inside, axis=0) > FRAME_RANGE)
+        if not len(rows) or not len(columns):
+            return pixels_HW
+        if inside.shape == (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1):
+            return inside
+        top, bottom = top + int(rows[0]), top + int(rows[-1]) + 1
+        left, right = left + int(columns[0]), left + int(columns[-1]) + 1
+
+
+def _detail(thumbs_NHW: np.ndarray, box: Box) -> np.ndarray:
+    """Each point of the cut picture against its surroundings: float32 that holds integers below 2**21."""
+    down, across = (_stretch(*ends).astype(np.float32) for ends in ((box[1], box[3]), (box[0], box[2])))
+    cut_NHW = down @ thumbs_NHW.astype(np.float32) @ across.T
+    mean = _surroundings().astype(np.float32)
+    detail_NHW: np.ndarray = SURROUNDINGS**2 * cut_NHW - mean @ cut_NHW @ mean.T
+    return detail_NHW
+
+
+def _stretch(before: float, after: float) -> np.ndarray:
+    """Matrix that cuts `before` and `after` off a line of `SIDE` points and spreads the rest over it, in `FINE`ths."""
+    at = np.clip(before + (np.arange(SIDE) + 0.5) * (SIDE - before - after) / SIDE - 0.5, 0, SIDE - 1)
+    fine = np.floor(at * FINE + 0.5).astype(int)
+    low, share = fine // FINE, fine % FINE
+    matrix = np.zeros((SIDE, SIDE), int)
+    np.add.at(matrix, (np.arange(SIDE), low), FINE - share)
+    np.add.at(matrix, (np.arange(SIDE), np.minimum(low + 1, SIDE - 1)), share)
+    return matrix
+
+
+def _surroundings() -> np.ndarray:
+    """Matrix that adds up the `SURROUNDINGS` points around each one, mirrored at the ends."""
+    matrix = np.zeros((SIDE, SIDE), int)
+    reach = SURROUNDINGS // 2
+    for step in range(-reach, reach + 1):
+        at = np.arange(SIDE) + step
+        at = np.where(at < 0, -1 - at, np.where(at >= SIDE, 2 * SIDE - 1 - at, at))
+        np.add.at(matrix, (np.arange(SIDE), at), 1)
+    return matrix
+
+
+def _levels(detail_NHW: np.ndarray) -> np.ndarray:
+    """Detail in units of its own mean, clipped there: a marker counts no more than any other edge.
+
+    Returns:
+        int8, (N, SIDE**2), -127..127.
+    """
+    whole = detail_NHW.reshape(len(detail_NHW), -1).astype(np.int64)
+    mean = np.maximum(np.abs(whole).sum(1, keepdims=True) // SIDE**2, 1)
+    clipped: np.ndarray = (np.clip(whole, -mean, mean) * LEVELS // mean).astype(np.int8)
+    return clipped
+
+
+def _bits(detail_NHW: np.ndarray) -> np.ndarray:
+    """Whether each 2 x 2 points are brighter than their surroundings: bool, (N, BITS), in one scattered order."""
+    sums = detail_NHW.reshape(-1, COARSE, 2, COARSE, 2).sum((2, 4)).reshape(-1, BITS)
+    scattered: np.ndarray = (sums > 0)[:, np.random.default_rng(5).permutation(BITS)]
+    return scattered
+
+
+def _candidates(thumbs_NHW: np.ndarray, group_N: np.ndarray) -> np.ndarray:
+    """Pairs of different groups that may be copies: int64, (P, 2), each once, the smaller position first."""
+    number = len(thumbs_NHW)
+    levels, bits = _described(thumbs_NHW, WHOLE)
+    textured = np.abs(levels).max(1) > 0
+    bands, words = _bands(bits), _words(bits)
+    orders = [np.argsort(band, kind="stable") for band in bands]
+    found = [np.empty(0, np.int64)]
+    for box in SEARCHED:
+        cut_levels, cut_bits = (levels, bits) if box is WHOLE else _described(thumbs_NHW, box)
+        cut_words = _words(cut_bits)
+        for band, cut_band, order in zip(bands, _bands(cut_bits), orders, strict=True):
+            for one, other in _matches(band, order, cut_band):
+                near = (group_N[one] != group_N[other]) & textured[one] & textured[other]
+                near &= (one < other) | (box is not WHOLE)
+                one, other = one[near], other[near]
+                near = np.bitwise_count(words[one] ^ cut_words[other]).sum(1) <= BITS_APART
+                one, other = one[near], other[near]
+                for start in range(0, len(one), PAIRS):
+                    some, others = one[start : start + PAIRS], other[start : start + PAIRS]
+                    near = _correlated(levels[some], cut_levels[others], WORTH_A_LOOK_PERCENT)
+                    some, others = some[near], others[near]
+                    found.append(np.minimum(some, others) * number + np.maximum(some, others))
+    return np.stack(np.divmod(np.unique(np.concatenate(found)), number), axis=1)
+
+
+def _described(thumbs_NHW: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """Levels and bits of all pictures, cut; some thousand at a time, to stay small in memory."""
+    details = (_detail(thumbs_NHW[n : n + PAIRS], box) for n in range(0, len(thumbs_NHW), PAIRS))
+    levels, bits = zip(*((_levels(some), _bits(some)) for some in details), strict=True)
+    return np.concatenate(levels), np.concatenate(bits)
+
+
+def _bands(bits: np.ndarray) -> list[np.ndarray]:
+    """The bits as `BANDS` numbers of `BAND_BITS` each; what is left over is in no band."""
+    weights = 1 << np.arange(BAND_BITS)
+    return [bits[:, n * BAND_BITS : (n + 1) * BAND_BITS] @ weights for n in range(BANDS)]
+
+
+def _words(bits: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.uint64)
+
+
+def _matches(
+    band: np.ndarray, order: np.ndarray, cut_band: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions whose band is equal to the cut band of others, some million pairs at a time."""
+    ordered = band[order]
+    low = np.searchsorted(ordered, cut_band, "left")
+    lengths = np.minimum(np.searchsorted(ordered, cut_band, "right") - low, LONGEST_MATCH)
+    ends = np.cumsum(lengths)
+    start = 0
+    while start < len(cut_band):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + CHUNK, "right")))
+        some = lengths[start:stop]
+        other = np.repeat(np.arange(start, stop), some)
+        inside = np.arange(len(other)) - np.repeat(ends[start:stop] - some - before, some)
+        yield order[np.repeat(low[start:stop], some) + inside], other
+        start = stop
+
+
+def _alike(thumbs_NHW: np.ndarray, pairs_P2: np.ndarray) -> np.ndarray:
+    """Which of the pairs are one picture under any of the crops of either: bool, (P,)."""
+    images, places = np.unique(pairs_P2, return_inverse=True)
+    one, other = places.reshape(-1, 2).T
+    thumbs = thumbs_NHW[images]
+    whole = _levels(_detail(thumbs, WHOLE))
+    alike = np.zeros(len(pairs_P2), bool)
+    for box in CROPS:
+        cut = _levels(_detail(thumbs, box))
+        alike |= _correlated(whole[one], cut[other], ALIKE_PERCENT)
+        alike |= _correlated(whole[other], cut[one], ALIKE_PERCENT)
+    return alike
+
+
+def _correlated(one: np.ndarray, other: np.ndarray, percent: int) -> np.ndarray:
+    """Whether the correlation of two rows of levels is at least that: bool, (P,).
+
+    Squared and multiplied out: products of 127 * 127 * 1,024 are exact in float32, the rest fits int64.
+    """
+    one, other = one.astype(np.float32), other.astype(np.float32)
+    both, first, second = (
+        np.einsum("pd,pd->p", a, b).astype(np.int64) for a, b in ((one, other), (one, one), (other, other))
+    )
+    enough: np.ndarray = (both > 0) & (both**2 * 100**2 >= percent**2 * first * second)
+    return enough
