@@ -16,7 +16,7 @@ from data.split import SPLITS, Split, merge_groups, split_of
 VERSION_DIGITS = 16
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
     """One image that decoded."""
 
@@ -35,7 +35,7 @@ class Candidate:
     """Of the canonical pixels."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LogicalRow:
     """One sample of a version; with its pixels, one row of the Parquet files."""
 
