@@ -37,6 +37,7 @@ def run_etl(settings: Settings, config: EtlConfig, *, fresh: bool) -> dict[str, 
         "counts": made.counts,
         "quarantined": made.quarantined,
         "reused": made.reused,
+        "blocks": {"all": made.blocks, "found_staged": made.blocks_found},
     }
 
 
