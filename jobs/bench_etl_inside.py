@@ -114,7 +114,7 @@ def measured(sides: list[Side], images: int) -> dict[str, list[float]]:
         for side in sides:
             side.before()
             started_at = time.monotonic()
-            with Watch(side.processes, interval_s=0.2) as watch:
+            with Watch(side.processes) as watch:
                 side.work()
             if nth:
                 rates[side.name].append(images / watch.cpu_s)

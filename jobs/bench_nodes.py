@@ -43,7 +43,7 @@ def one_round() -> float:
     """CPU-seconds of the round beside the work."""
     tables = [pa.table({"image": list(range(BLOCK_ROWS))}) for _ in range(IMAGES // BLOCK_ROWS)]
     started_at = time.monotonic()
-    with Watch(processes, interval_s=0.5) as watch:
+    with Watch(processes) as watch:
         done = sum(one["cpu_s"][0].as_py() for one in spread.through_blocks(tables, work))
     wall_s = time.monotonic() - started_at
     return watch.cpu_s - done - idle_share() * wall_s

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -99,15 +100,18 @@ class Watch:
     """A thread that looks at processes until it is left: what they used, and the most memory they had at once."""
 
     processes: Callable[[], Sequence[psutil.Process]]
-    interval_s: float = 0.5
+    interval_s: float = 2.0
+    """A process that ends between two looks loses what it used since the first of them."""
     memory: bool = False
     """Whether to look at memory too, which takes a millisecond for each gigabyte of a process."""
     cpu_s: float = 0.0
-    """CPU-seconds between entering and leaving, of those that were there by then and of newcomers."""
+    """CPU-seconds between entering and leaving, of those that were there by then and of newcomers, less what the
+    looking itself took."""
     peak_bytes: int = 0
     """Proportional set size, which counts a shared page once, of all of them at once."""
     _first: dict[tuple[int, float], float] = field(default_factory=dict)
     _last: dict[tuple[int, float], float] = field(default_factory=dict)
+    _looking_s: float = 0.0
     _left: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -124,13 +128,16 @@ class Watch:
         self._left.set()
         self._thread.join()
         self._look(start=False)
-        self.cpu_s = sum(last - self._first.get(one, 0.0) for one, last in self._last.items())
+        used_s = sum(last - self._first.get(one, 0.0) for one, last in self._last.items())
+        own = any(pid == os.getpid() for pid, _ in self._last)
+        self.cpu_s = used_s - (self._looking_s if own else 0.0)
 
     def _run(self) -> None:
         while not self._left.wait(self.interval_s):
             self._look(start=False)
 
     def _look(self, *, start: bool) -> None:
+        started_s = time.thread_time()
         total = 0
         for process in self.processes():
             try:
@@ -140,9 +147,11 @@ class Watch:
                 total += _pss_bytes(process.pid) if self.memory else 0
             except (psutil.Error, OSError):
                 continue  # ended meanwhile
+        self.peak_bytes = max(self.peak_bytes, total)
         if start:
             self._first = dict(self._last)
-        self.peak_bytes = max(self.peak_bytes, total)
+        else:
+            self._looking_s += time.thread_time() - started_s
 
 
 def at_work(process: psutil.Process) -> bool:
