@@ -57,4 +57,4 @@ format: $(STAMP)  ## formatter and safe fixes
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 bench: setup  ## the benchmarks, each a ratio in one run; ONLY=NAME runs one
-	@$(WITH_ENV) $(BIN)/python -m jobs.bench $(if $(ONLY),--only "$(ONLY)")
+	@$(if $(wildcard $(STATE)/env),$(WITH_ENV)) $(BIN)/python -m jobs.bench $(if $(ONLY),--only "$(ONLY)")

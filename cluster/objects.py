@@ -4,25 +4,44 @@ S3 has no rename, so a thing of several objects is published by writing its smal
 """
 
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import pyarrow.fs
-import s3fs
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, NoCredentialsError
 
+from cluster.patience import patiently
 from cluster.settings import Settings
+
+T = TypeVar("T")
+
+REFUSALS = (
+    *("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "MISSING_AUTHENTICATION_TOKEN"),
+    *("NO_SUCH_BUCKET", "VALIDATION", "INVALID_PARAMETER", "MALFORMED_QUERY_STRING"),
+)
+"""Codes in the messages of pyarrow (of the AWS SDK for C++) that another attempt does not change."""
 
 
 class ObjectStoreError(RuntimeError):
     """The store cannot be reached or refuses; the message says where and what to do."""
 
 
+def may_pass(error: Exception) -> bool:
+    """Whether the store may answer otherwise in a moment: it starts, is busy or out of reach, but has not refused."""
+    if isinstance(error, FileNotFoundError | PermissionError | NoCredentialsError):
+        return False
+    return not any(f"AWS Error {code}" in str(error) for code in REFUSALS)
+
+
 class ObjectStore:
     """Whole-object reads and writes by bucket (one of `BUCKETS`, without prefix) and key."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, patience_s: float = 0.0) -> None:
+        """`patience_s`: how long a store that does not answer is asked again."""
+        import s3fs  # half a second of CPU time, which workers that only use pyarrow need not spend
+
         self.settings = settings
+        self.patience_s = patience_s
         self._fs = s3fs.S3FileSystem(
             key=settings.s3_access_key,
             secret=settings.s3_secret_key,
@@ -40,10 +59,8 @@ class ObjectStore:
         return f"s3://{self.path(bucket, key)}"
 
     def put(self, bucket: str, key: str, blob: bytes) -> None:
-        try:
-            self._fs.pipe_file(self.path(bucket, key), blob)
-        except (OSError, BotoCoreError) as error:
-            raise self._explain(error, f"write {self.path(bucket, key)}") from error
+        path = self.path(bucket, key)
+        self._ask(f"write {path}", lambda: self._fs.pipe_file(path, blob))
 
     def get(self, bucket: str, key: str) -> bytes:
         """The whole object.
@@ -52,12 +69,8 @@ class ObjectStore:
             FileNotFoundError: there is no such object.
             ObjectStoreError: the store does not answer.
         """
-        try:
-            blob: bytes = self._fs.cat_file(self.path(bucket, key))
-        except FileNotFoundError:
-            raise
-        except (OSError, BotoCoreError) as error:
-            raise self._explain(error, f"read {self.path(bucket, key)}") from error
+        path = self.path(bucket, key)
+        blob: bytes = self._ask(f"read {path}", lambda: self._fs.cat_file(path))
         return blob
 
     def put_json(self, bucket: str, key: str, value: Any) -> None:
@@ -67,20 +80,16 @@ class ObjectStore:
         return json.loads(self.get(bucket, key))
 
     def exists(self, bucket: str, key: str) -> bool:
-        try:
-            return bool(self._fs.exists(self.path(bucket, key)))
-        except (OSError, BotoCoreError) as error:
-            raise self._explain(error, f"look for {self.path(bucket, key)}") from error
+        path = self.path(bucket, key)
+        return self._ask(f"look for {path}", lambda: bool(self._fs.exists(path)))
 
     def keys(self, bucket: str, prefix: str) -> list[str]:
         """Keys of all objects below `prefix`, sorted."""
         root = self.settings.bucket(bucket) + "/"
         try:
-            found = self._fs.find(root + prefix)
+            found: list[str] = self._ask(f"list {root}{prefix}", lambda: self._fs.find(root + prefix))
         except FileNotFoundError:
             return []
-        except (OSError, BotoCoreError) as error:
-            raise self._explain(error, f"list {root}{prefix}") from error
         return sorted(path.removeprefix(root) for path in found)
 
     def delete(self, bucket: str, keys: Iterable[str]) -> None:
@@ -88,11 +97,9 @@ class ObjectStore:
         paths = [self.path(bucket, key) for key in keys]
         try:
             if paths:
-                self._fs.rm(paths)
+                self._ask(f"delete below {self.settings.bucket(bucket)}", lambda: self._fs.rm(paths))
         except FileNotFoundError:
             return
-        except (OSError, BotoCoreError) as error:
-            raise self._explain(error, f"delete below {self.settings.bucket(bucket)}") from error
 
     def ensure_buckets(self, names: tuple[str, ...]) -> None:
         for name in names:
@@ -100,11 +107,19 @@ class ObjectStore:
             if not self._fs.exists(bucket):
                 self._fs.mkdir(bucket)
 
-    def _explain(self, error: Exception, doing: str) -> ObjectStoreError:
-        return ObjectStoreError(
-            f"cannot {doing} at {self.settings.s3_endpoint}: {type(error).__name__}: {error}. "
-            "`make status` shows whether the S3 server runs"
-        )
+    def _ask(self, doing: str, work: Callable[[], T]) -> T:
+        """Run work that is safe to repeat; errors but for a missing object get the name of the store."""
+        try:
+            return patiently(
+                work, patience_s=self.patience_s, errors=(OSError, BotoCoreError), may_pass=may_pass
+            )
+        except FileNotFoundError:
+            raise
+        except (OSError, BotoCoreError) as error:
+            raise ObjectStoreError(
+                f"cannot {doing} at {self.settings.s3_endpoint}: {type(error).__name__}: {error}. "
+                "`make status` shows whether the S3 server runs"
+            ) from error
 
 
 def arrow_filesystem(settings: Settings) -> pyarrow.fs.S3FileSystem:

@@ -3,27 +3,35 @@
 `ingest` and `etl` read and write it. It holds pseudonyms and never a source's own patient id.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import psycopg
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from cluster.database import connect
+from cluster.patience import patiently
 from cluster.settings import Settings
 
+T = TypeVar("T")
 Connection = psycopg.Connection[DictRow]
 SEALED = "sealed"
+ROWS_AT_A_TIME = 5000
+SHARED_COLUMNS = frozenset({"source", "label", "source_label", "sex", "view", "site", "license"})
+"""Of few values each: equal ones share their memory."""
+AWAY = ("refused", "reset", "closed the connection", "connection is lost", "starting up", "shutting down",
+        "terminating connection", "recovery", "timeout", "timed out", "not yet accepting")  # fmt: skip
+"""In PostgreSQL's messages: it is away and may come back, unlike a wrong password."""
 
 
 class CatalogError(RuntimeError):
     """PostgreSQL cannot be reached or refuses; one line."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
     """One row of `samples`, column by column."""
 
@@ -73,37 +81,58 @@ def opened(settings: Settings) -> Iterator[Connection]:
     Raises:
         CatalogError: also from inside the block, for whatever PostgreSQL refuses there.
     """
-    try:
-        with connect(settings.database_url) as connection:
-            yield connection
-    except psycopg.OperationalError as error:
-        raise CatalogError(
-            f"PostgreSQL does not answer: {_first_line(error)}. "
-            "`make status` shows whether it runs; what was stored stays, so run the same command again"
-        ) from error
-    except psycopg.errors.UndefinedTable as error:
-        raise CatalogError(
-            f"the database has no schema yet ({_first_line(error)}): run `make up`, which migrates it"
-        ) from error
-    except psycopg.Error as error:
-        raise CatalogError(f"PostgreSQL refuses: {_first_line(error)}") from error
+    with _explained(), connect(settings.database_url) as connection:
+        yield connection
+
+
+def patient(settings: Settings, work: Callable[[Connection], T], *, patience_s: float) -> T:
+    """Run work that is safe to repeat on a connection of its own, again while PostgreSQL is away.
+
+    Raises:
+        CatalogError: it stayed away, or refuses.
+    """
+
+    def once() -> T:
+        with opened(settings) as connection:
+            return work(connection)
+
+    return patiently(once, patience_s=patience_s, errors=(CatalogError,), may_pass=_is_away)
 
 
 @contextmanager
 def locked(settings: Settings, name: str) -> Iterator[None]:
-    """Hold the lock of that name across the cluster; PostgreSQL frees it when the holder dies."""
-    with opened(settings) as connection:
-        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [name])
+    """Hold the lock of that name across the cluster; PostgreSQL frees it when the holder dies.
+
+    It spares double work and guards nothing: a restart of PostgreSQL frees it too, unnoticed, and whoever gets it
+    then writes the same bytes under the same keys.
+    """
+    with ExitStack() as held:
+        with _explained():
+            connection = connect(settings.database_url)
+            held.callback(
+                connection.close
+            )  # which, unlike leaving its context, a lost connection does not fail
+            connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [name])
         yield
 
 
-def samples(connection: Connection, sources: Sequence[str] = ()) -> list[Sample]:
-    """The rows of these sources (all when none is named), by source and SHA-256."""
-    columns = ", ".join(one.name for one in fields(Sample))
+def samples(connection: Connection, sources: Sequence[str] = (), *, metadata: bool = True) -> list[Sample]:
+    """The rows of these sources (all when none is named), by source and SHA-256; `metadata` False leaves it out."""
+    names = [one.name for one in fields(Sample) if metadata or one.name != "metadata"]
     where = "WHERE source = ANY(%s)" if sources else ""
-    query = f"SELECT {columns} FROM samples {where} ORDER BY source, sha256"
+    query = f"SELECT {', '.join(names)} FROM samples {where} ORDER BY source, sha256"
     parameters = [list(sources)] if sources else []
-    return [Sample(**row) for row in connection.execute(query.encode(), parameters)]
+    nothing: dict[str, str] = {}
+    shared: dict[str, str] = {}
+    rows = []
+    with connection.transaction(), connection.cursor(name="samples") as cursor:
+        cursor.itersize = ROWS_AT_A_TIME
+        for row in cursor.execute(query.encode(), parameters):
+            for column in SHARED_COLUMNS:
+                if row[column] is not None:
+                    row[column] = shared.setdefault(row[column], row[column])
+            rows.append(Sample(**{"metadata": nothing, **row}))
+    return rows
 
 
 def sources(connection: Connection) -> list[str]:
@@ -165,6 +194,28 @@ def _comparable(row: Sample) -> dict[str, Any]:
     values = asdict(row)
     values["metadata"] = {name: value for name, value in row.metadata.items() if name != SEALED}
     return values
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise CatalogError(
+            f"PostgreSQL does not answer: {_first_line(error)}. "
+            "`make status` shows whether it runs; what was stored stays, so run the same command again"
+        ) from error
+    except psycopg.errors.UndefinedTable as error:
+        raise CatalogError(
+            f"the database has no schema yet ({_first_line(error)}): run `make up`, which migrates it"
+        ) from error
+    except psycopg.Error as error:
+        raise CatalogError(f"PostgreSQL refuses: {_first_line(error)}") from error
+
+
+def _is_away(error: Exception) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, psycopg.OperationalError) and any(word in str(cause) for word in AWAY)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,27 +2,27 @@
 
 Three steps. Workers stage each block of catalog rows as pixels or reasons (`data.staging`); the driver
 decides on the logical rows and so on the version's name (`data.logical`); workers write the version's files,
-and its manifest comes last. Until then nothing is visible, and a run that was cut short continues with the
-blocks that it has staged.
+and its manifest comes last. Until then nothing is visible, and a run that was cut short continues with what it has
+staged and written. Within a run a lost worker's block is done again, and an S3 server or PostgreSQL that is away is
+waited for (`cluster.patience`).
 """
 
-import logging
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import ray
-import ray.data
 import ray.exceptions
 
 from cluster.objects import ObjectStore
+from cluster.patience import PATIENCE_S
 from cluster.secrets import keyed_hash, read_key
 from cluster.settings import Settings
-from data import catalog, decisions, lineage, logical, versions
+from data import catalog, decisions, lineage, logical, spread, versions
 from data.catalog import Quarantined, Sample
 from data.groups import WOULD_JOIN_TWO_SIDES, Withheld
 from data.logical import Assembly, Candidate
@@ -30,17 +30,21 @@ from data.near_duplicates import NEAR_VERSION
 from data.originals import QUARANTINE, Originals
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.split import SHARES, SPLITS
-from data.staging import Part, Stage, plan_parts, stage_block, write_part
+from data.staging import OUTCOME, Part, Stage, plan_parts, stage_block, write_part
 from data.taxonomy import taxonomy
 from data.versions import BUCKET
 
 Progress = Callable[[int, int, str], None]
 
 SMALLEST_BLOCK_ROWS = 64
-LARGEST_BLOCK_ROWS = 2048
+LARGEST_BLOCK_ROWS = 1024
 BLOCKS = 48
 """Aimed at, between the two bounds: enough to share out and to show progress by."""
 SYNTHETIC = "synthetic"
+ASKED = pa.schema(
+    [(name, pa.string()) for name in ("source", "sha256", "label", "raw_key")] + [("block", pa.int32())]
+)
+"""What a worker is told of an image."""
 
 
 class EtlError(RuntimeError):
@@ -66,20 +70,26 @@ class EtlReport:
     """Reason → number of images left out; `duplicate` counts equal samples, of which one stays."""
     reused: bool
     """Whether the version was there already and its files were kept."""
+    blocks: int = field(default=0, compare=False)
+    """Blocks that the images were cut into; 0 where none had to be looked at."""
+    blocks_found: int = field(default=0, compare=False)
+    """Of these, how many an earlier run that was cut short had staged."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Outcome:
-    """What a worker made of one image."""
+class _Staged:
+    """What the workers made of all images."""
 
-    source: str
-    sha256: str
-    block: int
-    sample_hash: str | None
-    pixel_sha256: str | None
-    reason: str | None
-    detail: str | None
-    fingerprint: bytes | None
+    blocks: list[pa.Table]
+    """Of the schema `OUTCOME`, the rows of a block in the order of the catalog's."""
+    found: int
+    """Blocks that were staged already."""
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Block and outcome of each image, in the catalog's order, some at a time."""
+        for number, table in enumerate(self.blocks):
+            for row in table.to_pylist():
+                yield number, row
 
 
 def run(
@@ -99,20 +109,23 @@ def run(
         EtlError, CatalogError, ObjectStoreError, SecretError: what happened and what to do, in one line.
     """
     tell = progress or (lambda done, total, note: None)
-    store = ObjectStore(settings)
     key = read_key(settings.pseudonym_key_path)
     with catalog.opened(settings) as connection:
         samples = _selected(connection, config.sources)
     recipe = _recipe(config)
     inputs = _inputs(samples, recipe, key)
+    size = min(max(len(samples) // BLOCKS, SMALLEST_BLOCK_ROWS), LARGEST_BLOCK_ROWS)
+    prefix = f"_staging/{inputs}-{size}"
+    stage = Stage(settings=settings, prefix=prefix, pixels=config.pixels, fresh=fresh)
     with catalog.locked(settings, f"etl {inputs}"):
-        known = None if fresh else _indexed(store, inputs)
+        known = None if fresh else _indexed(ObjectStore(settings), inputs)
+        store = ObjectStore(settings, patience_s=PATIENCE_S)
         if known is not None:
             tell(len(samples), len(samples), f"dataset version {known['version']} exists")
+            _sweep(store, stage)
             return _note(settings, known, reused=True)
-        stage = Stage(settings=settings, prefix=f"_staging/{inputs}", pixels=config.pixels, fresh=fresh)
-        outcomes = _stage(samples, stage, tell)
-        candidates = _candidates(samples, outcomes)
+        staged = _stage(samples, size, stage, tell)
+        candidates = list(_candidates(samples, staged))
         assembly = decisions.decide(
             settings, candidates, taxonomy().names, key=key, seed=config.seed, inputs=inputs
         )
@@ -120,20 +133,21 @@ def run(
             raise EtlError(
                 f"none of the {len(samples)} images in the catalog can be used: see the quarantine"
             )
-        rejects = [one for one in outcomes if one.reason is not None]
+        rejects = [row for _, row in staged.rows() if row["reason"] is not None]
         _quarantine(settings, rejects, assembly)
         described = _describe(samples, recipe, assembly, rejects, git_commit)
         with catalog.opened(settings) as connection:
             described["parents"] = lineage.parents(described, catalog.versions(connection))
         before = versions.published(store, described["version"])
         if before is None or (fresh and not _intact(store, before)):
-            blocks = {(one.source, one.sha256): one.block for one in outcomes}
-            parts = plan_parts(described["version"], assembly.rows, blocks, config.pixels)
+            blocks = {(row["source"], row["sha256"]): number for number, row in staged.rows()}
+            parts = list(plan_parts(described["version"], assembly.rows, blocks, config.pixels))
             described["parts"] = _write(parts, stage, tell)
             versions.publish(store, described["version"], described)
         store.put_json(BUCKET, _index_key(inputs), {"version": described["version"]})
-        store.delete(BUCKET, [stage.key(block) for block in sorted({one.block for one in outcomes})])
-        return _note(settings, before or described, reused=before is not None and not fresh)
+        _sweep(store, stage)
+        noted = _note(settings, before or described, reused=before is not None and not fresh)
+        return replace(noted, blocks=len(staged.blocks), blocks_found=staged.found)
 
 
 def _selected(connection: catalog.Connection, sources: Sequence[str]) -> list[Sample]:
@@ -143,7 +157,7 @@ def _selected(connection: catalog.Connection, sources: Sequence[str]) -> list[Sa
         raise EtlError(f"the catalog has no source {', '.join(map(repr, unknown))}; there are: {there}")
     if not known:
         raise EtlError("the catalog is empty: run `python -m jobs.ingest --source DIR` first")
-    return catalog.samples(connection, sources)
+    return catalog.samples(connection, sources, metadata=False)
 
 
 def _recipe(config: EtlConfig) -> dict[str, Any]:
@@ -163,8 +177,10 @@ def _recipe(config: EtlConfig) -> dict[str, Any]:
 
 def _inputs(samples: Sequence[Sample], recipe: dict[str, Any], key: bytes) -> str:
     """Fingerprint of all that the version follows from, known before any image is decoded."""
-    rows = [repr(replace(one, metadata={})) for one in samples]
-    return keyed_hash(key, "etl inputs", repr(sorted(recipe.items())), *rows)[:32]
+    digest = hashlib.sha256()
+    for one in samples:
+        digest.update(repr(one).encode() + b"\n")
+    return keyed_hash(key, "etl inputs", repr(sorted(recipe.items())), digest.hexdigest())[:32]
 
 
 def _index_key(inputs: str) -> str:
@@ -179,66 +195,58 @@ def _indexed(store: ObjectStore, inputs: str) -> dict[str, Any] | None:
     return versions.published(store, version)
 
 
-def _stage(samples: Sequence[Sample], stage: Stage, tell: Progress) -> list[_Outcome]:
-    """Run the blocks through Ray Data; a row of the dataset is one block."""
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    size = min(max(len(samples) // BLOCKS, SMALLEST_BLOCK_ROWS), LARGEST_BLOCK_ROWS)
-    columns = ("source", "sha256", "label", "raw_key")
-    blocks = [
-        {"block": number, "rows": [{name: getattr(one, name) for name in columns} for one in some]}
-        for number, start in enumerate(range(0, len(samples), size))
-        for some in [samples[start : start + size]]
-    ]
+def _stage(samples: Sequence[Sample], size: int, stage: Stage, tell: Progress) -> _Staged:
+    def stage_one(batch: pa.Table) -> pa.Table:
+        block = batch["block"][0].as_py()
+        table, found = stage_block(block, batch.to_pylist(), stage)
+        numbers = pa.array([block] * len(table), pa.int32())
+        return table.append_column("block", numbers).append_column("found", pa.array([found] * len(table)))
 
-    def stage_blocks(batch: pa.Table) -> pa.Table:
-        tables = []
-        for one in batch.to_pylist():
-            table = stage_block(one["block"], one["rows"], stage)
-            tables.append(table.append_column("block", pa.array([one["block"]] * table.num_rows, pa.int64())))
-        return pa.concat_tables(tables)
-
-    dataset = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
-        stage_blocks, batch_size=None, batch_format="pyarrow", num_cpus=1
-    )
-    outcomes: list[_Outcome] = []
+    blocks: dict[int, pa.Table] = {}
+    done = bad = found = 0
     tell(0, len(samples), "images read from the store")
     try:
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            outcomes += [_Outcome(**row) for row in batch.to_pylist()]
-            bad = sum(one.reason is not None for one in outcomes)
-            tell(len(outcomes), len(samples), f"images became pixels, {bad} set aside")
+        for table in spread.through_blocks(_cut(samples, size), stage_one):
+            blocks[table["block"][0].as_py()] = table.select(OUTCOME.names)
+            found += table["found"][0].as_py()
+            done += len(table)
+            bad += len(table) - table["reason"].null_count
+            tell(done, len(samples), f"images became pixels, {bad} set aside")
     except ray.exceptions.RayError as error:
         raise _explain(error) from error
-    return outcomes
+    return _Staged(blocks=[blocks[number] for number in sorted(blocks)], found=found)
 
 
-def _candidates(samples: Sequence[Sample], outcomes: Sequence[_Outcome]) -> list[Candidate]:
-    by_identity = {(one.source, one.sha256): one for one in samples}
-    return [
-        Candidate(
-            source=sample.source,
-            sha256=sample.sha256,
-            label=sample.label,
-            patient=sample.patient_pseudonym,
-            group_key=sample.group_key,
-            sex=sample.sex,
-            age=sample.age,
-            view=sample.view,
-            site=sample.site,
-            pixel_sha256=outcome.pixel_sha256,
-            fingerprint=outcome.fingerprint or b"",
-        )
-        for outcome in outcomes
-        if outcome.pixel_sha256 is not None
-        for sample in [by_identity[outcome.source, outcome.sha256]]
-    ]
+def _cut(samples: Sequence[Sample], size: int) -> Iterator[pa.Table]:
+    """The rows of each block, with the block's number."""
+    for number, start in enumerate(range(0, len(samples), size)):
+        some = samples[start : start + size]
+        columns = {name: [getattr(one, name) for one in some] for name in ASKED.names if name != "block"}
+        yield pa.Table.from_pydict({**columns, "block": [number] * len(some)}, schema=ASKED)
 
 
-def _quarantine(settings: Settings, rejects: Sequence[_Outcome], assembly: Assembly) -> None:
+def _candidates(samples: Sequence[Sample], staged: _Staged) -> Iterator[Candidate]:
+    for sample, (_, outcome) in zip(samples, staged.rows(), strict=True):
+        assert (sample.source, sample.sha256) == (outcome["source"], outcome["sha256"])
+        if outcome["pixel_sha256"] is not None:
+            yield Candidate(
+                source=sample.source,
+                sha256=sample.sha256,
+                label=sample.label,
+                patient=sample.patient_pseudonym,
+                group_key=sample.group_key,
+                sex=sample.sex,
+                age=sample.age,
+                view=sample.view,
+                site=sample.site,
+                pixel_sha256=outcome["pixel_sha256"],
+                fingerprint=outcome["fingerprint"],
+            )
+
+
+def _quarantine(settings: Settings, rejects: Sequence[dict[str, Any]], assembly: Assembly) -> None:
     """Note the rejects (the workers have set their files aside); set aside what contradicts or is withheld."""
-    originals = Originals.of(settings)
+    originals = Originals.of(settings, patience_s=PATIENCE_S)
 
     def set_aside(one: Candidate | Withheld) -> None:
         originals.put(QUARANTINE, one.sha256, originals.get(originals.key_of(one.sha256)))
@@ -246,7 +254,7 @@ def _quarantine(settings: Settings, rejects: Sequence[_Outcome], assembly: Assem
     with ThreadPoolExecutor() as pool:
         list(pool.map(set_aside, [*assembly.conflicting, *assembly.withheld]))
     conflict = ("conflicting_label", "an image with the same pixels has another label")
-    reasons = [(one.source, one.sha256, one.reason or "", one.detail or "") for one in rejects]
+    reasons = [(one["source"], one["sha256"], one["reason"], one["detail"] or "") for one in rejects]
     reasons += [(one.source, one.sha256, *conflict) for one in assembly.conflicting]
     reasons += [(one.source, one.sha256, WOULD_JOIN_TWO_SIDES, one.detail) for one in assembly.withheld]
     stored = originals.present(QUARANTINE, {originals.key_of(sha256) for _, sha256, _, _ in reasons})
@@ -261,22 +269,23 @@ def _quarantine(settings: Settings, rejects: Sequence[_Outcome], assembly: Assem
         )
         for source, sha256, reason, detail in reasons
     ]
-    with catalog.opened(settings) as connection:
-        catalog.write_quarantine(connection, rows)
+    catalog.patient(
+        settings, lambda connection: catalog.write_quarantine(connection, rows), patience_s=PATIENCE_S
+    )
 
 
 def _describe(
     samples: Sequence[Sample],
     recipe: dict[str, Any],
     assembly: Assembly,
-    rejects: Sequence[_Outcome],
+    rejects: Sequence[dict[str, Any]],
     git_commit: str,
 ) -> dict[str, Any]:
     """The manifest of the version, but for its parts."""
     kept = {(row.source, row.sha256) for row in assembly.rows}
     licenses = Counter(one.license for one in samples if (one.source, one.sha256) in kept)
     sources = Counter(row.source for row in assembly.rows)
-    quarantined = Counter(one.reason or "" for one in rejects)
+    quarantined = Counter(str(one["reason"]) for one in rejects)
     quarantined["duplicate"] = assembly.duplicates
     quarantined["conflicting_label"] = len(assembly.conflicting)
     quarantined[WOULD_JOIN_TWO_SIDES] = len(assembly.withheld)
@@ -304,18 +313,21 @@ def _describe(
 
 def _write(parts: Sequence[Part], stage: Stage, tell: Progress) -> list[dict[str, Any]]:
     """Write the parts in parallel; what each holds, in the order of `parts`."""
-    task = ray.remote(num_cpus=1)(write_part)
-    shared = ray.put(stage)
-    references = [task.remote(part, shared) for part in parts]
-    waiting = list(references)
+    written: dict[int, dict[str, Any]] = {}
+    note = "files of the dataset written"
+    tell(0, len(parts), note)
     try:
-        while waiting:
-            tell(len(parts) - len(waiting), len(parts), "files of the dataset written")
-            _, waiting = ray.wait(waiting)
-        tell(len(parts), len(parts), "files of the dataset written")
-        return list(ray.get(references))
+        for number, made in spread.through_tasks(write_part, parts, stage):
+            written[number] = made
+            tell(len(written), len(parts), note)
     except ray.exceptions.RayError as error:
         raise _explain(error) from error
+    return [written[number] for number in range(len(parts))]
+
+
+def _sweep(store: ObjectStore, stage: Stage) -> None:
+    """Remove what was staged: it is in the version, or nobody will ask for it."""
+    store.delete(BUCKET, store.keys(BUCKET, stage.prefix + "/"))
 
 
 def _intact(store: ObjectStore, described: dict[str, Any]) -> bool:
@@ -328,8 +340,11 @@ def _intact(store: ObjectStore, described: dict[str, Any]) -> bool:
 
 
 def _note(settings: Settings, described: dict[str, Any], *, reused: bool) -> EtlReport:
-    with catalog.opened(settings) as connection:
-        catalog.write_version(connection, described["version"], described)
+    catalog.patient(
+        settings,
+        lambda connection: catalog.write_version(connection, described["version"], described),
+        patience_s=PATIENCE_S,
+    )
     return EtlReport(
         version=described["version"],
         counts={

@@ -18,7 +18,7 @@ from data.split import SPLITS, Split
 VERSION_DIGITS = 16
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
     """One image that decoded."""
 
@@ -43,7 +43,7 @@ class Candidate:
         return self.source, self.sha256
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LogicalRow:
     """One sample of a version; with its pixels, one row of the Parquet files."""
 

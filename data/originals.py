@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pyarrow.fs
 
-from cluster.objects import ObjectStoreError, arrow_filesystem
+from cluster.arrow_objects import ArrowObjects
 from cluster.secrets import keyed_hash, read_key, seal, unseal
 from cluster.settings import Settings
 
@@ -22,21 +22,21 @@ LISTED_FROM = 1000
 
 @dataclass(frozen=True)
 class Originals:
-    settings: Settings
-    filesystem: pyarrow.fs.FileSystem
+    objects: ArrowObjects
     encryption_key: bytes
     pseudonym_key: bytes
 
     @classmethod
-    def of(cls, settings: Settings) -> "Originals":
+    def of(cls, settings: Settings, *, patience_s: float = 0.0) -> "Originals":
         """Open the store.
 
+        Args:
+            patience_s: how long a store that does not answer is asked again.
         Raises:
             SecretError: a key file is missing or malformed.
         """
         return cls(
-            settings,
-            arrow_filesystem(settings),
+            ArrowObjects.of(settings, patience_s=patience_s),
             read_key(settings.encryption_key_path),
             read_key(settings.pseudonym_key_path),
         )
@@ -49,12 +49,7 @@ class Originals:
     def put(self, bucket: str, sha256: str, blob: bytes) -> str:
         """Seal and store one file; returns its key."""
         key = self.key_of(sha256)
-        sealed = seal(blob, self.encryption_key, context=self._context(bucket, key))
-        try:
-            with self.filesystem.open_output_stream(self._path(bucket, key)) as stream:
-                stream.write(sealed)
-        except OSError as error:
-            raise self._explain(error, f"write to the bucket {self.settings.bucket(bucket)}") from error
+        self.objects.put(bucket, key, seal(blob, self.encryption_key, context=self._context(bucket, key)))
         return key
 
     def get(self, key: str, bucket: str = RAW) -> bytes:
@@ -65,37 +60,23 @@ class Originals:
             SecretError: it was changed, or sealed with another key.
             ObjectStoreError: the store does not answer.
         """
-        try:
-            with self.filesystem.open_input_stream(self._path(bucket, key), buffer_size=0) as stream:
-                sealed = stream.readall()
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise self._explain(error, f"read from the bucket {self.settings.bucket(bucket)}") from error
+        sealed = self.objects.get(bucket, key)
         return unseal(sealed, self.encryption_key, context=self._context(bucket, key))
 
     def present(self, bucket: str, keys: Iterable[str]) -> set[str]:
         """Those of the keys whose object exists: asked one by one, or from one listing when they are many."""
-        wanted = {self._path(bucket, key): key for key in keys}
+        wanted = {self.objects.path(bucket, key): key for key in keys}
         listing = pyarrow.fs.FileSelector(
-            self._path(bucket, "originals"), recursive=True, allow_not_found=True
+            self.objects.path(bucket, "originals"), recursive=True, allow_not_found=True
         )
-        try:
-            found = self.filesystem.get_file_info(list(wanted) if len(wanted) < LISTED_FROM else listing)
-        except OSError as error:
-            raise self._explain(error, f"look into the bucket {self.settings.bucket(bucket)}") from error
+        found = self.objects.ask(
+            f"look into the bucket {self.objects.settings.bucket(bucket)}",
+            lambda: self.objects.filesystem.get_file_info(
+                list(wanted) if len(wanted) < LISTED_FROM else listing
+            ),
+        )
         files = {info.path for info in found if info.type == pyarrow.fs.FileType.File}
         return {key for path, key in wanted.items() if path in files}
 
-    def _path(self, bucket: str, key: str) -> str:
-        return f"{self.settings.bucket(bucket)}/{key}"
-
     def _context(self, bucket: str, key: str) -> bytes:
         return f"{bucket}/{key}".encode()
-
-    def _explain(self, error: OSError, doing: str) -> ObjectStoreError:
-        return ObjectStoreError(
-            f"cannot {doing} at {self.settings.s3_endpoint}: {str(error).splitlines()[0]}. "
-            "`make status` shows whether the S3 server runs and its disk has space; "
-            "what was stored stays, so run the same command again"
-        )

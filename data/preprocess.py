@@ -22,6 +22,8 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from data.lookup import count, look_up, offsets
+
 PREPROCESS_VERSION = "1"
 """Raised whenever the same file would give other pixels; part of a dataset's version and a model's card."""
 
@@ -316,15 +318,15 @@ def _show(
     lowest, highest = int(stored_HW.min()), int(stored_HW.max())
     if stored_HW.ndim != 2 or highest - lowest >= 1 << 16:
         raise BadImageError("unsupported", "the image is deeper than 16 bits or no plane of grey values")
-    index_HW = (stored_HW.astype(np.int32) - lowest).astype(np.uint16)
+    index_HW = offsets(stored_HW, lowest)
     values = values_of(np.arange(lowest, highest + 1).astype(stored_HW.dtype))
     if windowed:
         low, high = values.min(), values.max()
     else:
         order = np.argsort(values, kind="stable")
-        counts = np.bincount(index_HW.ravel(), minlength=len(values))[order]
+        counts = count(index_HW, len(values))[order]
         low, high = values[order][list(_percentiles(counts, *RAMP_PERCENTILES))]
-    return _stretch(values, low, high)[index_HW]
+    return look_up(_stretch(values, low, high), index_HW)
 
 
 def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -1,14 +1,18 @@
 """What the workers of `etl` do: one block of catalog rows to staged pixels, staged pixels to one final part.
 
-A staged block holds the pixels of its good images and the reasons of its bad ones; which rows are in a block
-follows from the inputs alone, so a run that was cut short finds its finished blocks again. Knows no Ray.
+A staged block is two objects: the pixels of its good images, and then its outcome, hashes and reasons, whose
+presence says that the block is done. Which rows are in a block follows from the inputs alone, so a run that was cut
+short finds its finished blocks again. Staged pixels are only a cache: what goes into a part is checked against its
+hash, and made anew where it does not agree. Knows no Ray.
 """
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cluster.objects import ObjectStore, arrow_filesystem
+from cluster.arrow_objects import ArrowObjects, of_the_store
+from cluster.patience import PATIENCE_S
 from cluster.secrets import SecretError
 from cluster.settings import Settings
 from data.logical import LogicalRow, sample_hash
@@ -32,11 +37,15 @@ THREADS = 3
 """A block's images in flight: one decodes while the others wait for the store."""
 STAGED_GROUP_ROWS = 16
 """A part that wants few rows of a block reads little more than those."""
+DOUBTED = frozenset({"missing_original", "sealed"})
+"""Reasons that a store which is just starting, or a torn answer, can give for an image that is fine."""
+SECOND_LOOKS_S = (1.0, 5.0)
+"""Pauses after which doubted images are read again. What is still missing then is missing."""
 OUTCOME = pa.schema(
     [(name, pa.string()) for name in ("source", "sha256", "sample_hash", "pixel_sha256", "reason", "detail")]
     + [("fingerprint", pa.binary())]
 )
-STAGED = OUTCOME.append(pa.field("pixels", pa.binary()))
+STAGED = pa.schema([("sample_hash", pa.string()), ("pixel_sha256", pa.string()), ("pixels", pa.binary())])
 PART = pa.schema(
     [
         ("sample_hash", pa.string()),
@@ -55,19 +64,37 @@ PART = pa.schema(
 )
 
 
+class StagingError(RuntimeError):
+    """An image that gave pixels a moment ago gives none or others now; one line."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """Where a run stages, and how; travels to the workers."""
 
     settings: Settings
     prefix: str
-    """Keys of the staged blocks begin with it."""
+    """Keys of all that is staged begin with it."""
     pixels: PixelConfig
     fresh: bool
-    """Whether blocks that are staged already are computed again."""
+    """Whether what is staged already is computed again."""
 
-    def key(self, block: int) -> str:
+    def pixels_key(self, block: int) -> str:
+        return f"{self.prefix}/{block:06d}.pixels.parquet"
+
+    def outcome_key(self, block: int) -> str:
+        """Written when the block is done."""
         return f"{self.prefix}/{block:06d}.parquet"
+
+    def receipt_key(self, part: "Part") -> str:
+        """Written when the part is."""
+        return f"{self.prefix}/{part.key}.json"
+
+    def objects(self) -> ArrowObjects:
+        return ArrowObjects.of(self.settings, patience_s=PATIENCE_S)
+
+    def originals(self) -> Originals:
+        return Originals.of(self.settings, patience_s=PATIENCE_S)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,41 +114,43 @@ def plan_parts(
     rows: Sequence[LogicalRow],
     block_of: Mapping[tuple[str, str], int],
     config: PixelConfig,
-) -> list[Part]:
+) -> Iterator[Part]:
     """Cut a version into files of one split each, by sample hash.
 
     Args:
         block_of: source and SHA-256 of an image → the staged block that holds its pixels.
     """
     size = max(1, PART_BYTES // config.side**2)
-    parts = []
     for split in SPLITS:
         inside = sorted((row for row in rows if row.split == split), key=lambda row: row.sample_hash)
         for number, start in enumerate(range(0, len(inside), size)):
             some = tuple(inside[start : start + size])
             blocks = tuple(sorted({block_of[row.source, row.sha256] for row in some}))
-            parts.append(Part(key=part_key(version, split, number), split=split, rows=some, blocks=blocks))
-    return parts
+            yield Part(key=part_key(version, split, number), split=split, rows=some, blocks=blocks)
 
 
-def stage_block(block: int, rows: Sequence[dict[str, Any]], stage: Stage) -> pa.Table:
+def stage_block(block: int, rows: Sequence[dict[str, Any]], stage: Stage) -> tuple[pa.Table, bool]:
     """Fetch, open, decode and scale the images of one block, and stage what came out.
 
     Args:
         rows: `source`, `sha256`, `label` and `raw_key` of each.
     Returns:
-        One row an image in the schema `OUTCOME`: a sample hash, or the reason why there is none.
+        One row an image, in the order of `rows`, in the schema `OUTCOME`: a sample hash, or the reason why there is
+        none; and whether the block was staged already.
     """
-    store = ObjectStore(stage.settings)
-    key = stage.key(block)
-    if not stage.fresh and store.exists(BUCKET, key):
-        return pq.read_table(io.BytesIO(store.get(BUCKET, key)), columns=OUTCOME.names)
-    originals = Originals.of(stage.settings)
-    with ThreadPoolExecutor(THREADS) as pool:
-        outcomes = list(pool.map(lambda row: _convert(row, originals, stage.pixels), rows))
-    table = pa.Table.from_pylist(outcomes, schema=STAGED).sort_by("sample_hash")
-    store.put(BUCKET, key, _parquet(table, compression="lz4", row_group_size=STAGED_GROUP_ROWS))
-    return table.select(OUTCOME.names)
+    objects = stage.objects()
+    done = None if stage.fresh else objects.find(BUCKET, stage.outcome_key(block))
+    if done is not None and (table := _readable(done)) is not None:
+        return table, True
+    outcomes = _convert_all(rows, stage)
+    good = pa.Table.from_pylist([one for one in outcomes if "pixels" in one], schema=STAGED)
+    pixels = _parquet(good.sort_by("sample_hash"), compression="lz4", row_group_size=STAGED_GROUP_ROWS)
+    objects.put(BUCKET, stage.pixels_key(block), pixels)
+    table = pa.Table.from_pylist(outcomes, schema=OUTCOME)
+    objects.put(
+        BUCKET, stage.outcome_key(block), _parquet(table, compression="zstd", row_group_size=len(table))
+    )
+    return table, False
 
 
 def write_part(part: Part, stage: Stage) -> dict[str, Any]:
@@ -129,31 +158,48 @@ def write_part(part: Part, stage: Stage) -> dict[str, Any]:
 
     Returns:
         `key`, `split`, `rows`, `bytes` and `sha256` of the file.
+    Raises:
+        StagingError: an original gives other pixels than it gave when the block was staged.
     """
-    store, filesystem = ObjectStore(stage.settings), arrow_filesystem(stage.settings)
-    hashes = [row.sample_hash for row in part.rows]
-    wanted = {(row.source, row.sha256) for row in part.rows}
-    pixels: dict[str, bytes] = {}
-    for block in part.blocks:
-        staged = pq.read_table(
-            store.path(BUCKET, stage.key(block)),
-            filesystem=filesystem,
-            columns=["source", "sha256", "sample_hash", "pixels"],
-            filters=(pc.field("sample_hash") >= hashes[0]) & (pc.field("sample_hash") <= hashes[-1]),
-        )
-        for row in staged.to_pylist():
-            if (row["source"], row["sha256"]) in wanted:
-                pixels[row["sample_hash"]] = row["pixels"]
-    rows = [{**asdict(row), "pixels": pixels[row.sample_hash]} for row in part.rows]
-    blob = _parquet(pa.Table.from_pylist(rows, schema=PART), compression="zstd", row_group_size=1024)
-    store.put(BUCKET, part.key, blob)
-    return {
+    objects = stage.objects()
+    wanted = [row.sample_hash for row in part.rows]
+    named = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+    receipt = None if stage.fresh else objects.find(BUCKET, stage.receipt_key(part))
+    if receipt is not None and (written := json.loads(receipt))["of"] == named:
+        found: dict[str, Any] = written["part"]
+        if objects.sizes(BUCKET, [part.key]) == {part.key: found["bytes"]}:
+            return found
+    pixels = _staged_pixels(part, stage, objects)
+    pixels.update(_made_anew([row for row in part.rows if row.sample_hash not in pixels], stage))
+    columns = {name: [getattr(row, name) for row in part.rows] for name in PART.names if name != "pixels"}
+    columns["pixels"] = [pixels.pop(row.sample_hash) for row in part.rows]
+    blob = _parquet(pa.Table.from_pydict(columns, schema=PART), compression="zstd", row_group_size=1024)
+    objects.put(BUCKET, part.key, blob)
+    made = {
         "key": part.key,
         "split": part.split,
-        "rows": len(rows),
+        "rows": len(part.rows),
         "bytes": len(blob),
         "sha256": hashlib.sha256(blob).hexdigest(),
     }
+    objects.put(BUCKET, stage.receipt_key(part), json.dumps({"of": named, "part": made}).encode())
+    return made
+
+
+def _convert_all(rows: Sequence[dict[str, Any]], stage: Stage) -> list[dict[str, Any]]:
+    """What came of each image; those in doubt are looked at again when the rest is done."""
+    originals = stage.originals()
+    with ThreadPoolExecutor(THREADS) as pool:
+        outcomes = list(pool.map(lambda row: _convert(row, originals, stage.pixels), rows))
+        for pause_s in SECOND_LOOKS_S:
+            doubted = [nth for nth, one in enumerate(outcomes) if one.get("reason") in DOUBTED]
+            if not doubted:
+                break
+            time.sleep(pause_s)
+            again = pool.map(lambda nth: _convert(rows[nth], originals, stage.pixels), doubted)
+            for nth, outcome in zip(doubted, again, strict=True):
+                outcomes[nth] = outcome
+    return outcomes
 
 
 def _convert(row: dict[str, Any], originals: Originals, config: PixelConfig) -> dict[str, Any]:
@@ -177,7 +223,79 @@ def _convert(row: dict[str, Any], originals: Originals, config: PixelConfig) -> 
     return {**outcome, **found, "pixels": pixels}
 
 
-def _parquet(table: pa.Table, *, compression: str, row_group_size: int) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression=compression, row_group_size=row_group_size)
-    return buffer.getvalue()
+def _staged_pixels(part: Part, stage: Stage, objects: ArrowObjects) -> dict[str, bytes]:
+    """Sample hash → pixels, of those rows of the part whose staged pixels are there and agree with their hash."""
+    label_of = {row.sample_hash: row.label for row in part.rows}
+    hashes = [row.sample_hash for row in part.rows]
+    within = (pc.field("sample_hash") >= hashes[0]) & (pc.field("sample_hash") <= hashes[-1])
+    pixels: dict[str, bytes] = {}
+    for block in part.blocks:
+        for row in _read_staged(stage.pixels_key(block), within, objects):
+            label = label_of.get(row["sample_hash"])
+            if label is None or row["sample_hash"] in pixels:
+                continue
+            if sample_hash(hashlib.sha256(row["pixels"]).hexdigest(), label) == row["sample_hash"]:
+                pixels[row["sample_hash"]] = row["pixels"]
+    return pixels
+
+
+def _read_staged(key: str, within: pc.Expression, objects: ArrowObjects) -> Iterable[dict[str, Any]]:
+    def read() -> pa.Table:
+        try:
+            return pq.read_table(
+                objects.path(BUCKET, key),
+                filesystem=objects.filesystem,
+                columns=["sample_hash", "pixels"],
+                filters=within,
+            )
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or of_the_store(error):
+                raise
+            raise pa.ArrowInvalid("not the Parquet file that was staged") from error
+
+    try:
+        table = objects.ask(f"read from the bucket {objects.settings.bucket(BUCKET)}", read)
+    except (FileNotFoundError, pa.ArrowInvalid):  # swept by another run, or torn
+        return
+    for batch in table.to_batches(max_chunksize=STAGED_GROUP_ROWS):
+        yield from batch.to_pylist()
+
+
+def _made_anew(rows: Sequence[LogicalRow], stage: Stage) -> dict[str, bytes]:
+    """Sample hash → pixels from the originals, for rows whose staged pixels are gone or damaged."""
+    if not rows:
+        return {}
+    originals = stage.originals()
+    asked = [
+        {
+            "source": row.source,
+            "sha256": row.sha256,
+            "label": row.label,
+            "raw_key": originals.key_of(row.sha256),
+        }
+        for row in rows
+    ]
+    outcomes = _convert_all(asked, stage)
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if outcome.get("sample_hash") != row.sample_hash:
+            why = outcome.get("reason") or "other pixels"
+            raise StagingError(
+                f"an original of source {row.source} gave pixels when its block was staged and gives {why} now: "
+                "run the same command with --fresh"
+            )
+    return {outcome["sample_hash"]: outcome["pixels"] for outcome in outcomes}
+
+
+def _readable(blob: bytes) -> pa.Table | None:
+    """A staged outcome, None when it is torn or of an older layout: the block is then computed anew."""
+    try:
+        table = pq.read_table(io.BytesIO(blob))
+    except (pa.ArrowInvalid, OSError):
+        return None
+    return table if table.schema.equals(OUTCOME) else None
+
+
+def _parquet(table: pa.Table, *, compression: str, row_group_size: int) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression=compression, row_group_size=max(1, row_group_size))
+    return sink.getvalue()

@@ -24,23 +24,13 @@ from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from data.preprocess import PixelConfig, decode, scale
-from jobs import entry
+from jobs import bench_etl, entry
+from jobs.bench_figure import Figure
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 ROUNDS = 60
 WARM_UP = 5
 SIDE = 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    name: str
-    ours: float
-    peer: float
-    peer_name: str
-    ratio: float
-    """Ours over the peer's."""
-    unit: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +88,7 @@ def predict() -> Figure:
             classifier.probabilities(pixels_HW[None])
 
         ours, peer = interleaved(post, bare)
-    return _figure("predict", ours, peer, "bare decode and forward in one process", "ms, median")
+    return Figure.of("predict", ours, peer, "bare decode and forward in one process", "ms, median")
 
 
 def transform() -> Figure:
@@ -111,21 +101,14 @@ def transform() -> Figure:
     def pillow() -> None:
         Image.open(io.BytesIO(blob)).convert("L").resize((224, 224), Image.Resampling.BILINEAR)
 
-    return _figure("transform", *interleaved(ours, pillow), "Pillow: open, grey, resize", "ms, median")
+    return Figure.of("transform", *interleaved(ours, pillow), "Pillow: open, grey, resize", "ms, median")
 
 
-BENCHMARKS: dict[str, Callable[[], Figure]] = {"predict": predict, "transform": transform}
-
-
-def _figure(name: str, ours: float, peer: float, peer_name: str, unit: str) -> Figure:
-    return Figure(
-        name=name,
-        ours=round(ours, 3),
-        peer=round(peer, 3),
-        peer_name=peer_name,
-        ratio=round(ours / peer, 3),
-        unit=unit,
-    )
+BENCHMARKS: dict[str, Callable[[], Figure]] = {
+    "predict": predict,
+    "transform": transform,
+    **bench_etl.BENCHMARKS,
+}
 
 
 def work(arguments: Arguments) -> None:

@@ -50,6 +50,7 @@ def run_etl(
         "quarantined": made.quarantined,
         "reused": made.reused,
         "report": ObjectStore(settings).uri(BUCKET, key),
+        "blocks": {"all": made.blocks, "found_staged": made.blocks_found},
     }
 
 

@@ -19,6 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = ("RAYDIOLOGY_", "RAY_", "AWS_ACCESS", "AWS_SECRET", "AWS_ENDPOINT", "MLFLOW_")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For `services/test_exactly_once.py`."""
+    parser.addoption("--kills", type=int, default=3, help="how many times something is killed under ETL")
+    parser.addoption("--kills-seed", type=int, default=0, help="of what is killed, and when")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Platform:
     home: Home

@@ -7,6 +7,7 @@ import json
 import os
 import uuid
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,7 @@ def sha256(blob: bytes) -> str:
 
 
 def staged(store: ObjectStore) -> set[str]:
-    return {key for key in store.keys("datasets", "_staging") if key.endswith(".parquet")}
+    return set(store.keys("datasets", "_staging"))
 
 
 @pytest.fixture
@@ -296,19 +297,25 @@ def test_an_interrupted_etl_shows_nothing_and_continues_with_its_staged_blocks(
         with pytest.raises(KeyboardInterrupt):
             etl.run(settings, config)
     assert versions.names(store) == before
-    (block,) = staged(store) - unfinished
+    left = staged(store) - unfinished
+    kinds = Counter(key.partition("/")[2].partition("/")[2].partition(".")[2] for key in left)
+    assert kinds == {"pixels.parquet": 1, "parquet": 1, "parquet.json": 3}
 
-    def written_at() -> int:
-        found: int = arrow_filesystem(settings).get_file_info(store.path("datasets", block)).mtime_ns
-        return found
+    def written_at() -> list[int]:
+        infos = arrow_filesystem(settings).get_file_info(
+            [store.path("datasets", key) for key in sorted(left)]
+        )
+        return [one.mtime_ns for one in infos]
 
     first = written_at()
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "delete", lambda *_: None)
         report = etl.run(settings, config)
     assert written_at() == first
-    store.delete("datasets", [block])
+    assert (report.blocks, report.blocks_found) == (1, 1)
     assert report.version in versions.names(store)
+    assert etl.run(settings, config).reused
+    assert not staged(store) & left
 
 
 @pytest.mark.usefixtures("ray_local")
