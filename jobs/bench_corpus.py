@@ -14,8 +14,8 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 
 from cluster.settings import Settings
 from data.ingest import ingest
+from data.taxonomy import taxonomy
 
-LABELS = ("normal", "bacterial_pneumonia", "viral_pneumonia", "tuberculosis", "covid19")
 BATCH = 500
 """Images on the disk at a time."""
 
@@ -76,7 +76,8 @@ def store(settings: Settings, source: str, draw: Draw, images: int) -> None:
 
 
 def _write(folder: Path, source: str, draw: Draw, numbers: range) -> Iterator[str]:
+    labels = taxonomy().names
     with ThreadPoolExecutor() as pool:
         for nth, blob in zip(numbers, pool.map(draw, numbers), strict=True):
             (folder / str(nth)).write_bytes(blob)
-            yield f"{nth},{LABELS[nth % len(LABELS)]},{source},p{nth // 2},F,50,PA,CC0-1.0,"
+            yield f"{nth},{labels[nth % len(labels)]},{source},p{nth // 2},F,50,PA,CC0-1.0,"
