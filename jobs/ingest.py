@@ -1,6 +1,7 @@
 """Bring X-rays in: a folder with `manifest.csv`, or the built-in synthetic ones, into bucket `raw` and the catalog.
 
-Runs where the folder is; only the pixels travel, sealed.
+Runs where the folder is; only the pixels travel, sealed. With `--export` the other way: de-identified copies of
+what is stored, into a new folder.
 """
 
 import tempfile
@@ -11,7 +12,7 @@ from typing import Any
 
 from cluster import progress
 from cluster.settings import Settings
-from data import ingest, synthetic
+from data import export, ingest, synthetic
 from data.synthetic import SyntheticConfig
 from jobs import entry
 from jobs.recipes import recipe
@@ -26,6 +27,12 @@ class Arguments:
     """A folder with `manifest.csv`, or "synthetic" for the built-in generator."""
     recipe: str = "demo"
     """Whose synthetic settings to start from."""
+    export: str = ""
+    """A new folder for de-identified copies of what is stored; nothing is ingested then."""
+    sources: tuple[str, ...] = ()
+    """With `export`: sources of the catalog to copy; empty: all."""
+    dicom: bool = False
+    """With `export`: also as DICOM where the original is DICOM."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
 
@@ -43,7 +50,20 @@ def _ingest(settings: Settings, folder: Path, report: Progress) -> dict[str, Any
     return asdict(ingest.ingest(folder, settings, progress=report))
 
 
+def _export(settings: Settings, arguments: Arguments) -> dict[str, Any]:
+    done = export.export(
+        settings,
+        Path(arguments.export),
+        sources=arguments.sources,
+        dicom=arguments.dicom,
+        progress=lambda done, total, note: progress.report("export", done, total, note),
+    )
+    return asdict(done)
+
+
 def work(arguments: Arguments) -> dict[str, Any]:
+    if arguments.export:
+        return _export(Settings.from_env(), arguments)
     return bring_in(
         Settings.from_env(),
         arguments.source,
