@@ -24,6 +24,7 @@ import pytest
 from PIL import Image
 from psycopg import sql
 
+from cluster.credentials import load_or_generate
 from cluster.database import connect
 from cluster.objects import ObjectStore
 from cluster.settings import BUCKETS
@@ -109,7 +110,9 @@ def objects(platform: Any) -> Iterator[tuple[str, bytes]]:
 def tables(platform: Any) -> Iterator[tuple[str, bytes]]:
     """Every row of every table of both databases, as text."""
     ours = platform.settings.database_url
-    for url in (ours, ours.rsplit("/", 1)[0] + "/mlflowdb"):
+    server = ours.rsplit("@", 1)[1].rsplit("/", 1)[0]
+    password = load_or_generate(platform.home).mlflow_password
+    for url in (ours, f"postgresql://mlflow:{password}@{server}/mlflowdb"):
         with connect(url) as connection:
             names = connection.execute(
                 "SELECT table_schema AS s, table_name AS t FROM information_schema.tables "
