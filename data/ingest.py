@@ -12,14 +12,16 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from cluster.secrets import keyed_hash, seal
 from cluster.settings import Settings
-from data import catalog, manifest
+from data import catalog, deidentify, manifest
+from data.bad_image import BadImageError
 from data.catalog import SEALED, Connection, Quarantined, Sample
+from data.dicom import DICOM_ERRORS, open_dicom
 from data.manifest import Manifest, ManifestRow
 from data.originals import QUARANTINE, RAW, Originals
 from data.preprocess import sniff
@@ -31,8 +33,6 @@ THREADS = 8
 BATCH_ROWS = 256
 MAX_FILE_BYTES = 256 * 2**20
 """A larger file is quarantined unread: a 64-megapixel detector at 16 bits writes half of that."""
-OLDEST_NAMED_YEARS = 90
-"""Ages above are stored as this one: 45 CFR 164.514(b)(2)(i)(C), safe harbour."""
 PLAIN_COLUMNS = frozenset(
     {"site", "source_label", "license_status", "width", "height", "orig_width", "orig_height"}
     | {"modality", "body_part", "photometric", "bits", "transfer_syntax", "rows", "cols", "derived"}
@@ -69,6 +69,10 @@ class _Look:
     row: ManifestRow
     sha256: str
     """Of the content; empty when there is none."""
+    patient: str = ""
+    """Pseudonym."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Of a DICOM header, after de-identification."""
     reason: str | None = None
     detail: str = ""
 
@@ -97,7 +101,7 @@ def ingest(listed: Manifest | Path, settings: Settings, progress: Progress | Non
     total = len(listed.rows)
     tell(0, total, f"reading {total} files")
     with ThreadPoolExecutor(THREADS) as pool, catalog.opened(settings) as connection:
-        looks = list(pool.map(_look, listed.rows))
+        looks = list(pool.map(lambda row: _look(row, originals.pseudonym_key), listed.rows))
         if all(look.reason == "missing" for look in looks):
             raise IngestError(
                 f"none of the {total} files that {listed.folder / listed.title} names exists; "
@@ -131,8 +135,8 @@ def ingest(listed: Manifest | Path, settings: Settings, progress: Progress | Non
     )
 
 
-def _look(row: ManifestRow) -> _Look:
-    """Read one file, hash it and say why it cannot be used, if so."""
+def _look(row: ManifestRow, key: bytes) -> _Look:
+    """Read one file, hash it, say whose it is, and why it cannot be used, if so."""
     try:
         info = row.file.stat()
         if not stat.S_ISREG(info.st_mode):
@@ -149,10 +153,27 @@ def _look(row: ManifestRow) -> _Look:
     sha256 = hashlib.sha256(blob).hexdigest()
     if row.sha256 not in (None, sha256):
         return _Look(row=row, sha256=sha256, reason="checksum", detail="its SHA-256 is not the manifest's")
-    if sniff(blob) is None:
+    kind = sniff(blob)
+    if kind is None:
         detail = f"{len(blob)} bytes that are neither PNG, JPEG nor DICOM"
         return _Look(row=row, sha256=sha256, reason="unknown_type", detail=detail)
-    return _Look(row=row, sha256=sha256)
+    if kind == "dicom":
+        return _look_inside(row, sha256, blob, key)
+    return _Look(row=row, sha256=sha256, patient=_patient(row, row.patient_id, sha256, key))
+
+
+def _look_inside(row: ManifestRow, sha256: str, blob: bytes, key: bytes) -> _Look:
+    """What a DICOM header tells once it is de-identified, and whose image it is where the manifest is silent.
+
+    A header that cannot be read tells nothing; `etl` will say why the file cannot be used.
+    """
+    try:
+        header = open_dicom(blob, pixels=False)
+        patient = _patient(row, row.patient_id or deidentify.patient_of(header), sha256, key)
+        clean = deidentify.deidentify(header, key=key, patient=patient)
+        return _Look(row=row, sha256=sha256, patient=patient, facts=deidentify.facts(clean))
+    except (BadImageError, *DICOM_ERRORS):
+        return _Look(row=row, sha256=sha256, patient=_patient(row, row.patient_id, sha256, key))
 
 
 def _agreed(listed: Manifest, looks: Sequence[_Look]) -> list[_Look]:
@@ -193,7 +214,7 @@ def _todo(
 ) -> list[_Todo]:
     """What is missing in the catalog or the store, or differs."""
     known = {(row.source, row.sha256): row for row in catalog.samples(connection, listed.sources)}
-    patients = [_patient(look, originals.pseudonym_key) for look in good]
+    patients = [look.patient for look in good]
     groups = [_group(look, originals.pseudonym_key) for look in good]
     stored = originals.present(RAW, (row.raw_key for row in known.values()))
     todo = []
@@ -206,21 +227,24 @@ def _todo(
     return todo
 
 
-def _patient(look: _Look, key: bytes) -> str:
-    row = look.row
-    if row.patient_id is None:
-        return keyed_hash(key, "unknown patient", row.source, look.sha256)
-    return keyed_hash(key, "patient", row.source, row.patient_id)
+def _patient(row: ManifestRow, patient_id: str | None, sha256: str, key: bytes) -> str:
+    if patient_id is None:
+        return keyed_hash(key, "unknown patient", row.source, sha256)
+    return keyed_hash(key, "patient", row.source, patient_id)
 
 
 def _group(look: _Look, key: bytes) -> str:
     if look.row.group_id is not None:
         return keyed_hash(key, "group", look.row.group_id)
-    return keyed_hash(key, "group of a patient", _patient(look, key))
+    return keyed_hash(key, "group of a patient", look.patient)
 
 
 def _sample(look: _Look, patient: str, group: str, originals: Originals) -> Sample:
-    row = look.row
+    """The manifest's word counts; what it leaves open, a DICOM header may tell."""
+    row, facts = look.row, look.facts
+    age_years = row.age_years
+    if age_years is None and row.age_range_years is None and "age" in facts:
+        age_years = float(facts["age"])
     return Sample(
         source=row.source,
         sha256=look.sha256,
@@ -228,14 +252,18 @@ def _sample(look: _Look, patient: str, group: str, originals: Originals) -> Samp
         source_label=row.source_label,
         patient_pseudonym=patient,
         group_key=group,
-        sex=row.sex,
-        age=None if row.age_years is None else min(row.age_years, OLDEST_NAMED_YEARS),
-        view=row.view,
+        sex=row.sex or facts.get("sex"),
+        age=None if age_years is None else min(age_years, deidentify.OLDEST_NAMED_YEARS),
+        view=row.view or facts.get("view"),
         site=row.further.get("site"),
         license=row.license or "unknown",
         raw_key=originals.key_of(look.sha256),
-        metadata=_metadata(row, originals),
+        metadata={**_of_header(facts), **_metadata(row, originals)},
     )
+
+
+def _of_header(facts: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in facts.items() if name not in ("sex", "age", "view")}
 
 
 def _metadata(row: ManifestRow, originals: Originals) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Whole images through a table, and their values counted, at the speed of the cache.
 
-`data.preprocess` calls it for images deeper than 8 bits. The results are those of `table[index_HW]` and
-`np.bincount`, in half the time: numpy widens an index to 8 bytes each, and some rows at a time that copy never
-leaves the cache. Pure arithmetic.
+`data.tone`, `data.dicom` and `data.preprocess` call it for images deeper than 8 bits. The results are those of
+`table[index_HW]` and `np.bincount`, in half the time: numpy widens an index to 8 bytes each, and some rows at a time
+that copy never leaves the cache. Pure arithmetic.
 """
 
 from collections.abc import Iterator

@@ -1,83 +1,41 @@
 """Turn one stored X-ray into the pixels the ViT was trained on.
 
 ETL, training, batch inference and serving all call `to_pixels` (or its two halves `decode` and `scale`)
-and `to_model_input`, so they cannot disagree. Nothing here knows Ray, S3 or torch. Of a DICOM file only
-the fields in `DICOM_FIELDS` are ever read: no name, date or identifier can reach a pixel, a message or a log.
+and `to_model_input`, so they cannot disagree: the type is read from the bytes, `data.dicom` opens DICOM files,
+`data.burned_in` masks text in the pixels. Nothing here knows Ray, S3 or torch.
 """
 
 import io
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pydicom
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_preamble
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from data.lookup import count, look_up, offsets
+from data.bad_image import BadImageError, UnknownTypeError, check_size
+from data.burned_in import mask_text
+from data.dicom import decode_dicom, looks_like_dicom
+from data.lookup import look_up
+from data.tone import percentiles, ramp_limits, ramp_of, stretch
 
-PREPROCESS_VERSION = "1"
+PREPROCESS_VERSION = "2"
 """Raised whenever the same file would give other pixels; part of a dataset's version and a model's card."""
 
-MAX_PIXELS = 64_000_000
-"""A larger image is refused from its header, before a decoder allocates it; large detectors give 25 MP."""
-MIN_SIDE = 32
-"""A shorter side holds less than two of the ViT's patches: a thumbnail or an icon."""
 MIN_CONTRAST = 8
 """Grey levels (of 256) between the 0.5th and 99.5th percentile below which nothing can be seen."""
-RAMP_PERCENTILES = (0.1, 99.9)
-"""Of pixels deeper than 8 bits without a window: the range that is shown; the rest is hot or dead pixels."""
-
 Kind = Literal["png", "jpeg", "dicom"]
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
-DICOM_FIELDS = [
-    *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
-    *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
-    *("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
-    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
-    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"),
-]
 
 # What Pillow's PNG and JPEG readers raise on hostile bytes (fuzzed): UnidentifiedImageError and
 # decoder errors are OSError, a broken chunk is SyntaxError, a bad size or text chunk ValueError.
 RASTER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError,
                  TypeError, OverflowError, Image.DecompressionBombError)  # fmt: skip
-# pydicom: InvalidDicomError and EOFError on the framing, ValueError and its kin on elements, AttributeError
-# and KeyError on missing ones, NotImplementedError on transfer syntaxes; pylibjpeg: RuntimeError, TypeError.
-DICOM_ERRORS = (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException, EOFError, ValueError,
-                AttributeError, KeyError, TypeError, NotImplementedError, RuntimeError, IndexError,
-                OverflowError, ArithmeticError, LookupError, OSError, struct.error, zlib.error)  # fmt: skip
-
-
-class BadImageError(ValueError):
-    """One image cannot be used; the message is one line without patient data or file content.
-
-    Reasons: empty, unknown_type, truncated, corrupt, unsupported, no_pixels, multi_frame, too_small,
-    too_large, blank.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        """Rebuilt from both arguments when Ray sends it to another process."""
-        return type(self), (self.reason, self.message)
-
-
-class UnknownTypeError(BadImageError):
-    """The bytes are neither PNG, JPEG nor DICOM."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +70,7 @@ class Decoded:
     """One X-ray as a person would be shown it."""
 
     shown_HW: np.ndarray
-    """uint8, full size, 0 = air; windowed, and pixels only."""
+    """uint8, full size, 0 = air; windowed, burned-in text masked, and pixels only."""
     kind: Kind
     width: int
     """Columns of `shown_HW`."""
@@ -126,9 +84,7 @@ def sniff(blob: bytes) -> Kind | None:
         return "png"
     if blob.startswith(JPEG_MAGIC):
         return "jpeg"
-    if blob[128:132] == b"DICM":
-        return "dicom"
-    return None
+    return "dicom" if looks_like_dicom(blob) else None
 
 
 def decode(blob: bytes) -> Decoded:
@@ -145,8 +101,8 @@ def decode(blob: bytes) -> Decoded:
     kind = sniff(blob)
     if kind is None:
         raise UnknownTypeError("unknown_type", f"{len(blob)} bytes that are neither PNG, JPEG nor DICOM")
-    shown_HW = _decode_dicom(blob) if kind == "dicom" else _decode_raster(blob, kind)
-    low, high = _percentiles(_histogram(shown_HW), 0.5, 99.5)
+    shown_HW = mask_text(decode_dicom(blob) if kind == "dicom" else _decode_raster(blob, kind))
+    low, high = percentiles(_histogram(shown_HW), 0.5, 99.5)
     if high - low < MIN_CONTRAST:
         raise BadImageError("blank", "the image has no contrast: nothing can be seen on it")
     height, width = shown_HW.shape
@@ -167,8 +123,8 @@ def scale(shown_HW: np.ndarray, config: PixelConfig) -> np.ndarray:
     longer = max(height, width)
     size = (max(1, round(width * config.side / longer)), max(1, round(height * config.side / longer)))
     small = Image.fromarray(shown_HW).resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
-    low, high = _percentiles(np.asarray(small.histogram()), config.low_percentile, config.high_percentile)
-    small = small.point(_stretch(np.arange(256), low, high).tolist())
+    low, high = percentiles(np.asarray(small.histogram()), config.low_percentile, config.high_percentile)
+    small = small.point(stretch(np.arange(256), low, high).tolist())
     pixels_HW = np.zeros((config.side, config.side), np.uint8)
     top, left = (config.side - size[1]) // 2, (config.side - size[0]) // 2
     pixels_HW[top : top + size[1], left : left + size[0]] = np.asarray(small)
@@ -225,7 +181,7 @@ def _decode_raster(blob: bytes, kind: Kind) -> np.ndarray:
     """
     try:
         image: Image.Image = (PngImageFile if kind == "png" else JpegImageFile)(io.BytesIO(blob))
-        _check_size(*image.size)
+        check_size(*image.size)
         image.load()
         image = ImageOps.exif_transpose(image)
     except BadImageError:
@@ -238,109 +194,13 @@ def _decode_raster(blob: bytes, kind: Kind) -> np.ndarray:
             "corrupt" if whole else "truncated", f"the {kind.upper()} file of {len(blob)} bytes {state}"
         ) from error
     if image.mode in ("I;16", "I;16B", "I"):
-        return _show(np.asarray(image), lambda ramp: ramp, windowed=False)
+        index_HW, ramp = ramp_of(np.asarray(image))
+        return look_up(stretch(ramp, *ramp_limits(index_HW, ramp)), index_HW)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     return np.asarray(image.convert("L"))
 
 
-def _decode_dicom(blob: bytes) -> np.ndarray:
-    """Modality LUT, then VOI LUT or window, then inverted if MONOCHROME1."""
-    try:
-        header = _read_dicom(blob)
-        stored = pixel_array(header)
-        if header.get("SamplesPerPixel", 1) == 3:
-            return np.asarray(Image.fromarray(stored).convert("L"))
-        windowed = _has_window(header)
-        sign = -1 if header.PhotometricInterpretation == "MONOCHROME1" else 1
-
-        def values_of(ramp: np.ndarray) -> np.ndarray:
-            values = apply_modality_lut(ramp, header)
-            if windowed:
-                values = apply_voi_lut(values, header)
-            return sign * values.astype(np.float64)
-
-        return _show(stored, values_of, windowed=windowed)
-    except BadImageError:
-        raise
-    except DICOM_ERRORS as error:
-        short = isinstance(error, EOFError) or "less than expected" in str(error)
-        state = "ends too early" if short else "cannot be decoded"
-        raise BadImageError(
-            "truncated" if short else "corrupt", f"the DICOM file of {len(blob)} bytes {state}"
-        ) from error
-
-
-def _read_dicom(blob: bytes) -> Dataset:
-    """The fields that make the picture, after the checks that need no decoder."""
-    file = io.BytesIO(blob)
-    read_preamble(file, force=False)
-    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        raise BadImageError("unsupported", "the DICOM file is deflated as a whole; store it uncompressed")
-    header = pydicom.dcmread(io.BytesIO(blob), specific_tags=list(DICOM_FIELDS))
-    if not header.get("PixelData"):
-        raise BadImageError("no_pixels", "the DICOM file has no pixel data")
-    if int(header.get("NumberOfFrames") or 1) != 1:
-        raise BadImageError("multi_frame", "the DICOM file holds several frames, and one X-ray is expected")
-    _check_size(int(header.Columns), int(header.Rows))
-    return header
-
-
-def _has_window(header: Dataset) -> bool:
-    """Whether the file brings a usable VOI LUT or window; some devices write an empty or zero one."""
-    if header.get("VOILUTSequence"):
-        return True
-    width = header.get("WindowWidth")
-    first = width[0] if isinstance(width, pydicom.multival.MultiValue) and width else width
-    return header.get("WindowCenter") is not None and first is not None and float(first) >= 1
-
-
-def _check_size(width: int, height: int) -> None:
-    if min(width, height) < MIN_SIDE:
-        raise BadImageError("too_small", f"the image is {width} x {height}; {MIN_SIDE} pixels is the least")
-    if width * height > MAX_PIXELS:
-        raise BadImageError(
-            "too_large", f"the image is {width} x {height}; {MAX_PIXELS // 1_000_000} megapixels is the most"
-        )
-
-
-def _show(
-    stored_HW: np.ndarray, values_of: Callable[[np.ndarray], np.ndarray], *, windowed: bool
-) -> np.ndarray:
-    """Deep integers to uint8 by one table over the stored range: each step is pointwise, so 65,536 values do.
-
-    Args:
-        values_of: stored values → brightness; what a window has clipped is flat at both ends.
-        windowed: whether a window chose the range; else `RAMP_PERCENTILES` of the pixels do.
-    """
-    lowest, highest = int(stored_HW.min()), int(stored_HW.max())
-    if stored_HW.ndim != 2 or highest - lowest >= 1 << 16:
-        raise BadImageError("unsupported", "the image is deeper than 16 bits or no plane of grey values")
-    index_HW = offsets(stored_HW, lowest)
-    values = values_of(np.arange(lowest, highest + 1).astype(stored_HW.dtype))
-    if windowed:
-        low, high = values.min(), values.max()
-    else:
-        order = np.argsort(values, kind="stable")
-        counts = count(index_HW, len(values))[order]
-        low, high = values[order][list(_percentiles(counts, *RAMP_PERCENTILES))]
-    return look_up(_stretch(values, low, high), index_HW)
-
-
-def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """low..high → 0..255, rounded and clipped; all 0 when there is no range."""
-    span = max(float(high) - float(low), 1e-9)
-    return np.clip((values.astype(np.float64) - low) * (255 / span) + 0.5, 0, 255).astype(np.uint8)
-
-
 def _histogram(shown_HW: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(shown_HW).histogram())
-
-
-def _percentiles(counts: np.ndarray, low: float, high: float) -> tuple[int, int]:
-    """The bins in which the two percentiles of a histogram lie."""
-    below = np.cumsum(counts)
-    positions = np.searchsorted(below, [below[-1] * low / 100, below[-1] * high / 100], side="left")
-    return int(positions[0]), int(min(positions[1], len(counts) - 1))

@@ -1,6 +1,7 @@
 """Bring X-rays in: a folder with `manifest.csv`, a published dataset, or the built-in synthetic ones.
 
-Into bucket `raw` and the catalog. Runs where the folder is; only the pixels travel, sealed.
+Into bucket `raw` and the catalog. Runs where the folder is; only the pixels travel, sealed. With `--export` the
+other way: de-identified copies of what is stored, into a new folder.
 """
 
 import os
@@ -14,7 +15,7 @@ from typing import Any
 from cluster import progress
 from cluster.home import Home
 from cluster.settings import Kaggle, Settings
-from data import archives, ingest, manifest, synthetic
+from data import archives, export, ingest, manifest, synthetic
 from data.download import fetch
 from data.manifest import Manifest
 from data.sources import registry
@@ -37,6 +38,12 @@ class Arguments:
     """Whether to fetch a named dataset into its folder first."""
     recipe: str = "demo"
     """Whose synthetic settings to start from."""
+    export: str = ""
+    """A new folder for de-identified copies of what is stored; nothing is ingested then."""
+    sources: tuple[str, ...] = ()
+    """With `export`: sources of the catalog to copy; empty: all."""
+    dicom: bool = False
+    """With `export`: also as DICOM where the original is DICOM."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
 
@@ -118,7 +125,20 @@ def _fetch(card: Card, where: Path, telling: Telling) -> None:
         telling.saying(f"{card.name}: {fetched.path} is complete, verified by {fetched.verified_by}")
 
 
+def _export(settings: Settings, arguments: Arguments) -> dict[str, Any]:
+    done = export.export(
+        settings,
+        Path(arguments.export),
+        sources=arguments.sources,
+        dicom=arguments.dicom,
+        progress=lambda done, total, note: progress.report("export", done, total, note),
+    )
+    return asdict(done)
+
+
 def work(arguments: Arguments) -> dict[str, Any]:
+    if arguments.export:
+        return _export(Settings.from_env(), arguments)
     return bring_in(
         Settings.from_env(),
         arguments.source,

@@ -1,0 +1,190 @@
+"""De-identified copies of stored originals for people outside: PNG, and DICOM where it was DICOM.
+
+`jobs.ingest --export` calls `export`. A copy holds masked pixels and, as DICOM, the header that
+`data.deidentify` leaves; names of files and folders are keyed hashes. The folder has a `manifest.csv` that
+`jobs.ingest --source` reads again. Knows neither Ray nor models.
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+
+from cluster.secrets import SecretError
+from cluster.settings import Settings
+from data import catalog
+from data.bad_image import BadImageError
+from data.burned_in import fill, find_text
+from data.catalog import Sample
+from data.deidentify import deidentify
+from data.dicom import DICOM_ERRORS, explain, open_dicom, show_stored, stored_pixels
+from data.manifest import REQUIRED_COLUMNS
+from data.originals import Originals
+from data.preprocess import decode, encode_png, sniff
+
+Progress = Callable[[int, int, str], None]
+
+THREADS = 4
+BATCH_ROWS = 64
+NAME_DIGITS = 32
+
+
+class ExportError(ValueError):
+    """The folder cannot be written, or there is nothing to export; one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    exported: int
+    """Images written."""
+    refused: dict[str, int]
+    """Reason → number of images that cannot be decoded and have no copy."""
+    folder: str
+
+
+def export(
+    settings: Settings,
+    folder: Path,
+    *,
+    sources: Sequence[str] = (),
+    dicom: bool = False,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Write a copy of every image of these sources (all when none is named), and a manifest last.
+
+    Args:
+        folder: is made; must be empty or absent, so that nothing old is taken for a copy.
+        dicom: write DICOM beside the PNG where the original is DICOM.
+    Raises:
+        ExportError, CatalogError, ObjectStoreError, SecretError: what happened and what to do, in one line.
+    """
+    tell = progress or (lambda done, total, note: None)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ExportError(f"{folder} is not an empty folder: name a new one")
+    with catalog.opened(settings) as connection:
+        samples = catalog.samples(connection, sources)
+    if not samples:
+        raise ExportError("the catalog holds no image of these sources: `jobs.ingest --source DIR` first")
+    originals = Originals.of(settings)
+    rows: list[dict[str, str]] = []
+    refused: Counter[str] = Counter()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(samples), BATCH_ROWS):
+            batch = samples[start : start + BATCH_ROWS]
+            for sample, reason in zip(
+                batch, pool.map(lambda one: _write(one, folder, originals, dicom), batch), strict=True
+            ):
+                if reason is None:
+                    rows.append(_row(sample))
+                else:
+                    refused[reason] += 1
+            tell(len(rows) + refused.total(), len(samples), f"images copied, {refused.total()} refused")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_manifest(folder / "manifest.csv", rows)
+    return ExportReport(exported=len(rows), refused=dict(sorted(refused.items())), folder=str(folder))
+
+
+def dicom_copy(blob: bytes, *, key: bytes, patient: str) -> bytes:
+    """A DICOM file as one that may leave: header after Annex E, text masked in the stored pixels, uncompressed.
+
+    Colour becomes 8-bit grey, as everywhere here. Grey keeps its depth and its look-up tables.
+
+    Raises:
+        BadImageError: it holds no picture that we can decode.
+    """
+    try:
+        header = open_dicom(blob)
+        stored = stored_pixels(header)
+        shown_HW = show_stored(stored, header)
+        clean = deidentify(header, key=key, patient=patient)
+    except BadImageError:
+        raise
+    except DICOM_ERRORS as error:
+        raise explain(error, len(blob)) from error
+    if stored.ndim == 3:
+        stored = shown_HW
+        clean.PhotometricInterpretation = "MONOCHROME2"
+        for keyword in ("PlanarConfiguration", "PixelPaddingValue", "PixelPaddingRangeLimit"):
+            clean.pop(keyword, None)
+    _put_pixels(clean, fill(stored, find_text(shown_HW)))
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, clean, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _put_pixels(clean: Dataset, stored_HW: np.ndarray) -> None:
+    """Native little endian pixels; the bits above the stored ones are the sign or 0."""
+    wide = stored_HW.dtype.itemsize > 1
+    clean.SamplesPerPixel = 1
+    clean.Rows, clean.Columns = stored_HW.shape
+    clean.BitsAllocated = 16 if wide else 8
+    clean.BitsStored = min(int(clean.get("BitsStored", 16)), int(clean.BitsAllocated))
+    clean.HighBit = clean.BitsStored - 1
+    signed = stored_HW.dtype.kind == "i"
+    clean.PixelRepresentation = int(signed)
+    kind = ("<i2" if signed else "<u2") if wide else ("i1" if signed else "u1")
+    pixels = stored_HW.astype(kind).tobytes()
+    clean.PixelData = pixels + bytes(len(pixels) % 2)
+    clean["PixelData"].VR = "OW" if wide else "OB"
+
+
+def _write(sample: Sample, folder: Path, originals: Originals, dicom: bool) -> str | None:
+    """Write one image; the reason when it has no copy."""
+    try:
+        blob = originals.get(sample.raw_key)
+        png = encode_png(decode(blob).shown_HW)
+        copy = None
+        if dicom and sniff(blob) == "dicom":
+            copy = dicom_copy(blob, key=originals.pseudonym_key, patient=sample.patient_pseudonym)
+    except FileNotFoundError:
+        return "missing_original"
+    except SecretError:
+        return "sealed"
+    except BadImageError as error:
+        return error.reason
+    target = folder / _path(sample)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(png)
+        if copy is not None:
+            target.with_suffix(".dcm").write_bytes(copy)
+    except OSError as error:
+        raise ExportError(
+            f"cannot write into {folder}: {error.strerror}; free space or name another folder"
+        ) from error
+    return None
+
+
+def _path(sample: Sample) -> str:
+    """A patient's images share a folder; both names are keyed hashes."""
+    name = sample.raw_key.rsplit("/", 1)[-1]
+    return f"{sample.patient_pseudonym[:NAME_DIGITS]}/{name[:NAME_DIGITS]}.png"
+
+
+def _row(sample: Sample) -> dict[str, str]:
+    return {
+        "path": _path(sample),
+        "label": sample.label,
+        "source": sample.source,
+        "patient_id": sample.patient_pseudonym,
+        "sex": sample.sex or "",
+        "age": "" if sample.age is None else f"{sample.age:g}",
+        "view": sample.view or "",
+        "license": sample.license,
+        "sha256": "",
+        "group_id": sample.group_key,
+    }
+
+
+def _write_manifest(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*REQUIRED_COLUMNS, "group_id"])
+        writer.writeheader()
+        writer.writerows(rows)
