@@ -57,8 +57,8 @@ def cropped(film: np.ndarray, share: float) -> np.ndarray:
 
 
 COPIES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
-    "half the size": (lambda film: resized(film, film.shape[0] // 2, film.shape[1] // 2), 1.0),
-    "squeezed to a square": (lambda film: resized(film, 224, 224), 1.0),
+    "half the size": (lambda film: resized(film, film.shape[0] // 2, film.shape[1] // 2), 0.95),
+    "squeezed to a square": (lambda film: resized(film, 224, 224), 0.95),
     "jpeg at quality 30": (recompressed, 0.95),
     "16 bits": (in_16_bits, 1.0),
     "darker and flatter": (lambda film: (film * 0.6 + 20).astype(np.uint8), 0.95),
