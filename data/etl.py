@@ -27,6 +27,7 @@ from data.catalog import Quarantined, Sample
 from data.logical import Assembly, Candidate
 from data.originals import QUARANTINE, Originals
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
+from data.quality import QUALITY_VERSION
 from data.split import SHARES, SPLITS
 from data.staging import Part, Stage, plan_parts, stage_block, write_part
 from data.taxonomy import taxonomy
@@ -144,6 +145,7 @@ def _recipe(config: EtlConfig) -> dict[str, Any]:
     return {
         "pixels": asdict(config.pixels),
         "preprocess_version": PREPROCESS_VERSION,
+        "quality_version": QUALITY_VERSION,
         "classes": list(taxonomy().names),
         "split": {"by": "keyed hash of the group", "shares": dict(SHARES), "seed": config.seed},
     }
@@ -173,7 +175,7 @@ def _stage(samples: Sequence[Sample], stage: Stage, tell: Progress) -> list[_Out
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     size = min(max(len(samples) // BLOCKS, SMALLEST_BLOCK_ROWS), LARGEST_BLOCK_ROWS)
-    columns = ("source", "sha256", "label", "raw_key")
+    columns = ("source", "sha256", "label", "view", "raw_key")
     blocks = [
         {"block": number, "rows": [{name: getattr(one, name) for name in columns} for one in some]}
         for number, start in enumerate(range(0, len(samples), size))

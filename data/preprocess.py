@@ -22,6 +22,8 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from data.colour import COLOURED_SHARE, coloured_share
+
 PREPROCESS_VERSION = "1"
 """Raised whenever the same file would give other pixels; part of a dataset's version and a model's card."""
 
@@ -61,7 +63,7 @@ class BadImageError(ValueError):
     """One image cannot be used; the message is one line without patient data or file content.
 
     Reasons: empty, unknown_type, truncated, corrupt, unsupported, no_pixels, multi_frame, too_small,
-    too_large, blank.
+    too_large, blank, colour; `data.quality` and `data.sandbox` have more.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -226,6 +228,7 @@ def _decode_raster(blob: bytes, kind: Kind) -> np.ndarray:
         _check_size(*image.size)
         image.load()
         image = ImageOps.exif_transpose(image)
+        _refuse_colour(image)
     except BadImageError:
         raise
     except RASTER_ERRORS as error:
@@ -249,6 +252,7 @@ def _decode_dicom(blob: bytes) -> np.ndarray:
         header = _read_dicom(blob)
         stored = pixel_array(header)
         if header.get("SamplesPerPixel", 1) == 3:
+            _refuse_colour(Image.fromarray(stored))
             return np.asarray(Image.fromarray(stored).convert("L"))
         windowed = _has_window(header)
         sign = -1 if header.PhotometricInterpretation == "MONOCHROME1" else 1
@@ -304,6 +308,11 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
+def _refuse_colour(image: Image.Image) -> None:
+    if coloured_share(image) >= COLOURED_SHARE:
+        raise BadImageError("colour", "the image is in colour: a photograph or a drawing, not an X-ray")
+
+
 def _show(
     stored_HW: np.ndarray, values_of: Callable[[np.ndarray], np.ndarray], *, windowed: bool
 ) -> np.ndarray:
@@ -316,7 +325,8 @@ def _show(
     lowest, highest = int(stored_HW.min()), int(stored_HW.max())
     if stored_HW.ndim != 2 or highest - lowest >= 1 << 16:
         raise BadImageError("unsupported", "the image is deeper than 16 bits or no plane of grey values")
-    index_HW = (stored_HW.astype(np.int32) - lowest).astype(np.uint16)
+    index_HW = stored_HW.astype(np.uint16)
+    index_HW -= np.uint16(lowest & 0xFFFF)  # modulo 2**16, in which the difference fits
     values = values_of(np.arange(lowest, highest + 1).astype(stored_HW.dtype))
     if windowed:
         low, high = values.min(), values.max()
