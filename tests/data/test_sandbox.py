@@ -25,6 +25,7 @@ from data.preprocess import BadImageError, PixelConfig, UnknownTypeError
 from data.sandbox import Decoder, Limits, SandboxError
 
 ROOT = Path(__file__).resolve().parents[2]
+REAL = ROOT.parent / "shared" / "data" / "xrays" / "dicom"
 CONFIG = PixelConfig(side=64)
 QUICK = Limits(cpu_s=0.3, wall_s=0.4)
 HOSTILE = '''
@@ -130,6 +131,29 @@ def test_the_shown_image_and_its_kind_come_back(decoder: Decoder) -> None:
     assert np.array_equal(ours.shown_HW, theirs.shown_HW)
     assert (theirs.kind, theirs.width, theirs.height) == (ours.kind, ours.width, ours.height)
     assert theirs.shown_HW.flags.writeable
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real X-rays are not here")
+def test_real_dicom_files_of_every_encoding_give_the_same_pixels_in_a_child(decoder: Decoder) -> None:
+    """A codec that loads a part of itself at its first file would fail there: nothing can be opened any more."""
+    before, same = decoder.pids(), 0
+    for path in sorted(REAL.glob("*.dcm")):
+        blob = path.read_bytes()
+        try:
+            shown_HW = decoder.decode(blob).shown_HW
+        except BadImageError as error:
+            ended = error.reason
+        else:
+            ended = "decodes"
+            same += np.array_equal(shown_HW, preprocess.decode(blob).shown_HW)
+        expected = {
+            "der_truncated": "truncated",
+            "dx_no_pixel_data": "no_pixels",
+            "nih_p2_wrong_modality": "not_an_xray",
+        }
+        assert ended == (expected | {"rsna_16d7f894_fake_mono1": "inverted"}).get(path.stem, "decodes")
+    assert same == 16
+    assert decoder.pids() == before
 
 
 def test_a_refusal_keeps_its_type_and_message(decoder: Decoder) -> None:
