@@ -255,12 +255,20 @@ class Decoder:
             self._alive.discard(child)
 
 
-@functools.cache
 def process_decoder() -> Decoder:
     """The one decoder of this process, started when first asked for: a Ray worker keeps it from task to task.
 
     It is never closed: its child ends with this process.
     """
+    with _starting:  # several threads of a task ask at once
+        return _started()
+
+
+_starting = threading.Lock()
+
+
+@functools.cache
+def _started() -> Decoder:
     return Decoder(children=1)
 
 

@@ -368,3 +368,14 @@ def test_an_answer_is_read_as_text_and_never_believed_blindly() -> None:
     refusal = sandbox._refusal(told)
     assert isinstance(refusal, UnknownTypeError)
     assert len(str(refusal)) == sandbox.MESSAGE_CHARACTERS
+
+
+def test_all_threads_of_a_process_share_one_decoder() -> None:
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            decoders = set(pool.map(lambda _: sandbox.process_decoder(), range(4)))
+        (decoder,) = decoders
+        assert len(decoder.pids()) == 1
+    finally:
+        sandbox.process_decoder().close()
+        sandbox._started.cache_clear()
