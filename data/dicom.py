@@ -27,6 +27,7 @@ from pydicom.uid import (
 )
 
 from data.bad_image import BadImageError, check_size
+from data.colour import refuse_colour
 from data.lookup import look_up
 from data.tone import ramp_limits, ramp_of, stretch
 
@@ -155,7 +156,9 @@ def show_stored(stored: np.ndarray, header: Dataset) -> np.ndarray:
     Without a window the range of nearly all pixels is shown, padding left out.
     """
     if stored.ndim == 3:
-        return np.asarray(Image.fromarray(stored).convert("L"))
+        image = Image.fromarray(stored)
+        refuse_colour(image)
+        return np.asarray(image.convert("L"))
     index_HW, ramp = ramp_of(stored)
     values = modality_values(ramp, header)
     brightness = voi_values(values, header)

@@ -29,6 +29,7 @@ from data.logical import Assembly, Candidate
 from data.near_duplicates import NEAR_VERSION
 from data.originals import QUARANTINE, Originals
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
+from data.quality import QUALITY_VERSION
 from data.split import SHARES, SPLITS
 from data.staging import OUTCOME, Part, Stage, plan_parts, stage_block, write_part
 from data.taxonomy import taxonomy
@@ -42,7 +43,8 @@ BLOCKS = 48
 """Aimed at, between the two bounds: enough to share out and to show progress by."""
 SYNTHETIC = "synthetic"
 ASKED = pa.schema(
-    [(name, pa.string()) for name in ("source", "sha256", "label", "raw_key")] + [("block", pa.int32())]
+    [(name, pa.string()) for name in ("source", "sha256", "label", "view", "raw_key")]
+    + [("block", pa.int32())]
 )
 """What a worker is told of an image."""
 
@@ -165,6 +167,7 @@ def _recipe(config: EtlConfig) -> dict[str, Any]:
     return {
         "pixels": asdict(config.pixels),
         "preprocess_version": PREPROCESS_VERSION,
+        "quality_version": QUALITY_VERSION,
         "classes": list(taxonomy().names),
         "split": {
             "by": "keyed hash of the group",

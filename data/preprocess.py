@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from data.bad_image import BadImageError, UnknownTypeError, check_size
 from data.burned_in import mask_text
+from data.colour import refuse_colour
 from data.dicom import decode_dicom, looks_like_dicom
 from data.lookup import look_up
 from data.tone import percentiles, ramp_limits, ramp_of, stretch
@@ -184,6 +185,7 @@ def _decode_raster(blob: bytes, kind: Kind) -> np.ndarray:
         check_size(*image.size)
         image.load()
         image = ImageOps.exif_transpose(image)
+        refuse_colour(image)
     except BadImageError:
         raise
     except RASTER_ERRORS as error:

@@ -27,8 +27,10 @@ from cluster.settings import Settings
 from data.logical import LogicalRow, sample_hash
 from data.near_duplicates import fingerprint
 from data.originals import QUARANTINE, Originals
-from data.preprocess import BadImageError, PixelConfig, to_pixels
+from data.preprocess import BadImageError, PixelConfig
+from data.sandbox import process_decoder
 from data.split import SPLITS
+from data.taxonomy import taxonomy
 from data.versions import BUCKET, part_key
 
 PART_BYTES = 64 * 2**20
@@ -133,7 +135,7 @@ def stage_block(block: int, rows: Sequence[dict[str, Any]], stage: Stage) -> tup
     """Fetch, open, decode and scale the images of one block, and stage what came out.
 
     Args:
-        rows: `source`, `sha256`, `label` and `raw_key` of each.
+        rows: `source`, `sha256`, `label`, `view` and `raw_key` of each.
     Returns:
         One row an image, in the order of `rows`, in the schema `OUTCOME`: a sample hash, or the reason why there is
         none; and whether the block was staged already.
@@ -212,7 +214,9 @@ def _convert(row: dict[str, Any], originals: Originals, config: PixelConfig) -> 
     except SecretError as error:
         return {**outcome, "reason": "sealed", "detail": str(error)}
     try:
-        pixels_HW = to_pixels(blob, config)
+        pixels_HW = process_decoder().to_pixels(
+            blob, config, view=row["view"], region=taxonomy()[row["label"]].region
+        )
     except BadImageError as error:
         originals.put(QUARANTINE, row["sha256"], blob)
         return {**outcome, "reason": error.reason, "detail": str(error)}
@@ -271,6 +275,7 @@ def _made_anew(rows: Sequence[LogicalRow], stage: Stage) -> dict[str, bytes]:
             "source": row.source,
             "sha256": row.sha256,
             "label": row.label,
+            "view": row.view,
             "raw_key": originals.key_of(row.sha256),
         }
         for row in rows

@@ -24,6 +24,7 @@ from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from data.preprocess import PixelConfig, decode, scale
+from data.synthetic import SyntheticConfig, draw, subjects
 from jobs import bench_etl, entry
 from jobs.bench_figure import Figure
 
@@ -40,11 +41,12 @@ class Arguments:
 
 
 def image() -> bytes:
-    """A grey JPEG of 1024 x 1024 with structure at all scales, from a seed."""
-    random = np.random.default_rng(0)
-    pixels = Image.fromarray(random.integers(60, 200, (64, 64)).astype(np.uint8)).resize((SIDE, SIDE))
+    """A grey JPEG of a synthetic chest film, 1024 pixels wide, from a seed."""
+    config = SyntheticConfig(images=10, side=SIDE)
+    subject = next(subjects(config))
+    drawn, _, _ = draw(config, subject, 1, np.random.default_rng(subject.seed))
     buffer = io.BytesIO()
-    pixels.save(buffer, "JPEG", quality=90)
+    Image.fromarray(decode(drawn).shown_HW).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 

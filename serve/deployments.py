@@ -22,6 +22,7 @@ from cluster import bundles
 from cluster.objects import ObjectStore
 from cluster.secrets import read_key
 from cluster.settings import Settings
+from data.sandbox import Decoder
 from serve.card import Card
 from serve.classifier import Classifier
 from serve.desk import Board, Desk, DeskConfig, InfrastructureError, ModelError
@@ -33,6 +34,8 @@ from serve.routing import Routes, Target
 
 BATCH_SIZE = 16
 BATCH_WAIT_S = 0.004
+DECODERS = 2
+"""Child processes of one front-door replica that decode uploads; started before it is ready."""
 
 
 def app_name(model: str, version: str) -> str:
@@ -147,6 +150,7 @@ class FrontDoorReplica:
         )
         self.desk = Desk(
             models=HandleModels(),
+            decoder=Decoder(children=DECODERS),
             store=self.store,
             records=Records(self.pool),
             encryption_key=read_key(settings.encryption_key_path),

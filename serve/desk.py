@@ -21,7 +21,8 @@ from psycopg.rows import DictRow
 
 from cluster.objects import ObjectStore, ObjectStoreError
 from cluster.secrets import keyed_hash, seal
-from data.preprocess import BadImageError, Decoded, UnknownTypeError, decode, encode_png, scale
+from data.preprocess import BadImageError, Decoded, UnknownTypeError, encode_png, scale
+from data.sandbox import Decoder, SandboxError
 from serve.answer import InvalidOutputError, answer
 from serve.auth import Caller
 from serve.card import Card
@@ -84,6 +85,7 @@ class Desk:
         self,
         *,
         models: Models,
+        decoder: Decoder,
         store: ObjectStore,
         records: Records,
         encryption_key: bytes,
@@ -91,6 +93,7 @@ class Desk:
         config: DeskConfig,
     ) -> None:
         self.models = models
+        self.decoder = decoder
         self.store = store
         self.records = records
         self.config = config
@@ -124,7 +127,7 @@ class Desk:
             row = await self.records.get(prediction_id)
             if row is not None:
                 return _same_request(row, body_sha256)
-        decoded = await _decode(upload.blob)
+        decoded = await self._decode(upload)
         routes, cards = self.classifier_routes()
         pseudonym = (
             keyed_hash(self._pseudonym_key, "patient_key", caller.key_id, upload.patient_key)
@@ -188,6 +191,20 @@ class Desk:
             assert row is not None
             return _same_request(row, body_sha256)
         return body
+
+    async def _decode(self, upload: Upload) -> Decoded:
+        """Open the file in a child process; it is the caller's own bytes until then."""
+        if not upload.blob:
+            raise Problem(422, "the file is empty", reason="empty")
+        try:
+            return await asyncio.to_thread(self.decoder.decode, upload.blob, view=upload.view)
+        except UnknownTypeError as error:
+            raise Problem(415, "this is no image that we read: send a PNG, JPEG or DICOM file") from error
+        except BadImageError as error:
+            raise Problem(422, str(error), reason=error.reason) from error
+        except SandboxError as error:
+            logger.exception("no process to decode with")
+            raise unavailable("the decoder") from error
 
     async def _classify(
         self, assigned: Target, routes: Routes, cards: dict[str, Card], decoded: Decoded
@@ -254,17 +271,6 @@ def _uuid8(data: bytes) -> uuid.UUID:
     value = int.from_bytes(data, "big")
     value = value & ~(0xF << 76) | 8 << 76
     return uuid.UUID(int=value & ~(0b11 << 62) | 0b10 << 62)
-
-
-async def _decode(blob: bytes) -> Decoded:
-    if not blob:
-        raise Problem(422, "the file is empty", reason="empty")
-    try:
-        return await asyncio.to_thread(decode, blob)
-    except UnknownTypeError as error:
-        raise Problem(415, "this is no image that we read: send a PNG, JPEG or DICOM file") from error
-    except BadImageError as error:
-        raise Problem(422, str(error), reason=error.reason) from error
 
 
 def _body_sha256(upload: Upload) -> str:

@@ -84,7 +84,7 @@ def api(platform: Any, halted: tuple[int, dict[str, Any], str]) -> Api:
     return Api(platform.settings, platform.env)
 
 
-def png(side: int = 128) -> bytes:
+def png(side: int = 96) -> bytes:
     buffer = io.BytesIO()
     pixels_HW = np.random.default_rng(1).integers(0, 255, (side, side)).astype(np.uint8)
     Image.fromarray(pixels_HW).save(buffer, "PNG")

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from cluster.database import connect
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
+from data.sandbox import Decoder
 from data.taxonomy import taxonomy
 from serve.card import Card
 from serve.desk import Board, Desk, DeskConfig, InfrastructureError, ModelError
@@ -77,6 +78,7 @@ class Door:
 
     settings: Settings
     models: LocalModels
+    decoder: Decoder
     canary_weight: float = 0.0
 
     def requests(self, *requests: dict[str, Any], database_url: str | None = None) -> list[httpx.Response]:
@@ -88,6 +90,7 @@ class Door:
         )
         desk = Desk(
             models=self.models,
+            decoder=self.decoder,
             store=ObjectStore(self.settings),
             records=Records(pool),
             encryption_key=b"e" * 32,
@@ -109,8 +112,14 @@ class Door:
                 return [await api.request(**one) for one in requests]
 
 
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    with Decoder() as decoder:
+        yield decoder
+
+
 @pytest.fixture
-def door(platform: Any) -> Door:
+def door(platform: Any, decoder: Decoder) -> Door:
     settings = platform.settings
     with connect(settings.database_url) as connection:
         for name, key in KEYS.items():
@@ -122,7 +131,7 @@ def door(platform: Any) -> Door:
                     "client" if name == "other" else name,
                 ),
             )
-    return Door(settings=settings, models=LocalModels())
+    return Door(settings=settings, models=LocalModels(), decoder=decoder)
 
 
 def png(side: int = 64) -> bytes:
