@@ -42,6 +42,8 @@ CHANNEL = 3
 """Descriptor of the socket after the start: those below are the standard streams, all on /dev/null."""
 NOBODY = 65534
 """User and group that own nothing, taken on when the parent is root."""
+ORIENTATION = 0x0112
+"""EXIF tag; 6 is turned by a quarter."""
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
 STALE_SHARE = 0.25
 """Of the allowed memory: a child that still holds more than this after a file is replaced, so that what earlier
@@ -142,13 +144,17 @@ def main(argument: str) -> None:
 
 
 def _small_files() -> Iterator[bytes]:
-    """One of each kind, in grey and colour, and each of them cut short."""
+    """One of each kind, in grey and colour, turned by EXIF as it loads a reader of its own, and each cut short."""
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6
     grey_HW = np.add.outer(np.arange(160, dtype=np.uint16), np.arange(160, dtype=np.uint16))
     whole = [_small_dicom(grey_HW)]
     for kind in ("PNG", "JPEG"):
         for mode in ("L", "RGB"):
             file = io.BytesIO()
-            Image.fromarray(np.minimum(grey_HW, 255).astype(np.uint8)).convert(mode).save(file, kind)
+            Image.fromarray(np.minimum(grey_HW, 255).astype(np.uint8)).convert(mode).save(
+                file, kind, exif=turned
+            )
             whole.append(file.getvalue())
     for blob in whole:
         yield from (blob, blob[: len(blob) // 2])

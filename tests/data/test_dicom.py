@@ -403,7 +403,10 @@ def luma(rgb_HW3: np.ndarray) -> np.ndarray:
 
 
 def rgb() -> np.ndarray:
-    return np.stack([wave(top=255), wave(top=200)[::-1], wave(top=255)[:, ::-1]], axis=-1).astype(np.uint8)
+    """Nearly grey: a picture in full colour is refused."""
+    grey = np.stack([wave(top=200)] * 3, axis=-1)
+    tint = np.stack([wave(top=20), wave(top=15)[::-1], wave(top=20)[:, ::-1]], axis=-1)
+    return np.asarray(grey + tint).astype(np.uint8)
 
 
 @pytest.mark.parametrize("planar", [0, 1])
@@ -420,6 +423,13 @@ def test_a_colour_capture_becomes_its_luma(planar: int) -> None:
     )
     assert np.array_equal(stored_of(blob), rgb())
     assert np.abs(decode_dicom(blob) - luma(rgb())).max() <= 1
+
+
+def test_a_capture_in_full_colour_is_refused() -> None:
+    stored = np.zeros((40, 48, 3), np.uint8)
+    stored[..., 0] = wave(top=255)
+    fields = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    assert reason(dicom(stored, bits=8, Rows=40, Columns=48, **fields)) == "colour"
 
 
 @pytest.mark.parametrize("photometric", ["YBR_FULL", "YBR_FULL_422"])
@@ -447,8 +457,12 @@ def test_ybr_captures_become_rgb_by_the_standards_matrix(photometric: str) -> No
 
 @pytest.mark.parametrize("entry_bits", [8, 16])
 def test_a_palette_gives_each_index_its_colour(entry_bits: int) -> None:
-    top = 255 if entry_bits == 8 else 65535
-    tables = {"Red": [n * top // 255 for n in range(256)], "Green": [top] * 256, "Blue": [0] * 256}
+    unit = 1 if entry_bits == 8 else 257
+    tables = {
+        "Red": [n * unit for n in range(256)],
+        "Green": [(n * 19 // 20) * unit for n in range(256)],
+        "Blue": [n * unit for n in range(256)],
+    }
     fields: dict[str, object] = {}
     for colour, entries in tables.items():
         fields[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, entry_bits]
@@ -456,7 +470,8 @@ def test_a_palette_gives_each_index_its_colour(entry_bits: int) -> None:
         fields[f"{colour}PaletteColorLookupTableData"] = np.array(entries, kind).tobytes()
     index = wave(top=255).astype(np.uint8)
     blob = dicom(index, bits=8, PhotometricInterpretation="PALETTE COLOR", **fields)
-    colours = np.stack([index, np.full_like(index, 255), np.zeros_like(index)], axis=-1)
+    greens = (index.astype(int) * 19 // 20).astype(np.uint8)
+    colours = np.stack([index, greens, index], axis=-1)
     assert np.array_equal(stored_of(blob), colours)
     assert np.abs(decode_dicom(blob) - luma(colours)).max() <= 1
 
