@@ -23,14 +23,16 @@ Draw = Callable[[int], bytes]
 
 
 def grey_HW(seed: int, side: int, depth: int) -> np.ndarray:
-    """Structure at all scales and some noise, 0 to `depth`; about as hard to compress as a radiograph."""
+    """Bright and dark where a chest film is, structure at all scales and some noise, 0 to `depth`; about as hard to
+    compress as a radiograph."""
     random = np.random.default_rng(seed)
-    coarse = Image.fromarray(
-        random.uniform(0.1 * depth, 0.8 * depth, (side // 16, side // 16)).astype(np.float32)
-    )
-    smooth_HW = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC))
-    tile_HW = random.normal(0, depth / 100, (side // 4, side // 4)).astype(np.float32)
-    return np.clip(smooth_HW + np.tile(tile_HW, (4, 4)), 0, depth)
+    down_H1, across_1W = np.linspace(-1, 1, side)[:, None], np.linspace(-1, 1, side)[None]
+    body_HW = np.clip(2.2 - 1.8 * np.hypot(across_1W, 0.6 * down_H1), 0, 1)
+    film_HW = 0.08 + 0.4 * body_HW * (0.5 + 1 / (1 + np.square(across_1W / 0.2)))
+    coarse = Image.fromarray(random.uniform(-0.1, 0.1, (side // 16, side // 16)).astype(np.float32))
+    smooth_HW = film_HW + np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC))
+    tile_HW = random.normal(0, 0.01, (side // 4, side // 4)).astype(np.float32)
+    return np.clip((smooth_HW + np.tile(tile_HW, (4, 4))) * depth, 0, depth)
 
 
 def jpeg(seed: int, side: int = 1024) -> bytes:

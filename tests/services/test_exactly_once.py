@@ -20,12 +20,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from cluster import progress
 from cluster.home import Home
@@ -38,6 +36,7 @@ from data.logical import LogicalRow
 from data.originals import Originals
 from data.preprocess import PixelConfig
 from data.staging import Part, Stage, StagingError, stage_block, write_part
+from jobs import bench_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = 480
@@ -221,10 +220,7 @@ def staged_blocks(settings: Settings) -> int:
 
 
 def jpeg(seed: int, side: int = 640) -> bytes:
-    noise = np.random.default_rng([seed, 77]).integers(0, 256, (side // 4, side // 4), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).resize((side, side)).save(buffer, "jpeg", quality=90)
-    return buffer.getvalue()
+    return bench_corpus.jpeg(seed, side)
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +339,8 @@ def block(ground: Ground, stage: Stage) -> Block:
     with catalog.opened(ground.settings) as connection:
         samples = catalog.samples(connection, [ground.source], metadata=False)[:12]
     rows = [
-        {name: getattr(one, name) for name in ("source", "sha256", "label", "raw_key")} for one in samples
+        {name: getattr(one, name) for name in ("source", "sha256", "label", "view", "raw_key")}
+        for one in samples
     ]
     outcome, found = stage_block(0, rows, stage)
     assert not found
