@@ -13,6 +13,7 @@ LLM    := $(STATE)/models/SmolLM2-135M-Instruct
 WITH_ENV := set -a; source $(STATE)/env; set +a;
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 SOURCE ?=
+FREE_PORTS ?=
 ARGS   ?=
 
 .PHONY: help setup demo test up down status check format bench
@@ -41,7 +42,7 @@ test: setup  ## every test tier that needs no GPU
 	@$(BIN)/python -m pytest $(ARGS)
 
 up: setup  ## start the embedded platform and serve the champion, if there is one
-	@$(BIN)/python -m cluster.platform up
+	@$(BIN)/python -m cluster.platform up $(if $(FREE_PORTS),--free-ports)
 	@$(WITH_ENV) $(BIN)/python -m jobs.deploy --restore
 
 down: $(STAMP)  ## stop the embedded platform; its state stays in .raydiology/

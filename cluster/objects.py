@@ -36,8 +36,14 @@ def may_pass(error: Exception) -> bool:
 class ObjectStore:
     """Whole-object reads and writes by bucket (one of `BUCKETS`, without prefix) and key."""
 
-    def __init__(self, settings: Settings, *, patience_s: float = 0.0) -> None:
-        """`patience_s`: how long a store that does not answer is asked again."""
+    def __init__(
+        self, settings: Settings, *, patience_s: float = 0.0, answer_s: float = 60.0, attempts: int = 8
+    ) -> None:
+        """Args:
+        patience_s: how long a store that does not answer is asked again.
+        answer_s: how long it may say nothing in the middle of one question.
+        attempts: how often the client itself asks.
+        """
         import s3fs  # half a second of CPU time, which workers that only use pyarrow need not spend
 
         self.settings = settings
@@ -48,8 +54,13 @@ class ObjectStore:
             endpoint_url=settings.s3_endpoint,
             use_listings_cache=False,
             skip_instance_cache=True,
-            config_kwargs={"retries": {"max_attempts": 8, "mode": "standard"}, "connect_timeout": 5},
+            config_kwargs={
+                "retries": {"max_attempts": attempts, "mode": "standard"},
+                "connect_timeout": min(5.0, answer_s),
+                "read_timeout": answer_s,
+            },
         )
+        self._fs.retries = min(attempts, self._fs.retries)  # s3fs asks again by itself, besides the client
 
     def path(self, bucket: str, key: str) -> str:
         """`bucket/key` as s3fs and pyarrow take it."""

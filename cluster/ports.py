@@ -217,7 +217,7 @@ def taken_error(name: str, number: int) -> PortError:
     )
     return PortError(
         f"port {number} for {title} is taken by {holder(number)}: stop it, {way_out}, or let "
-        "`python -m cluster.platform up --free-ports` choose"
+        "`make up FREE_PORTS=1` choose"
     )
 
 

@@ -68,6 +68,11 @@ def _answers(console: Console, asked: dict[str, Any]) -> None:
 def _times(console: Console, report: dict[str, Any]) -> None:
     stages = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in report["times_s"].items())
     console.say(f"Done in {report['seconds']:.0f} s ({stages})")
+    if "deploy" not in report:
+        console.say(
+            f"HALTED by its gates: version {report['evaluate']['model_version']} is not served; whatever answered "
+            "before still does."
+        )
 
 
 def _percent(share: float | None) -> str:

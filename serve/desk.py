@@ -26,7 +26,7 @@ from data.sandbox import Decoder, SandboxError
 from serve.answer import InvalidOutputError, answer
 from serve.auth import Caller
 from serve.card import Card
-from serve.explanation import DISCLAIMER
+from serve.explanation import disclaimer
 from serve.problems import Problem, unavailable
 from serve.records import Record, Records
 from serve.routing import Routes, Target, assign
@@ -161,7 +161,7 @@ class Desk:
                 "self": f"/v1/predictions/{prediction_id}",
                 "explanation": f"/v1/predictions/{prediction_id}/explanation",
             },
-            "disclaimer": DISCLAIMER,
+            "disclaimer": disclaimer(synthetic=cards[served.version].synthetic),
         }
         if served.version != assigned.version:
             body["fallback_from"] = assigned.version

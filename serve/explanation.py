@@ -22,6 +22,7 @@ __all__ = [
     "Explanation",
     "Finding",
     "check",
+    "disclaimer",
     "explain",
     "facts",
     "prompt",
@@ -33,6 +34,7 @@ DISCLAIMER = (
     "This text was written by software, it can be wrong, and it is not medical advice. "
     "Only a physician can make a diagnosis."
 )
+DRAWN = "It was trained on drawn pictures only and knows nothing about X-rays of people."
 TEMPLATE = "template"
 """`Explanation.model` where no language model's words were used."""
 MAX_NEW_TOKENS = 112
@@ -40,6 +42,11 @@ MAX_NEW_TOKENS = 112
 MAX_SENTENCES = 7
 MAX_COMPLETED = 2
 """With more required facts missing, the text is the template's anyway, and honestly said to be."""
+
+
+def disclaimer(*, synthetic: bool) -> str:
+    """What goes with every answer; more where the model has only seen the built-in drawings."""
+    return f"{DISCLAIMER} {DRAWN}" if synthetic else DISCLAIMER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,7 @@ def template_explanation(finding: Finding, problems: Iterable[str] = ()) -> Expl
         model=TEMPLATE,
         fallback=True,
         problems=tuple(dict.fromkeys(problems)),
+        disclaimer=disclaimer(synthetic=finding.synthetic),
     )
 
 
@@ -131,6 +139,7 @@ def _conclude(finding: Finding, shown: list[str], problems: list[str], model: st
         fallback=False,
         problems=tuple(problems),
         completed=tuple(fact.key for fact in completions),
+        disclaimer=disclaimer(synthetic=finding.synthetic),
     )
     yield Event(kind="done", explanation=explanation)
 

@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 32 * 2**20
 MAX_BODY_BYTES = MAX_FILE_BYTES + 256 * 1024  # fields and multipart framing
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{16,64}")
+"""What a caller's own id may be: a UUID or another hexadecimal number, which can name nobody."""
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 UPLOAD_SCHEMA = {
@@ -58,7 +59,7 @@ UPLOAD_SCHEMA = {
 class RequestId:
     """ASGI middleware: gives each request an id and sends it back as `X-Request-Id`.
 
-    A caller's own id is kept when it is a plain one. Under Ray Serve every request has one, from HAProxy at the
+    A caller's own id is kept when it is a hexadecimal one: it is logged and stored, and a free text could be a name. Under Ray Serve every request has one, from HAProxy at the
     latest, and Serve sends it back by itself.
     """
 

@@ -75,8 +75,9 @@ def burned(text: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """A soft 12-bit picture, bright and dark where a chest film is, with text on it; and where the ink is."""
     rows, columns = np.mgrid[0:ROWS, 0:COLUMNS] / np.array([ROWS, COLUMNS])[:, None, None] * 2 - 1
     spine = 1 / (1 + np.square(columns / 0.2))
-    body = np.clip(2.2 - 1.8 * np.hypot(columns, 0.6 * rows), 0, 1)
-    soft = 300 + 1500 * body * (0.5 + spine) + 60 * np.sin(3 * rows + seed)
+    shoulders = np.clip((rows + 0.6) / 0.3, 0, 1)  # above them there is air, and the text
+    body = np.clip(2.2 - 1.8 * np.hypot(columns, 0.6 * rows), 0, 1) * shoulders
+    soft = 300 + 1500 * body * (0.5 + spine) + 20 * np.sin(3 * rows + seed)
     label = Image.new("L", (COLUMNS, ROWS))
     ImageDraw.Draw(label).text((9, 9), text, fill=255, font=ImageFont.load_default(18))
     ink_HW = np.asarray(label) > 127

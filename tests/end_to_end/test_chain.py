@@ -6,6 +6,8 @@ test vouches for that version itself, as nobody else can: it writes the verdict 
 
 import io
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +29,7 @@ from cluster.database import connect
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
-from cluster.supervisor import beyond_loopback
+from cluster.supervisor import State, beyond_loopback
 from data.preprocess import PixelConfig, to_pixels
 from serve.classifier import Classifier
 from train.inference import logits, rebuild
@@ -152,6 +154,8 @@ def test_an_image_is_answered_explained_and_read_again(api: Api) -> None:
     explanation = api.call("GET", body["links"]["explanation"]).json()
     assert len(explanation["text"]) > 40
     assert "not medical advice" in explanation["disclaimer"]
+    assert "trained on drawn pictures" in explanation["disclaimer"]
+    assert body["disclaimer"] == explanation["disclaimer"]
     record = api.call("GET", body["links"]["self"]).json()
     assert record["explanation"] == explanation
     assert {name: record[name] for name in body} == body
@@ -167,6 +171,28 @@ def test_an_explanation_is_streamed_sentence_by_sentence(api: Api) -> None:
     assert set(kinds[:-1]) <= {"sentence", "replace"}
     assert kinds[:-1]
     assert json.loads(streamed.text.rsplit("data: ", 1)[1]) == api.call("GET", url).json()
+
+
+def test_an_object_store_that_says_nothing_is_a_503_within_seconds(api: Api, platform: Any) -> None:
+    store = State.read(platform.home).components["s3"].pid
+    os.kill(store, signal.SIGSTOP)
+    started_at = time.monotonic()
+    try:
+        answer = api.post(png())
+    finally:
+        os.kill(store, signal.SIGCONT)
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["retry-after"]
+    assert time.monotonic() - started_at < 15
+    assert api.post(png()).status_code == 201
+
+
+def test_a_request_id_that_could_be_a_name_comes_back_as_another(api: Api) -> None:
+    named = api.post(png(), headers={"X-Request-Id": "Jane-Doe-4711"}).headers.get_list("x-request-id")
+    assert len(named) == 1
+    assert uuid.UUID(named[0])
+    ours = uuid.uuid4().hex
+    assert api.post(png(), headers={"X-Request-Id": ours}).headers.get_list("x-request-id") == [ours]
 
 
 def test_bad_input_over_http_is_refused_as_the_interface_says(api: Api) -> None:

@@ -1,6 +1,7 @@
 """From a model's stream to a text for a patient: what is passed on, completed, replaced."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -151,6 +152,14 @@ def test_the_disclaimer_is_ours_and_travels_with_every_explanation() -> None:
         assert values["disclaimer"] == DISCLAIMER
         assert "not medical advice" in DISCLAIMER
         assert values["grounded"] is True
+
+
+def test_a_model_that_has_only_seen_drawings_says_so() -> None:
+    drawn = replace(BACTERIAL, synthetic=True)
+    _, made = run(template_text(drawn), drawn)
+    for one in (made, template_explanation(drawn)):
+        assert one.disclaimer.startswith(DISCLAIMER)
+        assert "trained on drawn pictures only" in one.disclaimer
 
 
 def test_the_prompt_holds_the_facts_and_changes_with_the_finding() -> None:
