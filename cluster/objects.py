@@ -37,30 +37,25 @@ class ObjectStore:
     """Whole-object reads and writes by bucket (one of `BUCKETS`, without prefix) and key."""
 
     def __init__(
-        self, settings: Settings, *, patience_s: float = 0.0, answer_s: float = 60.0, attempts: int = 8
+        self, settings: Settings, *, patience_s: float = 0.0, deadline_s: float | None = None
     ) -> None:
         """Args:
         patience_s: how long a store that does not answer is asked again.
-        answer_s: how long it may say nothing in the middle of one question.
-        attempts: how often the client itself asks.
+        deadline_s: within which a question is answered or fails, also by a server that is there and says nothing.
         """
         import s3fs  # half a second of CPU time, which workers that only use pyarrow need not spend
 
         self.settings = settings
         self.patience_s = patience_s
+        self._within = {} if deadline_s is None else {"timeout": deadline_s}
         self._fs = s3fs.S3FileSystem(
             key=settings.s3_access_key,
             secret=settings.s3_secret_key,
             endpoint_url=settings.s3_endpoint,
             use_listings_cache=False,
             skip_instance_cache=True,
-            config_kwargs={
-                "retries": {"max_attempts": attempts, "mode": "standard"},
-                "connect_timeout": min(5.0, answer_s),
-                "read_timeout": answer_s,
-            },
+            config_kwargs={"retries": {"max_attempts": 8, "mode": "standard"}, "connect_timeout": 5},
         )
-        self._fs.retries = min(attempts, self._fs.retries)  # s3fs asks again by itself, besides the client
 
     def path(self, bucket: str, key: str) -> str:
         """`bucket/key` as s3fs and pyarrow take it."""
@@ -71,7 +66,7 @@ class ObjectStore:
 
     def put(self, bucket: str, key: str, blob: bytes) -> None:
         path = self.path(bucket, key)
-        self._ask(f"write {path}", lambda: self._fs.pipe_file(path, blob))
+        self._ask(f"write {path}", lambda: self._fs.pipe_file(path, blob, **self._within))
 
     def get(self, bucket: str, key: str) -> bytes:
         """The whole object.
@@ -81,7 +76,7 @@ class ObjectStore:
             ObjectStoreError: the store does not answer.
         """
         path = self.path(bucket, key)
-        blob: bytes = self._ask(f"read {path}", lambda: self._fs.cat_file(path))
+        blob: bytes = self._ask(f"read {path}", lambda: self._fs.cat_file(path, **self._within))
         return blob
 
     def put_json(self, bucket: str, key: str, value: Any) -> None:
@@ -92,7 +87,7 @@ class ObjectStore:
 
     def exists(self, bucket: str, key: str) -> bool:
         path = self.path(bucket, key)
-        return self._ask(f"look for {path}", lambda: bool(self._fs.exists(path)))
+        return self._ask(f"look for {path}", lambda: bool(self._fs.exists(path, **self._within)))
 
     def keys(self, bucket: str, prefix: str) -> list[str]:
         """Keys of all objects below `prefix`, sorted."""

@@ -36,7 +36,7 @@ for argument in "$@"; do
     if [ "$previous" = -f ]; then
         sed -i -E -e 's/^( *bind )(\\*|):([0-9]+)/\\1127.0.0.1:\\3/' \\
             -e 's/^( *)timeout client .*/\\1timeout client 60s\\n\\1timeout http-request 30s/' \\
-            -e '/^frontend http_frontend/a\\    http-request set-header x-request-id %[uuid()] unless {{ {plain_id} }}' \\
+            -e '/^frontend http_frontend/a\\    http-request set-header x-request-id %[uuid()] unless {{ {id} }}' \\
             "$argument"
     fi
     previous=$argument
@@ -66,7 +66,7 @@ class RayHead(Component):
         directory.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
         shutil.rmtree(_haproxy_directory(site), ignore_errors=True)  # sockets of earlier runs
         _haproxy_directory(site).mkdir(mode=PRIVATE_DIRECTORY)
-        wrapper = HAPROXY_ON_LOOPBACK.format(haproxy=_haproxy_program(), plain_id=PLAIN_ID)
+        wrapper = HAPROXY_ON_LOOPBACK.format(haproxy=_haproxy_program(), id=PLAIN_ID)
         write_private(self._haproxy_wrapper(site), wrapper, PRIVATE_DIRECTORY)
         sessions = sorted(
             one for one in directory.glob("session_2*") if one.is_dir() and not one.is_symlink()

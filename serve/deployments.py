@@ -32,7 +32,7 @@ from serve.http_app import build_app
 from serve.records import Records
 from serve.routing import Routes, Target
 
-STORE_ANSWER_S = 3.0
+STORE_DEADLINE_S = 3.0
 """The object store's time to answer a front door, as long as PostgreSQL's: then the caller is told to come again."""
 BATCH_SIZE = 16
 BATCH_WAIT_S = 0.004
@@ -141,7 +141,7 @@ def _sorted(error: Exception) -> ModelError | InfrastructureError:
 class FrontDoorReplica:
     def __init__(self) -> None:
         settings = Settings.from_env()
-        self.store = ObjectStore(settings, answer_s=STORE_ANSWER_S, attempts=1)
+        self.store = ObjectStore(settings, deadline_s=STORE_DEADLINE_S)
         self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
             settings.database_url,
             min_size=2,

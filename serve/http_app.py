@@ -59,8 +59,8 @@ UPLOAD_SCHEMA = {
 class RequestId:
     """ASGI middleware: gives each request an id and sends it back as `X-Request-Id`.
 
-    A caller's own id is kept when it is a hexadecimal one: it is logged and stored, and a free text could be a name. Under Ray Serve every request has one, from HAProxy at the
-    latest, and Serve sends it back by itself.
+    A caller's own id is kept when it is a hexadecimal one: it is logged and stored, and a free text could be a
+    name. Under Ray Serve every request has one, from HAProxy at the latest, and Serve sends it back by itself.
     """
 
     def __init__(self, app: ASGIApp, server_echoes: bool) -> None:
