@@ -213,10 +213,12 @@ def test_pixels_of_the_dataset_and_of_the_copies_show_no_text(platform: Any, run
     for table in (versions.load_split(store, run.version, split) for split in SPLITS):
         for pixels_HW in table.pixels_NHW:
             assert edges(pixels_HW[34:48, 6:150]) < 8
-    manifest = list(csv.DictReader((run.exported / "manifest.csv").open()))
+    with (run.exported / "manifest.csv").open() as file:
+        manifest = list(csv.DictReader(file))
     assert len(manifest) == 4
     for row in manifest:
-        shown_HW = np.asarray(Image.open(run.exported / row["path"]))
+        with Image.open(run.exported / row["path"]) as image:
+            shown_HW = np.asarray(image)
         assert edges(shown_HW[8:28, 8:170]) < 4
     files = [path for path in run.exported.rglob("*") if path.is_file()]
     assert sum(path.suffix == ".dcm" for path in files) == 2
