@@ -128,7 +128,8 @@ def test_on_real_chests_little_is_masked_and_next_to_nothing_in_the_lungs() -> N
     paths = sorted((REAL / "images" / "normal").glob("*"))[::30]
     shares, lungs = [], []
     for path in paths:
-        shown_HW = np.asarray(Image.open(path).convert("L"))
+        with Image.open(path) as image:
+            shown_HW = np.asarray(image.convert("L"))
         mask_HW = np.zeros(shown_HW.shape, bool)
         for box in find_text(shown_HW):
             mask_HW[box.top : box.bottom, box.left : box.right] = True
