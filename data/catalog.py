@@ -64,6 +64,10 @@ class Quarantined:
     """One line, free of patient data."""
     object_key: str | None
     """Key of the sealed original in bucket `quarantine`; None where there is no content."""
+    sample: dict[str, Any] | None = None
+    """Stage ingest: the row that it would have in `samples`; None where there is no content."""
+    pixel_sha256: str | None = None
+    """Stage etl, contradictory labels: images of the same pixels share it."""
 
 
 @contextmanager
@@ -90,19 +94,26 @@ def opened(settings: Settings) -> Iterator[Connection]:
 
 
 @contextmanager
-def locked(settings: Settings, name: str) -> Iterator[None]:
-    """Hold the lock of that name across the cluster; PostgreSQL frees it when the holder dies."""
+def locked(settings: Settings, name: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of that name across the cluster; PostgreSQL frees it when the holder dies.
+
+    Args:
+        shared: others may hold it shared too, while nobody holds it alone.
+    """
+    how = "pg_advisory_lock_shared" if shared else "pg_advisory_lock"
     with opened(settings) as connection:
-        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [name])
+        connection.execute(f"SELECT {how}(hashtextextended(%s, 0))".encode(), [name])
         yield
 
 
-def samples(connection: Connection, sources: Sequence[str] = ()) -> list[Sample]:
-    """The rows of these sources (all when none is named), by source and SHA-256."""
+def samples(connection: Connection, sources: Sequence[str] = (), sha256: str | None = None) -> list[Sample]:
+    """The rows of these sources (all when none is named), by source and SHA-256; of one file where it is given."""
     columns = ", ".join(one.name for one in fields(Sample))
-    where = "WHERE source = ANY(%s)" if sources else ""
+    where = (
+        "WHERE (%(every)s OR source = ANY(%(sources)s)) AND (%(sha256)s::text IS NULL OR sha256 = %(sha256)s)"
+    )
     query = f"SELECT {columns} FROM samples {where} ORDER BY source, sha256"
-    parameters = [list(sources)] if sources else []
+    parameters = {"every": not sources, "sources": list(sources), "sha256": sha256}
     return [Sample(**row) for row in connection.execute(query.encode(), parameters)]
 
 
@@ -123,7 +134,12 @@ def write_samples(connection: Connection, rows: Sequence[Sample]) -> None:
 
 def write_quarantine(connection: Connection, rows: Sequence[Quarantined]) -> None:
     """Insert rows, or replace the reason of the same image and stage, in one transaction."""
-    _upsert(connection, "quarantine", "(source, sha256, stage)", [asdict(row) for row in rows])
+    _upsert(
+        connection,
+        "quarantine",
+        "(source, sha256, stage)",
+        [{**asdict(row), "sample": row.sample and Jsonb(row.sample)} for row in rows],
+    )
 
 
 def write_version(connection: Connection, version: str, manifest: Mapping[str, Any]) -> None:
@@ -131,6 +147,16 @@ def write_version(connection: Connection, version: str, manifest: Mapping[str, A
     connection.execute(
         "INSERT INTO dataset_versions (version, manifest) VALUES (%s, %s) ON CONFLICT DO NOTHING",
         [version, Jsonb(manifest)],
+    )
+
+
+def audit(
+    connection: Connection, *, actor: str, action: str, subject: str, detail: Mapping[str, Any]
+) -> None:
+    """Add a row to the audit table, which nothing changes or removes: no identity of a patient belongs there."""
+    connection.execute(
+        "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)",
+        [actor, action, subject, Jsonb(detail)],
     )
 
 

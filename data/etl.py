@@ -22,11 +22,12 @@ import ray.exceptions
 from cluster.objects import ObjectStore
 from cluster.secrets import keyed_hash, read_key
 from cluster.settings import Settings
-from data import catalog, logical, versions
+from data import catalog, forgotten, logical, review, versions
 from data.catalog import Quarantined, Sample
 from data.logical import Assembly, Candidate
 from data.originals import QUARANTINE, Originals
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
+from data.review import Reviewed
 from data.split import SHARES, SPLITS
 from data.staging import Part, Stage, plan_parts, stage_block, write_part
 from data.taxonomy import taxonomy
@@ -61,7 +62,8 @@ class EtlReport:
     counts: dict[str, dict[str, int]]
     """Split → class → number of images."""
     quarantined: dict[str, int]
-    """Reason → number of images left out; `duplicate` counts equal samples, of which one stays."""
+    """Reason → number of images left out; `duplicate` counts equal samples, of which one stays, `rejected` what
+    reviewers keep out."""
     reused: bool
     """Whether the version was there already and its files were kept."""
 
@@ -99,16 +101,18 @@ def run(
     store = ObjectStore(settings)
     key = read_key(settings.pseudonym_key_path)
     with catalog.opened(settings) as connection:
-        samples = _selected(connection, config.sources)
+        present = forgotten.remembered(connection, _selected(connection, config.sources), key)
+        reviewed = review.applied(connection, present)
+    samples = reviewed.samples
     recipe = _recipe(config)
-    inputs = _inputs(samples, recipe, key)
+    inputs = _inputs(samples, recipe, key, reviewed)
     with catalog.locked(settings, f"etl {inputs}"):
         known = None if fresh else _indexed(store, inputs)
         if known is not None:
             tell(len(samples), len(samples), f"dataset version {known['version']} exists")
             return _note(settings, known, reused=True)
         stage = Stage(settings=settings, prefix=f"_staging/{inputs}", pixels=config.pixels, fresh=fresh)
-        outcomes = _stage(samples, stage, tell)
+        outcomes = _stage(samples, stage, tell, reviewed)
         candidates = _candidates(samples, outcomes)
         assembly = logical.assemble(candidates, taxonomy().names, key=key, seed=config.seed)
         if not assembly.rows:
@@ -117,12 +121,13 @@ def run(
             )
         rejects = [one for one in outcomes if one.reason is not None]
         _quarantine(settings, rejects, assembly)
-        described = _describe(samples, recipe, assembly, rejects, git_commit)
+        described = _describe(samples, recipe, assembly, rejects, git_commit, reviewed)
         before = versions.published(store, described["version"])
         if before is None or (fresh and not _intact(store, before)):
             blocks = {(one.source, one.sha256): one.block for one in outcomes}
             parts = plan_parts(described["version"], assembly.rows, blocks, config.pixels)
             described["parts"] = _write(parts, stage, tell)
+            _still_remembered(settings, samples, key)
             versions.publish(store, described["version"], described)
         store.put_json(BUCKET, _index_key(inputs), {"version": described["version"]})
         store.delete(BUCKET, [stage.key(block) for block in sorted({one.block for one in outcomes})])
@@ -139,6 +144,13 @@ def _selected(connection: catalog.Connection, sources: Sequence[str]) -> list[Sa
     return catalog.samples(connection, sources)
 
 
+def _still_remembered(settings: Settings, samples: Sequence[Sample], key: bytes) -> None:
+    """Publish nothing of a patient who was forgotten meanwhile: PostgreSQL, restarted, frees every lock."""
+    with catalog.opened(settings) as connection:
+        if len(forgotten.remembered(connection, samples, key)) < len(samples):
+            raise EtlError("a patient was forgotten while this dataset was made: run the same command again")
+
+
 def _recipe(config: EtlConfig) -> dict[str, Any]:
     """The settings that have a part in the version."""
     return {
@@ -149,9 +161,10 @@ def _recipe(config: EtlConfig) -> dict[str, Any]:
     }
 
 
-def _inputs(samples: Sequence[Sample], recipe: dict[str, Any], key: bytes) -> str:
+def _inputs(samples: Sequence[Sample], recipe: dict[str, Any], key: bytes, reviewed: Reviewed) -> str:
     """Fingerprint of all that the version follows from, known before any image is decoded."""
     rows = [repr(replace(one, metadata={})) for one in samples]
+    rows += [repr(one) for one in sorted(reviewed.waived.items())] + [str(reviewed.rejected)]
     return keyed_hash(key, "etl inputs", repr(sorted(recipe.items())), *rows)[:32]
 
 
@@ -167,7 +180,7 @@ def _indexed(store: ObjectStore, inputs: str) -> dict[str, Any] | None:
     return versions.published(store, version)
 
 
-def _stage(samples: Sequence[Sample], stage: Stage, tell: Progress) -> list[_Outcome]:
+def _stage(samples: Sequence[Sample], stage: Stage, tell: Progress, reviewed: Reviewed) -> list[_Outcome]:
     """Run the blocks through Ray Data; a row of the dataset is one block."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
@@ -175,7 +188,14 @@ def _stage(samples: Sequence[Sample], stage: Stage, tell: Progress) -> list[_Out
     size = min(max(len(samples) // BLOCKS, SMALLEST_BLOCK_ROWS), LARGEST_BLOCK_ROWS)
     columns = ("source", "sha256", "label", "raw_key")
     blocks = [
-        {"block": number, "rows": [{name: getattr(one, name) for name in columns} for one in some]}
+        {
+            "block": number,
+            "rows": [
+                {name: getattr(one, name) for name in columns}
+                | {"waived": list(reviewed.waived.get((one.source, one.sha256), ()))}
+                for one in some
+            ],
+        }
         for number, start in enumerate(range(0, len(samples), size))
         for some in [samples[start : start + size]]
     ]
@@ -233,9 +253,11 @@ def _quarantine(settings: Settings, rejects: Sequence[_Outcome], assembly: Assem
     with ThreadPoolExecutor() as pool:
         list(pool.map(set_aside, assembly.conflicting))
     conflict = ("conflicting_label", "an image with the same pixels has another label")
-    reasons = [(one.source, one.sha256, one.reason or "", one.detail or "") for one in rejects]
-    reasons += [(one.source, one.sha256, *conflict) for one in assembly.conflicting]
-    stored = originals.present(QUARANTINE, {originals.key_of(sha256) for _, sha256, _, _ in reasons})
+    reasons: list[tuple[str, str, str, str, str | None]] = [
+        (one.source, one.sha256, one.reason or "", one.detail or "", None) for one in rejects
+    ]
+    reasons += [(one.source, one.sha256, *conflict, one.pixel_sha256) for one in assembly.conflicting]
+    stored = originals.present(QUARANTINE, {originals.key_of(sha256) for _, sha256, _, _, _ in reasons})
     rows = [
         Quarantined(
             source=source,
@@ -244,8 +266,9 @@ def _quarantine(settings: Settings, rejects: Sequence[_Outcome], assembly: Assem
             reason=reason,
             detail=detail,
             object_key=object_key if (object_key := originals.key_of(sha256)) in stored else None,
+            pixel_sha256=pixel_sha256,
         )
-        for source, sha256, reason, detail in reasons
+        for source, sha256, reason, detail, pixel_sha256 in reasons
     ]
     with catalog.opened(settings) as connection:
         catalog.write_quarantine(connection, rows)
@@ -257,12 +280,14 @@ def _describe(
     assembly: Assembly,
     rejects: Sequence[_Outcome],
     git_commit: str,
+    reviewed: Reviewed,
 ) -> dict[str, Any]:
     """The manifest of the version, but for its parts."""
     kept = {(row.source, row.sha256) for row in assembly.rows}
     licenses = Counter(one.license for one in samples if (one.source, one.sha256) in kept)
     sources = Counter(row.source for row in assembly.rows)
     quarantined = Counter(one.reason or "" for one in rejects)
+    quarantined["rejected"] = reviewed.rejected
     quarantined["duplicate"] = assembly.duplicates
     quarantined["conflicting_label"] = len(assembly.conflicting)
     return {

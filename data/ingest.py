@@ -12,13 +12,13 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from cluster.secrets import keyed_hash, seal
 from cluster.settings import Settings
-from data import catalog, manifest
+from data import catalog, forgotten, manifest
 from data.catalog import SEALED, Connection, Quarantined, Sample
 from data.manifest import Manifest, ManifestRow
 from data.originals import QUARANTINE, RAW, Originals
@@ -56,6 +56,8 @@ class IngestReport:
     """Rows whose file is, byte for byte, that of another row of the same source and label."""
     quarantined: int
     """Rows whose file cannot be used."""
+    forgotten: int
+    """Rows of patients that were forgotten; nothing of them was stored."""
     by_reason: dict[str, int]
     """Reason → number of quarantined rows."""
     sources: tuple[str, ...]
@@ -95,15 +97,17 @@ def ingest(folder: Path, settings: Settings, progress: Progress | None = None) -
     tell(0, total, f"reading {total} files")
     with ThreadPoolExecutor(THREADS) as pool, catalog.opened(settings) as connection:
         looks = list(pool.map(_look, listed.rows))
+        known = len(looks)
+        looks = _remembered(connection, looks, originals.pseudonym_key)
         bad = [look for look in looks if look.reason is not None]
         good = _distinct(folder, [look for look in looks if look.reason is None])
-        if all(look.reason == "missing" for look in looks):
+        if looks and all(look.reason == "missing" for look in looks):
             raise IngestError(
                 f"none of the {total} files that {folder / manifest.FILE_NAME} names exists; "
                 "paths are relative to the manifest"
             )
         todo = _todo(connection, listed, originals, good)
-        done = total - len(todo) - len(bad)
+        done = len(looks) - len(todo) - len(bad)
         tell(done, total, f"{len(good) - len(todo)} are stored already")
         for batch in _batches(todo):
             list(pool.map(lambda one: _store(one, originals), batch))
@@ -122,6 +126,7 @@ def ingest(folder: Path, settings: Settings, progress: Progress | None = None) -
         already=len(good) - len(todo),
         duplicates=len(looks) - len(bad) - len(good),
         quarantined=len(bad),
+        forgotten=known - len(looks),
         by_reason=dict(sorted(Counter(look.reason for look in bad if look.reason).items())),
         sources=listed.sources,
     )
@@ -258,7 +263,20 @@ def _set_aside(look: _Look, originals: Originals) -> Quarantined:
         reason=look.reason or "",
         detail=f"line {row.line} of the manifest: {look.detail}",
         object_key=object_key,
+        sample=None if object_key is None else asdict(_own_sample(look, originals)),
     )
+
+
+def _own_sample(look: _Look, originals: Originals) -> Sample:
+    """The row that the image would have, for a reviewer who releases it and for forgetting its patient."""
+    key = originals.pseudonym_key
+    return _sample(look, _patient(look, key), _group(look, key), originals)
+
+
+def _remembered(connection: Connection, looks: Sequence[_Look], key: bytes) -> list[_Look]:
+    """Without the rows of patients that were forgotten."""
+    marks = forgotten.known(connection)
+    return [look for look in looks if not forgotten.is_marked(marks, _patient(look, key), look.sha256, key)]
 
 
 def _batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:

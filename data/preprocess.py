@@ -8,7 +8,7 @@ the fields in `DICOM_FIELDS` are ever read: no name, date or identifier can reac
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -129,11 +129,12 @@ def sniff(blob: bytes) -> Kind | None:
     return None
 
 
-def decode(blob: bytes) -> Decoded:
+def decode(blob: bytes, waived: Collection[str] = ()) -> Decoded:
     """Read one image.
 
     Args:
         blob: one whole PNG, JPEG or DICOM file; the caller has bounded its size.
+        waived: reasons that a reviewer has judged; a check that gives one of them lets the image pass.
     Raises:
         UnknownTypeError: it is none of the three types.
         BadImageError: it is one of them and cannot be used.
@@ -143,9 +144,9 @@ def decode(blob: bytes) -> Decoded:
     kind = sniff(blob)
     if kind is None:
         raise UnknownTypeError("unknown_type", f"{len(blob)} bytes that are neither PNG, JPEG nor DICOM")
-    shown_HW = _decode_dicom(blob) if kind == "dicom" else _decode_raster(blob, kind)
+    shown_HW = _decode_dicom(blob, waived) if kind == "dicom" else _decode_raster(blob, kind, waived)
     low, high = _percentiles(_histogram(shown_HW), 0.5, 99.5)
-    if high - low < MIN_CONTRAST:
+    if high - low < MIN_CONTRAST and "blank" not in waived:
         raise BadImageError("blank", "the image has no contrast: nothing can be seen on it")
     height, width = shown_HW.shape
     return Decoded(shown_HW=shown_HW, kind=kind, width=width, height=height)
@@ -173,18 +174,19 @@ def scale(shown_HW: np.ndarray, config: PixelConfig) -> np.ndarray:
     return pixels_HW
 
 
-def to_pixels(blob: bytes, config: PixelConfig) -> np.ndarray:
+def to_pixels(blob: bytes, config: PixelConfig, waived: Collection[str] = ()) -> np.ndarray:
     """Decode one X-ray and scale it for the model.
 
     Args:
         blob: one whole PNG, JPEG or DICOM file; the caller has bounded its size.
+        waived: see `decode`.
     Returns:
         pixels_HW: uint8, (side, side), 0 = air, whatever MONOCHROME the file used.
     Raises:
         BadImageError: the bytes cannot be decoded; the message says why, never with patient data.
     Source: DICOM PS3.3 C.11.1 (modality LUT) and C.11.2 (VOI LUT).
     """
-    return scale(decode(blob).shown_HW, config)
+    return scale(decode(blob, waived).shown_HW, config)
 
 
 def to_model_input(pixels_NHW: np.ndarray, config: PixelConfig) -> np.ndarray:
@@ -216,14 +218,14 @@ def encode_png(shown_HW: np.ndarray) -> bytes:
     )
 
 
-def _decode_raster(blob: bytes, kind: Kind) -> np.ndarray:
+def _decode_raster(blob: bytes, kind: Kind, waived: Collection[str]) -> np.ndarray:
     """PNG of any depth and colour, or JPEG turned upright as its EXIF orientation asks.
 
     The two readers are called by name: `Image.open` would try every format that Pillow knows.
     """
     try:
         image: Image.Image = (PngImageFile if kind == "png" else JpegImageFile)(io.BytesIO(blob))
-        _check_size(*image.size)
+        _check_size(*image.size, waived)
         image.load()
         image = ImageOps.exif_transpose(image)
     except BadImageError:
@@ -243,10 +245,10 @@ def _decode_raster(blob: bytes, kind: Kind) -> np.ndarray:
     return np.asarray(image.convert("L"))
 
 
-def _decode_dicom(blob: bytes) -> np.ndarray:
+def _decode_dicom(blob: bytes, waived: Collection[str]) -> np.ndarray:
     """Modality LUT, then VOI LUT or window, then inverted if MONOCHROME1."""
     try:
-        header = _read_dicom(blob)
+        header = _read_dicom(blob, waived)
         stored = pixel_array(header)
         if header.get("SamplesPerPixel", 1) == 3:
             return np.asarray(Image.fromarray(stored).convert("L"))
@@ -270,7 +272,7 @@ def _decode_dicom(blob: bytes) -> np.ndarray:
         ) from error
 
 
-def _read_dicom(blob: bytes) -> Dataset:
+def _read_dicom(blob: bytes, waived: Collection[str]) -> Dataset:
     """The fields that make the picture, after the checks that need no decoder."""
     file = io.BytesIO(blob)
     read_preamble(file, force=False)
@@ -282,7 +284,7 @@ def _read_dicom(blob: bytes) -> Dataset:
         raise BadImageError("no_pixels", "the DICOM file has no pixel data")
     if int(header.get("NumberOfFrames") or 1) != 1:
         raise BadImageError("multi_frame", "the DICOM file holds several frames, and one X-ray is expected")
-    _check_size(int(header.Columns), int(header.Rows))
+    _check_size(int(header.Columns), int(header.Rows), waived)
     return header
 
 
@@ -295,8 +297,8 @@ def _has_window(header: Dataset) -> bool:
     return header.get("WindowCenter") is not None and first is not None and float(first) >= 1
 
 
-def _check_size(width: int, height: int) -> None:
-    if min(width, height) < MIN_SIDE:
+def _check_size(width: int, height: int, waived: Collection[str]) -> None:
+    if min(width, height) < MIN_SIDE and "too_small" not in waived:
         raise BadImageError("too_small", f"the image is {width} x {height}; {MIN_SIDE} pixels is the least")
     if width * height > MAX_PIXELS:
         raise BadImageError(

@@ -106,7 +106,7 @@ def stage_block(block: int, rows: Sequence[dict[str, Any]], stage: Stage) -> pa.
     """Fetch, open, decode and scale the images of one block, and stage what came out.
 
     Args:
-        rows: `source`, `sha256`, `label` and `raw_key` of each.
+        rows: `source`, `sha256`, `label`, `raw_key` and `waived` reasons of each.
     Returns:
         One row an image in the schema `OUTCOME`: a sample hash, or the reason why there is none.
     """
@@ -164,7 +164,7 @@ def _convert(row: dict[str, Any], originals: Originals, config: PixelConfig) -> 
     except SecretError as error:
         return {**outcome, "reason": "sealed", "detail": str(error)}
     try:
-        pixels_HW = to_pixels(blob, config)
+        pixels_HW = to_pixels(blob, config, row["waived"])
     except BadImageError as error:
         originals.put(QUARANTINE, row["sha256"], blob)
         return {**outcome, "reason": error.reason, "detail": str(error)}

@@ -1,12 +1,18 @@
-"""Make a dataset version: catalog rows → checked, normalised, split by patient, written as Parquet."""
+"""Make a dataset version: catalog rows → checked, normalised, split by patient, written as Parquet, validated.
 
+A version that fails a check halts the job, and no model is trained on it.
+"""
+
+import getpass
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
-from cluster import progress
+from cluster import alerts, progress
 from cluster.settings import Settings
-from data import etl
+from data import acceptance, catalog, etl, forgotten
+from data.acceptance import Judged
 from data.etl import EtlConfig
+from data.validation import ValidationConfig, failed
 from jobs import entry
 from jobs.recipes import recipe
 
@@ -20,35 +26,101 @@ class Arguments:
     """Compute again even where the version exists."""
     seed: int | None = None
     """Overrides `etl.seed`."""
+    validate: bool = True
+    """Hold the version against the checks; without it no model is trained on it."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    accept: str | None = None
+    """A dataset version that failed its checks: let models be trained on it all the same, and do nothing else."""
+    by: str | None = None
+    """Who accepts it; default: the user of this shell. Goes to the audit table."""
+    note: str | None = None
+    """Why; goes to the audit table, so name no patient."""
 
 
-def run_etl(settings: Settings, config: EtlConfig, *, fresh: bool) -> dict[str, Any]:
-    """Returns the fields of the job's line; Ray is joined here."""
+def run_etl(
+    settings: Settings, config: EtlConfig, *, fresh: bool, validation: ValidationConfig | None
+) -> dict[str, Any]:
+    """Returns the fields of the job's line; Ray is joined here.
+
+    Args:
+        validation: limits of the checks; None: the version is not validated.
+    Raises:
+        Halted: a check failed; whoever listens at the webhook was told.
+    """
     entry.join_ray(settings.ray_address)
-    made = etl.run(
+    with catalog.locked(settings, forgotten.LOCK, shared=True):
+        made = etl.run(
+            settings,
+            config,
+            fresh=fresh,
+            git_commit=entry.git_commit(),
+            progress=lambda done, total, note: progress.report("etl", done, total, note),
+        )
+        report: dict[str, Any] = {
+            "dataset_version": made.version,
+            "counts": made.counts,
+            "quarantined": made.quarantined,
+            "reused": made.reused,
+        }
+        if validation is None:
+            return report
+        progress.report("etl", 0, 1, "validating")
+        judged = acceptance.judge(settings, made.version, validation, asked_sources=config.sources)
+        progress.report("etl", 1, 1, "validated")
+    report["validation"] = judged.line()
+    if not judged.accepted:
+        halt(settings, judged, report)
+    return report
+
+
+def halt(settings: Settings, judged: Judged, report: dict[str, Any]) -> NoReturn:
+    """Alert, then end the job: the verdict stands whether or not the alert arrives."""
+    why = f"dataset version {judged.version} failed its checks: {judged.why()}"
+    delivery = alerts.send(
         settings,
-        config,
-        fresh=fresh,
-        git_commit=entry.git_commit(),
-        progress=lambda done, total, note: progress.report("etl", done, total, note),
+        "dataset_halted",
+        why,
+        {
+            "dataset_version": judged.version,
+            "baseline": judged.baseline,
+            "failed": [{"check": one.name, "finding": one.finding} for one in failed(judged.checks)],
+            "report": judged.report,
+        },
     )
-    return {
-        "dataset_version": made.version,
-        "counts": made.counts,
-        "quarantined": made.quarantined,
-        "reused": made.reused,
-    }
+    report["validation"]["alert"] = str(delivery)
+    raise entry.Halted(
+        f"{why}. The report is {judged.report}; no model is trained on it unless somebody who has read it runs "
+        f"`python -m jobs.etl --accept {judged.version} --note WHY`",
+        report,
+    )
 
 
 def work(arguments: Arguments) -> dict[str, Any]:
+    settings = Settings.from_env()
+    if arguments.accept is not None:
+        acceptance.accept(
+            settings, arguments.accept, by=arguments.by or getpass.getuser(), note=arguments.note
+        )
+        return {"dataset_version": arguments.accept, "validation": {"accepted": True}}
     config = arguments.etl
     if arguments.seed is not None:
         config = replace(config, seed=arguments.seed)
-    return run_etl(Settings.from_env(), config, fresh=arguments.fresh)
+    return run_etl(
+        settings,
+        config,
+        fresh=arguments.fresh,
+        validation=arguments.validation if arguments.validate else None,
+    )
 
 
 if __name__ == "__main__":
     entry.run(
         "etl",
-        lambda: work(entry.parse(Arguments, "etl", defaults=lambda name: {"etl": recipe(name).etl})),
+        lambda: work(
+            entry.parse(
+                Arguments,
+                "etl",
+                defaults=lambda name: {"etl": recipe(name).etl, "validation": recipe(name).validation},
+            )
+        ),
     )
