@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.expected import ExpectedError
+
 PROJECT = Path(__file__).resolve().parents[1]
 PRIVATE_DIRECTORY, PRIVATE_FILE = 0o700, 0o600
 MIN_FREE_BYTES = 2 * 1024**3
 """Below this a demo cannot end well: images, PostgreSQL's log, checkpoints and Ray's session need the room."""
 
 
-class PlatformError(RuntimeError):
+class PlatformError(ExpectedError):
     """The platform cannot do what was asked; the message is one line that says what to do."""
 
 

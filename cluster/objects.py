@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pyarrow.fs
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 
+from cluster.expected import ExpectedError
 from cluster.patience import patiently
 from cluster.settings import Settings
 
@@ -22,7 +23,7 @@ REFUSALS = (
 """Codes in the messages of pyarrow (of the AWS SDK for C++) that another attempt does not change."""
 
 
-class ObjectStoreError(RuntimeError):
+class ObjectStoreError(ExpectedError):
     """The store cannot be reached or refuses; the message says where and what to do."""
 
 

@@ -3,9 +3,11 @@
 A version has no alias until its gates pass. `train` registers, `serve` and `jobs` look up.
 """
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from cluster.bundles import BUCKET
+from cluster.expected import ExpectedError
 from cluster.settings import Settings
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ VIT, LLM = "xray-vit", "xray-llm"
 BUNDLE_TAG = "bundle"
 
 
-class RegistryError(LookupError):
+class RegistryError(ExpectedError):
     """No such model version, or MLflow does not answer."""
 
 
@@ -93,6 +95,31 @@ class Registry:
 
     def remove_alias(self, model: str, alias: str) -> None:
         self.client.delete_registered_model_alias(model, alias)
+
+    def trained_on(self, model: str, dataset_versions: Collection[str]) -> list[str]:
+        """The versions whose tag names one of these dataset versions, as MODEL/VERSION, oldest first.
+
+        Raises:
+            RegistryError: MLflow does not answer.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if not dataset_versions:
+            return []
+        found: list[int] = []
+        token: str | None = None
+        try:
+            while token is None or token:
+                page = self.client.search_model_versions(f"name = '{model}'", page_token=token)
+                found += [
+                    int(one.version) for one in page if one.tags.get("dataset_version") in dataset_versions
+                ]
+                token = page.token or ""
+        except MlflowException as error:
+            raise RegistryError(
+                f"MLflow does not answer at {self.settings.mlflow_tracking_uri}; `make status` says why"
+            ) from error
+        return [f"{model}/{number}" for number in sorted(found)]
 
     def newest(self, model: str) -> str | None:
         """The highest version number registered, None when there is none."""

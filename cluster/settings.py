@@ -47,6 +47,8 @@ class Settings:
     """`RAYDIOLOGY_PSEUDONYM_KEY_PATH`: file with 32 random bytes in hex; keys pseudonyms, splits and ids."""
     client_key: str | None = field(default=None, repr=False)
     """`RAYDIOLOGY_CLIENT_KEY`: an API key of role client, for jobs that ask over HTTP (embedded platform)."""
+    alert_webhook: str | None = field(default=None, repr=False)
+    """`RAYDIOLOGY_ALERT_WEBHOOK`: http(s) address that alerts are posted to; it may hold a secret. None: nobody."""
 
     def __post_init__(self) -> None:
         if self.environment not in ENVIRONMENTS:
@@ -58,6 +60,8 @@ class Settings:
                 f"RAY_ADDRESS is {self.ray_address!r}, an http address; it takes the GCS address HOST:PORT, "
                 "and RAY_API_SERVER_ADDRESS takes the http one"
             )
+        if self.alert_webhook is not None and not self.alert_webhook.startswith(("http://", "https://")):
+            raise SettingsError("RAYDIOLOGY_ALERT_WEBHOOK is no http address: set it to one, or unset it")
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
@@ -101,6 +105,7 @@ class Settings:
             encryption_key_path=Path(values["RAYDIOLOGY_ENCRYPTION_KEY_PATH"]),
             pseudonym_key_path=Path(values["RAYDIOLOGY_PSEUDONYM_KEY_PATH"]),
             client_key=values.get("RAYDIOLOGY_CLIENT_KEY"),
+            alert_webhook=values.get("RAYDIOLOGY_ALERT_WEBHOOK") or None,
         )
 
     def bucket(self, name: str) -> str:

@@ -3,6 +3,8 @@
 Knows no file format. `data.preprocess` passes these names on; callers import them from there.
 """
 
+from collections.abc import Collection
+
 MAX_PIXELS = 64_000_000
 """A larger image is refused from its header, before a decoder allocates it; large detectors give 25 MP."""
 MIN_SIDE = 32
@@ -30,13 +32,15 @@ class UnknownTypeError(BadImageError):
     """The bytes are neither PNG, JPEG nor DICOM."""
 
 
-def check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int, waived: Collection[str] = ()) -> None:
     """Refuse what is too small to show anything or too large to decode.
 
+    Args:
+        waived: reasons that a reviewer has judged; what is too large stays refused.
     Raises:
         BadImageError: too_small or too_large.
     """
-    if min(width, height) < MIN_SIDE:
+    if min(width, height) < MIN_SIDE and "too_small" not in waived:
         raise BadImageError("too_small", f"the image is {width} x {height}; {MIN_SIDE} pixels is the least")
     if width * height > MAX_PIXELS:
         raise BadImageError(

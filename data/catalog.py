@@ -13,6 +13,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from cluster.database import connect
+from cluster.expected import ExpectedError
 from cluster.patience import patiently
 from cluster.settings import Settings
 
@@ -27,7 +28,7 @@ AWAY = ("refused", "reset", "closed the connection", "connection is lost", "star
 """In PostgreSQL's messages: it is away and may come back, unlike a wrong password."""
 
 
-class CatalogError(RuntimeError):
+class CatalogError(ExpectedError):
     """PostgreSQL cannot be reached or refuses; one line."""
 
 
@@ -72,6 +73,10 @@ class Quarantined:
     """One line, free of patient data."""
     object_key: str | None
     """Key of the sealed original in bucket `quarantine`; None where there is no content."""
+    sample: dict[str, Any] | None = None
+    """Stage ingest: the row that it would have in `samples`; None where there is no content."""
+    pixel_sha256: str | None = None
+    """Stage etl, contradictory labels: images of the same pixels share it."""
 
 
 @contextmanager
@@ -100,28 +105,45 @@ def patient(settings: Settings, work: Callable[[Connection], T], *, patience_s: 
 
 
 @contextmanager
-def locked(settings: Settings, name: str) -> Iterator[None]:
+def locked(settings: Settings, name: str, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock of that name across the cluster; PostgreSQL frees it when the holder dies.
 
-    It spares double work and guards nothing: a restart of PostgreSQL frees it too, unnoticed, and whoever gets it
-    then writes the same bytes under the same keys.
+    It spares double work and guards nothing alone: a restart of PostgreSQL frees it too, unnoticed, and whoever gets
+    it then writes the same bytes under the same keys. What must not happen all the same is asked again at the end.
+
+    Args:
+        shared: others may hold it shared too, while nobody holds it alone.
     """
+    how = "pg_advisory_lock_shared" if shared else "pg_advisory_lock"
     with ExitStack() as held:
         with _explained():
             connection = connect(settings.database_url)
             held.callback(
                 connection.close
             )  # which, unlike leaving its context, a lost connection does not fail
-            connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [name])
+            connection.execute(f"SELECT {how}(hashtextextended(%s, 0))".encode(), [name])
         yield
 
 
-def samples(connection: Connection, sources: Sequence[str] = (), *, metadata: bool = True) -> list[Sample]:
-    """The rows of these sources (all when none is named), by source and SHA-256; `metadata` False leaves it out."""
+def samples(
+    connection: Connection,
+    sources: Sequence[str] = (),
+    sha256: str | None = None,
+    *,
+    metadata: bool = True,
+) -> list[Sample]:
+    """The rows of these sources (all when none is named), by source and SHA-256.
+
+    Args:
+        sha256: only this file.
+        metadata: False leaves it out.
+    """
     names = [one.name for one in fields(Sample) if metadata or one.name != "metadata"]
-    where = "WHERE source = ANY(%s)" if sources else ""
+    where = (
+        "WHERE (%(every)s OR source = ANY(%(sources)s)) AND (%(sha256)s::text IS NULL OR sha256 = %(sha256)s)"
+    )
     query = f"SELECT {', '.join(names)} FROM samples {where} ORDER BY source, sha256"
-    parameters = [list(sources)] if sources else []
+    parameters = {"every": not sources, "sources": list(sources), "sha256": sha256}
     nothing: dict[str, str] = {}
     shared: dict[str, str] = {}
     rows = []
@@ -152,7 +174,12 @@ def write_samples(connection: Connection, rows: Sequence[Sample]) -> None:
 
 def write_quarantine(connection: Connection, rows: Sequence[Quarantined]) -> None:
     """Insert rows, or replace the reason of the same image and stage, in one transaction."""
-    _upsert(connection, "quarantine", "(source, sha256, stage)", [asdict(row) for row in rows])
+    _upsert(
+        connection,
+        "quarantine",
+        "(source, sha256, stage)",
+        [{**asdict(row), "sample": row.sample and Jsonb(row.sample)} for row in rows],
+    )
 
 
 def write_version(connection: Connection, version: str, manifest: Mapping[str, Any]) -> None:
@@ -174,6 +201,16 @@ def versions(connection: Connection) -> list[dict[str, Any]]:
     """The manifests of the dataset versions, newest first."""
     rows = connection.execute("SELECT manifest FROM dataset_versions ORDER BY created_at DESC, version")
     return [row["manifest"] for row in rows]
+
+
+def audit(
+    connection: Connection, *, actor: str, action: str, subject: str, detail: Mapping[str, Any]
+) -> None:
+    """Add a row to the audit table, which nothing changes or removes: no identity of a patient belongs there."""
+    connection.execute(
+        "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)",
+        [actor, action, subject, Jsonb(detail)],
+    )
 
 
 def _upsert(connection: Connection, table: str, key: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -3,6 +3,8 @@
 A grey picture that is stored as RGB has none. Knows no file type.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 from PIL import Image
 
@@ -35,7 +37,7 @@ def coloured_share(image: Image.Image) -> float:
     return float((chroma_HW >= CHROMA).mean())
 
 
-def refuse_colour(image: Image.Image) -> None:
-    """Raises BadImageError, `colour`, where the share is that of a photograph."""
-    if coloured_share(image) >= COLOURED_SHARE:
+def refuse_colour(image: Image.Image, waived: Collection[str] = ()) -> None:
+    """Raises BadImageError, `colour`, where the share is that of a photograph and `waived` does not name it."""
+    if "colour" not in waived and coloured_share(image) >= COLOURED_SHARE:
         raise BadImageError("colour", "the image is in colour: a photograph or a drawing, not an X-ray")

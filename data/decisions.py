@@ -7,7 +7,7 @@ published: a run that was cut short decides the same again, and no published ver
 from collections.abc import Sequence
 
 from cluster.settings import Settings
-from data import catalog
+from data import catalog, forgotten
 from data.catalog import Connection
 from data.groups import Placement
 from data.logical import Assembly, Candidate, assemble
@@ -32,7 +32,8 @@ def decide(
 ) -> Assembly:
     """Assemble a version in accord with what was decided before it, and remember what is new.
 
-    One at a time: two versions that are made at once must not put one patient on two sides.
+    One at a time: two versions that are made at once must not put one patient on two sides. Forgetting a patient
+    takes the same lock, so nothing is remembered of somebody who is forgotten meanwhile.
 
     Args:
         inputs: fingerprint of the images and settings. Decided once, it is decided the same way for ever: what
@@ -46,7 +47,11 @@ def decide(
         number = _number(connection, named, inputs)
         before = _remembered(connection, named, number)
         assembly = assemble(candidates, classes, key=key, seed=seed, before=before)
-        _remember(connection, named, number, assembly.placements)
+        marks = forgotten.known(connection)
+        kept = [
+            one for one in assembly.placements if not forgotten.is_marked(marks, one.patient, one.sha256, key)
+        ]
+        _remember(connection, named, number, kept)
     return assembly
 
 

@@ -9,7 +9,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import numpy as np
@@ -68,9 +68,11 @@ def looks_like_dicom(blob: bytes) -> bool:
     return blob[128:132] == b"DICM" or BARE.match(blob) is not None
 
 
-def decode_dicom(blob: bytes) -> np.ndarray:
+def decode_dicom(blob: bytes, waived: Collection[str] = ()) -> np.ndarray:
     """Show one file: modality LUT, then VOI LUT or window, then inverted if MONOCHROME1; colour as grey.
 
+    Args:
+        waived: reasons that a reviewer has judged; a check that gives one of them lets the image pass.
     Returns:
         shown_HW: uint8, full size, 0 = air.
     Raises:
@@ -78,7 +80,7 @@ def decode_dicom(blob: bytes) -> np.ndarray:
     """
     try:
         header = open_dicom(blob, DICOM_FIELDS)
-        return show_stored(stored_pixels(header), header)
+        return show_stored(stored_pixels(header, waived), header, waived)
     except BadImageError:
         raise
     except DICOM_ERRORS as error:
@@ -121,7 +123,7 @@ def open_dicom(blob: bytes, fields: Sequence[str] | None = None, *, pixels: bool
     return header
 
 
-def stored_pixels(header: Dataset) -> np.ndarray:
+def stored_pixels(header: Dataset, waived: Collection[str] = ()) -> np.ndarray:
     """Decode the one frame.
 
     Returns:
@@ -134,7 +136,7 @@ def stored_pixels(header: Dataset) -> np.ndarray:
         raise BadImageError("no_pixels", "the DICOM file has no pixel data")
     if int(header.get("NumberOfFrames") or 1) != 1:
         raise BadImageError("multi_frame", "the DICOM file holds several frames, and one X-ray is expected")
-    check_size(int(header.Columns), int(header.Rows))
+    check_size(int(header.Columns), int(header.Rows), waived)
     kind = header.PhotometricInterpretation
     if kind not in (*MONOCHROME, *COLOUR):
         raise BadImageError("unsupported", "the DICOM file has a photometric interpretation that is not read")
@@ -149,7 +151,7 @@ def stored_pixels(header: Dataset) -> np.ndarray:
     return (stored >> max(0, bits - 8)).astype(np.uint8)
 
 
-def show_stored(stored: np.ndarray, header: Dataset) -> np.ndarray:
+def show_stored(stored: np.ndarray, header: Dataset, waived: Collection[str] = ()) -> np.ndarray:
     """Stored pixels as a person would be shown them: uint8, (H, W), 0 = air.
 
     A window wider than the pixels' range shows that range; one that would hide every pixel is ignored.
@@ -157,7 +159,7 @@ def show_stored(stored: np.ndarray, header: Dataset) -> np.ndarray:
     """
     if stored.ndim == 3:
         image = Image.fromarray(stored)
-        refuse_colour(image)
+        refuse_colour(image, waived)
         return np.asarray(image.convert("L"))
     index_HW, ramp = ramp_of(stored)
     values = modality_values(ramp, header)

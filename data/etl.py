@@ -18,11 +18,12 @@ from typing import Any
 import pyarrow as pa
 import ray.exceptions
 
+from cluster.expected import ExpectedError
 from cluster.objects import ObjectStore
 from cluster.patience import PATIENCE_S
 from cluster.secrets import keyed_hash, read_key
 from cluster.settings import Settings
-from data import catalog, decisions, lineage, logical, spread, versions
+from data import catalog, decisions, forgotten, lineage, logical, review, spread, versions
 from data.catalog import Quarantined, Sample
 from data.groups import WOULD_JOIN_TWO_SIDES, Withheld
 from data.logical import Assembly, Candidate
@@ -30,6 +31,7 @@ from data.near_duplicates import NEAR_VERSION
 from data.originals import QUARANTINE, Originals
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.quality import QUALITY_VERSION
+from data.review import Reviewed
 from data.split import SHARES, SPLITS
 from data.staging import OUTCOME, Part, Stage, plan_parts, stage_block, write_part
 from data.taxonomy import taxonomy
@@ -44,12 +46,12 @@ BLOCKS = 48
 SYNTHETIC = "synthetic"
 ASKED = pa.schema(
     [(name, pa.string()) for name in ("source", "sha256", "label", "view", "raw_key")]
-    + [("block", pa.int32())]
+    + [("waived", pa.list_(pa.string())), ("block", pa.int32())]
 )
 """What a worker is told of an image."""
 
 
-class EtlError(RuntimeError):
+class EtlError(ExpectedError):
     """There is nothing to make a dataset of, or a worker could not go on; one line."""
 
 
@@ -69,7 +71,8 @@ class EtlReport:
     counts: dict[str, dict[str, int]]
     """Split → class → number of images."""
     quarantined: dict[str, int]
-    """Reason → number of images left out; `duplicate` counts equal samples, of which one stays."""
+    """Reason → number of images left out; `duplicate` counts equal samples, of which one stays, `rejected` what
+    reviewers keep out."""
     reused: bool
     """Whether the version was there already and its files were kept."""
     blocks: int = field(default=0, compare=False)
@@ -113,9 +116,11 @@ def run(
     tell = progress or (lambda done, total, note: None)
     key = read_key(settings.pseudonym_key_path)
     with catalog.opened(settings) as connection:
-        samples = _selected(connection, config.sources)
+        present = forgotten.remembered(connection, _selected(connection, config.sources), key)
+        reviewed = review.applied(connection, present)
+    samples = reviewed.samples
     recipe = _recipe(config)
-    inputs = _inputs(samples, recipe, key)
+    inputs = _inputs(samples, recipe, key, reviewed)
     size = min(max(len(samples) // BLOCKS, SMALLEST_BLOCK_ROWS), LARGEST_BLOCK_ROWS)
     prefix = f"_staging/{inputs}-{size}"
     stage = Stage(settings=settings, prefix=prefix, pixels=config.pixels, fresh=fresh)
@@ -126,7 +131,7 @@ def run(
             tell(len(samples), len(samples), f"dataset version {known['version']} exists")
             _sweep(store, stage)
             return _note(settings, known, reused=True)
-        staged = _stage(samples, size, stage, tell)
+        staged = _stage(reviewed, size, stage, tell)
         candidates = list(_candidates(samples, staged))
         assembly = decisions.decide(
             settings, candidates, taxonomy().names, key=key, seed=config.seed, inputs=inputs
@@ -137,14 +142,17 @@ def run(
             )
         rejects = [row for _, row in staged.rows() if row["reason"] is not None]
         _quarantine(settings, rejects, assembly)
-        described = _describe(samples, recipe, assembly, rejects, git_commit)
+        described = _describe(samples, recipe, assembly, rejects, git_commit, reviewed)
         with catalog.opened(settings) as connection:
             described["parents"] = lineage.parents(described, catalog.versions(connection))
         before = versions.published(store, described["version"])
         if before is None or (fresh and not _intact(store, before)):
             blocks = {(row["source"], row["sha256"]): number for number, row in staged.rows()}
-            parts = list(plan_parts(described["version"], assembly.rows, blocks, config.pixels))
+            parts = list(
+                plan_parts(described["version"], assembly.rows, blocks, config.pixels, reviewed.waived)
+            )
             described["parts"] = _write(parts, stage, tell)
+            _still_remembered(settings, samples, key)
             versions.publish(store, described["version"], described)
         store.put_json(BUCKET, _index_key(inputs), {"version": described["version"]})
         _sweep(store, stage)
@@ -160,6 +168,13 @@ def _selected(connection: catalog.Connection, sources: Sequence[str]) -> list[Sa
     if not known:
         raise EtlError("the catalog is empty: run `python -m jobs.ingest --source DIR` first")
     return catalog.samples(connection, sources, metadata=False)
+
+
+def _still_remembered(settings: Settings, samples: Sequence[Sample], key: bytes) -> None:
+    """Publish nothing of a patient who was forgotten meanwhile: PostgreSQL, restarted, frees every lock."""
+    with catalog.opened(settings) as connection:
+        if len(forgotten.remembered(connection, samples, key)) < len(samples):
+            raise EtlError("a patient was forgotten while this dataset was made: run the same command again")
 
 
 def _recipe(config: EtlConfig) -> dict[str, Any]:
@@ -178,11 +193,14 @@ def _recipe(config: EtlConfig) -> dict[str, Any]:
     }
 
 
-def _inputs(samples: Sequence[Sample], recipe: dict[str, Any], key: bytes) -> str:
+def _inputs(samples: Sequence[Sample], recipe: dict[str, Any], key: bytes, reviewed: Reviewed) -> str:
     """Fingerprint of all that the version follows from, known before any image is decoded."""
     digest = hashlib.sha256()
     for one in samples:
         digest.update(repr(one).encode() + b"\n")
+    for released in sorted(reviewed.waived.items()):
+        digest.update(repr(released).encode() + b"\n")
+    digest.update(str(reviewed.rejected).encode())
     return keyed_hash(key, "etl inputs", repr(sorted(recipe.items())), digest.hexdigest())[:32]
 
 
@@ -198,18 +216,19 @@ def _indexed(store: ObjectStore, inputs: str) -> dict[str, Any] | None:
     return versions.published(store, version)
 
 
-def _stage(samples: Sequence[Sample], size: int, stage: Stage, tell: Progress) -> _Staged:
+def _stage(reviewed: Reviewed, size: int, stage: Stage, tell: Progress) -> _Staged:
     def stage_one(batch: pa.Table) -> pa.Table:
         block = batch["block"][0].as_py()
         table, found = stage_block(block, batch.to_pylist(), stage)
         numbers = pa.array([block] * len(table), pa.int32())
         return table.append_column("block", numbers).append_column("found", pa.array([found] * len(table)))
 
+    samples = reviewed.samples
     blocks: dict[int, pa.Table] = {}
     done = bad = found = 0
     tell(0, len(samples), "images read from the store")
     try:
-        for table in spread.through_blocks(_cut(samples, size), stage_one):
+        for table in spread.through_blocks(_cut(reviewed, size), stage_one):
             blocks[table["block"][0].as_py()] = table.select(OUTCOME.names)
             found += table["found"][0].as_py()
             done += len(table)
@@ -220,11 +239,13 @@ def _stage(samples: Sequence[Sample], size: int, stage: Stage, tell: Progress) -
     return _Staged(blocks=[blocks[number] for number in sorted(blocks)], found=found)
 
 
-def _cut(samples: Sequence[Sample], size: int) -> Iterator[pa.Table]:
-    """The rows of each block, with the block's number."""
-    for number, start in enumerate(range(0, len(samples), size)):
-        some = samples[start : start + size]
-        columns = {name: [getattr(one, name) for one in some] for name in ASKED.names if name != "block"}
+def _cut(reviewed: Reviewed, size: int) -> Iterator[pa.Table]:
+    """The rows of each block, with the reasons that were waived and the block's number."""
+    for number, start in enumerate(range(0, len(reviewed.samples), size)):
+        some = reviewed.samples[start : start + size]
+        own = [name for name in ASKED.names if name not in ("waived", "block")]
+        columns = {name: [getattr(one, name) for one in some] for name in own}
+        columns["waived"] = [reviewed.waived.get((one.source, one.sha256), ()) for one in some]
         yield pa.Table.from_pydict({**columns, "block": [number] * len(some)}, schema=ASKED)
 
 
@@ -257,10 +278,12 @@ def _quarantine(settings: Settings, rejects: Sequence[dict[str, Any]], assembly:
     with ThreadPoolExecutor() as pool:
         list(pool.map(set_aside, [*assembly.conflicting, *assembly.withheld]))
     conflict = ("conflicting_label", "an image with the same pixels has another label")
-    reasons = [(one["source"], one["sha256"], one["reason"], one["detail"] or "") for one in rejects]
-    reasons += [(one.source, one.sha256, *conflict) for one in assembly.conflicting]
-    reasons += [(one.source, one.sha256, WOULD_JOIN_TWO_SIDES, one.detail) for one in assembly.withheld]
-    stored = originals.present(QUARANTINE, {originals.key_of(sha256) for _, sha256, _, _ in reasons})
+    reasons: list[tuple[str, str, str, str, str | None]] = [
+        (one["source"], one["sha256"], one["reason"], one["detail"] or "", None) for one in rejects
+    ]
+    reasons += [(one.source, one.sha256, *conflict, one.pixel_sha256) for one in assembly.conflicting]
+    reasons += [(one.source, one.sha256, WOULD_JOIN_TWO_SIDES, one.detail, None) for one in assembly.withheld]
+    stored = originals.present(QUARANTINE, {originals.key_of(sha256) for _, sha256, _, _, _ in reasons})
     rows = [
         Quarantined(
             source=source,
@@ -269,8 +292,9 @@ def _quarantine(settings: Settings, rejects: Sequence[dict[str, Any]], assembly:
             reason=reason,
             detail=detail,
             object_key=object_key if (object_key := originals.key_of(sha256)) in stored else None,
+            pixel_sha256=pixel_sha256,
         )
-        for source, sha256, reason, detail in reasons
+        for source, sha256, reason, detail, pixel_sha256 in reasons
     ]
     catalog.patient(
         settings, lambda connection: catalog.write_quarantine(connection, rows), patience_s=PATIENCE_S
@@ -283,12 +307,14 @@ def _describe(
     assembly: Assembly,
     rejects: Sequence[dict[str, Any]],
     git_commit: str,
+    reviewed: Reviewed,
 ) -> dict[str, Any]:
     """The manifest of the version, but for its parts."""
     kept = {(row.source, row.sha256) for row in assembly.rows}
     licenses = Counter(one.license for one in samples if (one.source, one.sha256) in kept)
     sources = Counter(row.source for row in assembly.rows)
     quarantined = Counter(str(one["reason"]) for one in rejects)
+    quarantined["rejected"] = reviewed.rejected
     quarantined["duplicate"] = assembly.duplicates
     quarantined["conflicting_label"] = len(assembly.conflicting)
     quarantined[WOULD_JOIN_TWO_SIDES] = len(assembly.withheld)

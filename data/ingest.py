@@ -12,13 +12,13 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from cluster.secrets import keyed_hash, seal
 from cluster.settings import Settings
-from data import catalog, deidentify, manifest
+from data import catalog, deidentify, forgotten, manifest
 from data.bad_image import BadImageError
 from data.catalog import SEALED, Connection, Quarantined, Sample
 from data.dicom import DICOM_ERRORS, open_dicom
@@ -56,6 +56,8 @@ class IngestReport:
     """Rows whose file is, byte for byte, that of another row of the same source and label."""
     quarantined: int
     """Rows whose file cannot be used."""
+    forgotten: int
+    """Rows of patients that were forgotten; nothing of them was stored."""
     by_reason: dict[str, int]
     """Reason → number of quarantined rows."""
     sources: tuple[str, ...]
@@ -69,7 +71,7 @@ class _Look:
     row: ManifestRow
     sha256: str
     """Of the content; empty when there is none."""
-    patient: str = ""
+    patient: str
     """Pseudonym."""
     facts: dict[str, str] = field(default_factory=dict)
     """Of a DICOM header, after de-identification."""
@@ -107,7 +109,7 @@ def ingest(listed: Manifest | Path, settings: Settings, progress: Progress | Non
                 f"none of the {total} files that {listed.folder / listed.title} names exists; "
                 "paths are relative to the manifest"
             )
-        looks = _agreed(listed, looks)
+        looks = _agreed(listed, _remembered(connection, looks, originals.pseudonym_key))
         bad = [look for look in looks if look.reason is not None]
         good = _distinct([look for look in looks if look.reason is None])
         todo = _todo(connection, listed, originals, good)
@@ -130,6 +132,7 @@ def ingest(listed: Manifest | Path, settings: Settings, progress: Progress | Non
         already=len(good) - len(todo),
         duplicates=len(looks) - len(bad) - len(good),
         quarantined=len(bad),
+        forgotten=total - len(looks),
         by_reason=dict(sorted(Counter(look.reason for look in bad if look.reason).items())),
         sources=listed.sources,
     )
@@ -137,29 +140,32 @@ def ingest(listed: Manifest | Path, settings: Settings, progress: Progress | Non
 
 def _look(row: ManifestRow, key: bytes) -> _Look:
     """Read one file, hash it, say whose it is, and why it cannot be used, if so."""
+    unread = _Look(row=row, sha256="", patient=_patient(row, row.patient_id, "", key))
     try:
         info = row.file.stat()
         if not stat.S_ISREG(info.st_mode):
-            return _Look(row=row, sha256="", reason="not_a_file", detail="the path is not a file")
+            return replace(unread, reason="not_a_file", detail="the path is not a file")
         if info.st_size > MAX_FILE_BYTES:
-            return _Look(row=row, sha256="", reason="too_large", detail=f"the file has {info.st_size} bytes")
+            return replace(unread, reason="too_large", detail=f"the file has {info.st_size} bytes")
         blob = row.file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        return _Look(row=row, sha256="", reason="missing", detail="the file does not exist")
+        return replace(unread, reason="missing", detail="the file does not exist")
     except OSError as error:
-        return _Look(row=row, sha256="", reason="unreadable", detail=os.strerror(error.errno or 0))
+        return replace(unread, reason="unreadable", detail=os.strerror(error.errno or 0))
     if not blob:
-        return _Look(row=row, sha256="", reason="empty", detail="the file has 0 bytes")
+        return replace(unread, reason="empty", detail="the file has 0 bytes")
     sha256 = hashlib.sha256(blob).hexdigest()
-    if row.sha256 not in (None, sha256):
-        return _Look(row=row, sha256=sha256, reason="checksum", detail="its SHA-256 is not the manifest's")
     kind = sniff(blob)
+    if kind == "dicom":
+        seen = _look_inside(row, sha256, blob, key)
+    else:
+        seen = _Look(row=row, sha256=sha256, patient=_patient(row, row.patient_id, sha256, key))
+    if row.sha256 not in (None, sha256):
+        return replace(seen, reason="checksum", detail="its SHA-256 is not the manifest's")
     if kind is None:
         detail = f"{len(blob)} bytes that are neither PNG, JPEG nor DICOM"
-        return _Look(row=row, sha256=sha256, reason="unknown_type", detail=detail)
-    if kind == "dicom":
-        return _look_inside(row, sha256, blob, key)
-    return _Look(row=row, sha256=sha256, patient=_patient(row, row.patient_id, sha256, key))
+        return replace(seen, reason="unknown_type", detail=detail)
+    return seen
 
 
 def _look_inside(row: ManifestRow, sha256: str, blob: bytes, key: bytes) -> _Look:
@@ -305,7 +311,19 @@ def _set_aside(look: _Look, where: str, originals: Originals) -> Quarantined:
         reason=look.reason or "",
         detail=f"{where}: {look.detail}",
         object_key=object_key,
+        sample=None if object_key is None else asdict(_own_sample(look, originals)),
     )
+
+
+def _own_sample(look: _Look, originals: Originals) -> Sample:
+    """The row that the image would have, for a reviewer who releases it and for forgetting its patient."""
+    return _sample(look, look.patient, _group(look, originals.pseudonym_key), originals)
+
+
+def _remembered(connection: Connection, looks: Sequence[_Look], key: bytes) -> list[_Look]:
+    """Without the rows of patients that were forgotten."""
+    marks = forgotten.known(connection)
+    return [look for look in looks if not forgotten.is_marked(marks, look.patient, look.sha256, key)]
 
 
 def _batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -128,15 +128,24 @@ def assemble(
     )
 
 
-def version_of(rows: Iterable[LogicalRow], settings: Mapping[str, Any]) -> str:
-    """Name of the version: a hash over the sorted rows (the sample hash stands for the pixels) and settings.
+def version_of(rows: Iterable[LogicalRow], settings: Mapping[str, Any], forgotten: Iterable[str] = ()) -> str:
+    """Name of the version: a hash over settings and the sorted hashes of the rows.
 
-    Parquet bytes, times, commits and the order of `rows` have no part in it.
+    Parquet bytes, times, commits and the order of `rows` have no part in it. The pixels have one through the sample
+    hash, and a row that was forgotten keeps its part through its hash alone.
+
+    Args:
+        forgotten: hashes of rows that the version had.
     """
     digest = hashlib.sha256(_canonical(settings))
-    for line in sorted(_canonical(asdict(row)) for row in rows):
-        digest.update(b"\n" + line)
+    for one in sorted([*map(row_hash, rows), *forgotten]):
+        digest.update(b"\n" + one.encode())
     return digest.hexdigest()[:VERSION_DIGITS]
+
+
+def row_hash(row: LogicalRow) -> str:
+    """Identity of one row; keyed hashes are among what it is made of, so it cannot be guessed from an image."""
+    return hashlib.sha256(_canonical(asdict(row))).hexdigest()
 
 
 def counts(rows: Iterable[LogicalRow], classes: Sequence[str]) -> dict[str, dict[str, int]]:

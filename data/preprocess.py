@@ -8,6 +8,7 @@ and `to_model_input`, so they cannot disagree: the type is read from the bytes, 
 import io
 import struct
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,11 +89,12 @@ def sniff(blob: bytes) -> Kind | None:
     return "dicom" if looks_like_dicom(blob) else None
 
 
-def decode(blob: bytes) -> Decoded:
+def decode(blob: bytes, waived: Collection[str] = ()) -> Decoded:
     """Read one image.
 
     Args:
         blob: one whole PNG, JPEG or DICOM file; the caller has bounded its size.
+        waived: reasons that a reviewer has judged; a check that gives one of them lets the image pass.
     Raises:
         UnknownTypeError: it is none of the three types.
         BadImageError: it is one of them and cannot be used.
@@ -102,9 +104,11 @@ def decode(blob: bytes) -> Decoded:
     kind = sniff(blob)
     if kind is None:
         raise UnknownTypeError("unknown_type", f"{len(blob)} bytes that are neither PNG, JPEG nor DICOM")
-    shown_HW = mask_text(decode_dicom(blob) if kind == "dicom" else _decode_raster(blob, kind))
+    shown_HW = mask_text(
+        decode_dicom(blob, waived) if kind == "dicom" else _decode_raster(blob, kind, waived)
+    )
     low, high = percentiles(_histogram(shown_HW), 0.5, 99.5)
-    if high - low < MIN_CONTRAST:
+    if high - low < MIN_CONTRAST and "blank" not in waived:
         raise BadImageError("blank", "the image has no contrast: nothing can be seen on it")
     height, width = shown_HW.shape
     return Decoded(shown_HW=shown_HW, kind=kind, width=width, height=height)
@@ -132,18 +136,19 @@ def scale(shown_HW: np.ndarray, config: PixelConfig) -> np.ndarray:
     return pixels_HW
 
 
-def to_pixels(blob: bytes, config: PixelConfig) -> np.ndarray:
+def to_pixels(blob: bytes, config: PixelConfig, waived: Collection[str] = ()) -> np.ndarray:
     """Decode one X-ray and scale it for the model.
 
     Args:
         blob: one whole PNG, JPEG or DICOM file; the caller has bounded its size.
+        waived: see `decode`.
     Returns:
         pixels_HW: uint8, (side, side), 0 = air, whatever MONOCHROME the file used.
     Raises:
         BadImageError: the bytes cannot be decoded; the message says why, never with patient data.
     Source: DICOM PS3.3 C.11.1 (modality LUT) and C.11.2 (VOI LUT).
     """
-    return scale(decode(blob).shown_HW, config)
+    return scale(decode(blob, waived).shown_HW, config)
 
 
 def to_model_input(pixels_NHW: np.ndarray, config: PixelConfig) -> np.ndarray:
@@ -175,17 +180,17 @@ def encode_png(shown_HW: np.ndarray) -> bytes:
     )
 
 
-def _decode_raster(blob: bytes, kind: Kind) -> np.ndarray:
+def _decode_raster(blob: bytes, kind: Kind, waived: Collection[str]) -> np.ndarray:
     """PNG of any depth and colour, or JPEG turned upright as its EXIF orientation asks.
 
     The two readers are called by name: `Image.open` would try every format that Pillow knows.
     """
     try:
         image: Image.Image = (PngImageFile if kind == "png" else JpegImageFile)(io.BytesIO(blob))
-        check_size(*image.size)
+        check_size(*image.size, waived)
         image.load()
         image = ImageOps.exif_transpose(image)
-        refuse_colour(image)
+        refuse_colour(image, waived)
     except BadImageError:
         raise
     except RASTER_ERRORS as error:

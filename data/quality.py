@@ -6,6 +6,7 @@
 """
 
 import io
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,7 +100,12 @@ def header_of(blob: bytes) -> Header:
 
 
 def check(
-    decoded: Decoded, *, header: Header = NO_HEADER, view: str | None = None, region: Region | None = None
+    decoded: Decoded,
+    *,
+    header: Header = NO_HEADER,
+    view: str | None = None,
+    region: Region | None = None,
+    waived: Collection[str] = (),
 ) -> None:
     """Refuse what is no frontal chest film and no limb.
 
@@ -109,20 +115,30 @@ def check(
         view: from the manifest or the caller; counts as much as the header's.
         region: what the label says it shows; None while nobody knows. A limb may be lateral, and whether it is
             inverted cannot be told: where the beam was cut off, some of its films are white.
+        waived: reasons that a reviewer has judged, which are not to keep the image out.
     Raises:
         BadImageError: lateral, not_an_xray or inverted.
     """
+    for objection in _objections(decoded, header, view, region):
+        if objection.reason not in waived:
+            raise objection
+
+
+def _objections(
+    decoded: Decoded, header: Header, view: str | None, region: Region | None
+) -> Iterator[BadImageError]:
+    """All that speaks against an image, the most telling first."""
     if header.modality in NOT_RADIOGRAPHS:
-        raise BadImageError(
+        yield BadImageError(
             "not_an_xray", f"the DICOM header says {header.modality}, which is no X-ray image"
         )
     limb = region == "limb" or any(part in header.body_part for part in LIMBS)
     if not limb and any(is_lateral(one) for one in (view, header.view)):
-        raise BadImageError(
+        yield BadImageError(
             "lateral", "the image is a lateral view; of the chest only frontal films are judged"
         )
     if min(decoded.width, decoded.height) >= MIN_JUDGED_SIDE:
-        _check_looks(decoded.shown_HW, limb=limb)
+        yield from _objections_to_looks(decoded.shown_HW, limb=limb)
 
 
 def is_lateral(view: str | None) -> bool:
@@ -144,26 +160,26 @@ def upright_score(thumbnail_HW: np.ndarray) -> float:
     return float((folded_HW * BRIGHTER).sum())
 
 
-def _check_looks(shown_HW: np.ndarray, *, limb: bool) -> None:
+def _objections_to_looks(shown_HW: np.ndarray, *, limb: bool) -> Iterator[BadImageError]:
     thumbnail = Image.fromarray(shown_HW).resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=2.0)
     levels_HW = np.asarray(thumbnail)
     stretched_HW = _stretched(levels_HW)
     if _fine_share(stretched_HW) > FINE_SHARE or _roughness(stretched_HW) > ROUGHNESS:
-        raise _not_an_xray("it is as fine-grained as print or noise")
+        yield _not_an_xray("it is as fine-grained as print or noise")
     flat = _flat_share(levels_HW)
     one_level = np.bincount(levels_HW.ravel(), minlength=256)[BLACK:].max() / levels_HW.size
     if flat > FLAT_SHARE or (flat > WINDOW_FLAT_SHARE and one_level > WINDOW_LEVEL_SHARE):
-        raise _not_an_xray("it consists of even areas, as a drawing or a screenshot does")
+        yield _not_an_xray("it consists of even areas, as a drawing or a screenshot does")
     if limb:
         return
     score = upright_score(stretched_HW)
     if score < INVERTED_BELOW:
-        raise BadImageError(
+        yield BadImageError(
             "inverted",
             "bright and dark are the wrong way round for an X-ray: air has to be black, bone white",
         )
-    if score < NOT_XRAY_BELOW:
-        raise _not_an_xray("bright and dark lie where no X-ray has them")
+    elif score < NOT_XRAY_BELOW:
+        yield _not_an_xray("bright and dark lie where no X-ray has them")
 
 
 def _not_an_xray(why: str) -> BadImageError:

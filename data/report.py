@@ -151,9 +151,16 @@ def _rows(settings: Settings, described: Mapping[str, Any]) -> list[dict[str, An
     filesystem, store = arrow_filesystem(settings), ObjectStore(settings)
     rows: list[dict[str, Any]] = []
     for part in described["parts"]:
-        path = store.path(BUCKET, part["key"])
-        rows += pq.read_table(path, filesystem=filesystem, columns=list(COLUMNS)).to_pylist()
+        with filesystem.open_input_file(store.path(BUCKET, part["key"])) as file:
+            parquet = pq.ParquetFile(file)
+            rows += versions.without_tombstones(parquet.read(_columns(parquet, COLUMNS))).to_pylist()
     return rows
+
+
+def _columns(parquet: pq.ParquetFile, wanted: Sequence[str]) -> list[str]:
+    """The wanted columns, and that of the tombstones where a patient was forgotten."""
+    there = parquet.schema_arrow.names
+    return [*wanted, *(name for name in (versions.TOMBSTONE,) if name in there)]
 
 
 class _Sample:
@@ -174,7 +181,7 @@ class _Sample:
         for split in SPLITS:
             parts = [part for part in described["parts"] if part["split"] == split]
             inside = sum(part["rows"] for part in parts)
-            wanted = -(-inside * min(total, PROBED_IMAGES) // total)
+            wanted = -(-inside * min(total, PROBED_IMAGES) // max(total, 1))
             for row in _first(settings, parts, wanted):
                 sample.add(row, np.frombuffer(row["pixels"], np.uint8).reshape(side, side))
         return sample
@@ -195,9 +202,10 @@ def _first(settings: Settings, parts: Sequence[Mapping[str, Any]], wanted: int) 
     filesystem, store = arrow_filesystem(settings), ObjectStore(settings)
     for part in parts:
         with filesystem.open_input_file(store.path(BUCKET, part["key"])) as file:
-            columns = [*COLUMNS, "pixels"]
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=BATCH_ROWS, columns=columns):
-                for row in batch.to_pylist():
+            parquet = pq.ParquetFile(file)
+            columns = _columns(parquet, [*COLUMNS, "pixels"])
+            for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+                for row in versions.without_tombstones(batch).to_pylist():
                     if wanted <= 0:
                         return
                     wanted -= 1

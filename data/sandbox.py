@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from cluster.expected import ExpectedError
 from data.bad_image import MAX_PIXELS
 from data.preprocess import BadImageError, Decoded, PixelConfig, UnknownTypeError
 from data.quality import Region
@@ -64,7 +65,7 @@ TOO_MUCH_MEMORY = "decoding the file takes more memory than is allowed"
 TOO_SLOW = "decoding the file takes more time than is allowed"
 
 
-class SandboxError(RuntimeError):
+class SandboxError(ExpectedError):
     """No child process can be had: a fault of this machine, not of a file; one line."""
 
 
@@ -110,7 +111,8 @@ class Decoder:
         """Start the children and wait until they are ready.
 
         Args:
-            decoder: `module:function` that makes `Decoded` of bytes; tests put a hostile one here.
+            decoder: `module:function` that makes `Decoded` of bytes, and of waived reasons where there are some; tests
+                put a hostile one here.
             import_from: further folders to import it from.
         Raises:
             SandboxError: a child does not start.
@@ -176,19 +178,29 @@ class Decoder:
             BadImageError: with the reasons of both, and crash, too_slow, too_much_memory.
             SandboxError: no child can be had.
         """
-        shown_HW, kind = self._ask(blob, {"view": view, "region": region, "pixels": None})
+        shown_HW, kind = self._ask(blob, {"view": view, "region": region, "waived": [], "pixels": None})
         height, width = shown_HW.shape
         return Decoded(shown_HW=shown_HW, kind=kind, width=width, height=height)
 
     def to_pixels(
-        self, blob: bytes, config: PixelConfig, *, view: str | None = None, region: Region | None = None
+        self,
+        blob: bytes,
+        config: PixelConfig,
+        *,
+        view: str | None = None,
+        region: Region | None = None,
+        waived: Collection[str] = (),
     ) -> np.ndarray:
         """`decode`, then `preprocess.scale`, both in a child: only pixels_HW, uint8 (side, side), come back.
 
+        Args:
+            waived: reasons of `preprocess.decode` and `quality.check` that a reviewer has judged and that are not
+                to keep the image out; none of the child's own can be waived.
         Raises:
             BadImageError, SandboxError: see `decode`.
         """
-        pixels_HW, _ = self._ask(blob, {"view": view, "region": region, "pixels": asdict(config)})
+        request = {"view": view, "region": region, "waived": list(waived), "pixels": asdict(config)}
+        pixels_HW, _ = self._ask(blob, request)
         return pixels_HW
 
     def _ask(self, blob: bytes, request: dict[str, Any]) -> tuple[np.ndarray, Any]:

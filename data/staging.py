@@ -10,9 +10,9 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.arrow_objects import ArrowObjects, of_the_store
+from cluster.expected import ExpectedError
 from cluster.patience import PATIENCE_S
 from cluster.secrets import SecretError
 from cluster.settings import Settings
@@ -66,7 +67,7 @@ PART = pa.schema(
 )
 
 
-class StagingError(RuntimeError):
+class StagingError(ExpectedError):
     """An image that gave pixels a moment ago gives none or others now; one line."""
 
 
@@ -109,6 +110,8 @@ class Part:
     """By sample hash."""
     blocks: tuple[int, ...]
     """Staged blocks that hold the pixels."""
+    waived: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Source and SHA-256 of the released images among the rows → reasons that do not keep them out."""
 
 
 def plan_parts(
@@ -116,11 +119,13 @@ def plan_parts(
     rows: Sequence[LogicalRow],
     block_of: Mapping[tuple[str, str], int],
     config: PixelConfig,
+    waived: Mapping[tuple[str, str], tuple[str, ...]],
 ) -> Iterator[Part]:
     """Cut a version into files of one split each, by sample hash.
 
     Args:
         block_of: source and SHA-256 of an image → the staged block that holds its pixels.
+        waived: source and SHA-256 of a released image → reasons that do not keep it out.
     """
     size = max(1, PART_BYTES // config.side**2)
     for split in SPLITS:
@@ -128,14 +133,17 @@ def plan_parts(
         for number, start in enumerate(range(0, len(inside), size)):
             some = tuple(inside[start : start + size])
             blocks = tuple(sorted({block_of[row.source, row.sha256] for row in some}))
-            yield Part(key=part_key(version, split, number), split=split, rows=some, blocks=blocks)
+            images = [(row.source, row.sha256) for row in some]
+            released = {image: waived[image] for image in images if image in waived}
+            key = part_key(version, split, number)
+            yield Part(key=key, split=split, rows=some, blocks=blocks, waived=released)
 
 
 def stage_block(block: int, rows: Sequence[dict[str, Any]], stage: Stage) -> tuple[pa.Table, bool]:
     """Fetch, open, decode and scale the images of one block, and stage what came out.
 
     Args:
-        rows: `source`, `sha256`, `label`, `view` and `raw_key` of each.
+        rows: `source`, `sha256`, `label`, `view`, `raw_key` and `waived` reasons of each.
     Returns:
         One row an image, in the order of `rows`, in the schema `OUTCOME`: a sample hash, or the reason why there is
         none; and whether the block was staged already.
@@ -172,7 +180,7 @@ def write_part(part: Part, stage: Stage) -> dict[str, Any]:
         if objects.sizes(BUCKET, [part.key]) == {part.key: found["bytes"]}:
             return found
     pixels = _staged_pixels(part, stage, objects)
-    pixels.update(_made_anew([row for row in part.rows if row.sample_hash not in pixels], stage))
+    pixels.update(_made_anew(part, pixels.keys(), stage))
     columns = {name: [getattr(row, name) for row in part.rows] for name in PART.names if name != "pixels"}
     columns["pixels"] = [pixels.pop(row.sample_hash) for row in part.rows]
     blob = _parquet(pa.Table.from_pydict(columns, schema=PART), compression="zstd", row_group_size=1024)
@@ -215,7 +223,7 @@ def _convert(row: dict[str, Any], originals: Originals, config: PixelConfig) -> 
         return {**outcome, "reason": "sealed", "detail": str(error)}
     try:
         pixels_HW = process_decoder().to_pixels(
-            blob, config, view=row["view"], region=taxonomy()[row["label"]].region
+            blob, config, view=row["view"], region=taxonomy()[row["label"]].region, waived=row["waived"]
         )
     except BadImageError as error:
         originals.put(QUARANTINE, row["sha256"], blob)
@@ -265,8 +273,9 @@ def _read_staged(key: str, within: pc.Expression, objects: ArrowObjects) -> Iter
         yield from batch.to_pylist()
 
 
-def _made_anew(rows: Sequence[LogicalRow], stage: Stage) -> dict[str, bytes]:
+def _made_anew(part: Part, there: Collection[str], stage: Stage) -> dict[str, bytes]:
     """Sample hash → pixels from the originals, for rows whose staged pixels are gone or damaged."""
+    rows = [row for row in part.rows if row.sample_hash not in there]
     if not rows:
         return {}
     originals = stage.originals()
@@ -277,6 +286,7 @@ def _made_anew(rows: Sequence[LogicalRow], stage: Stage) -> dict[str, bytes]:
             "label": row.label,
             "view": row.view,
             "raw_key": originals.key_of(row.sha256),
+            "waived": part.waived.get((row.source, row.sha256), ()),
         }
         for row in rows
     ]

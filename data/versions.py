@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.objects import ObjectStore
@@ -19,6 +20,8 @@ from data.split import Split
 
 BUCKET = "datasets"
 COMMIT = "manifest.json"
+TOMBSTONE = "tombstone"
+"""Column of a part that holds, in the place of a forgotten row, the hash of that row; null in all others."""
 
 
 class VersionError(ValueError):
@@ -90,13 +93,23 @@ def load_split(store: ObjectStore, version: str, split: Split) -> SplitTable:
         VersionError: no such version, or a part is gone or changed.
     """
     described = manifest(store, version)
+    try:
+        return _load(store, described, split)
+    except VersionError:
+        now = manifest(store, version)
+        if now["parts"] == described["parts"]:
+            raise
+        return _load(store, now, split)  # a patient was forgotten between manifest and parts
+
+
+def _load(store: ObjectStore, described: Mapping[str, Any], split: Split) -> SplitTable:
     side = described["settings"]["pixels"]["side"]
     parts = [part for part in described["parts"] if part["split"] == split]
     tables = []
     pixels_NHW = np.empty((sum(part["rows"] for part in parts), side, side), np.uint8)
     start = 0
     for part in parts:
-        table = pq.read_table(io.BytesIO(read_part(store, version, part)))
+        table = without_tombstones(pq.read_table(io.BytesIO(read_part(store, described["version"], part))))
         pixels = b"".join(table["pixels"].to_pylist())
         end = start + table.num_rows
         pixels_NHW[start:end] = np.frombuffer(pixels, np.uint8).reshape(-1, side, side)
@@ -115,6 +128,15 @@ def load_split(store: ObjectStore, version: str, split: Split) -> SplitTable:
         views=columns["view"],
         sha256s=columns["sha256"],
     )
+
+
+def without_tombstones(table: pa.Table | pa.RecordBatch) -> pa.Table:
+    """The rows of a part that are still there."""
+    if isinstance(table, pa.RecordBatch):
+        table = pa.Table.from_batches([table])
+    if TOMBSTONE not in table.column_names:
+        return table
+    return table.filter(pc.is_null(table[TOMBSTONE])).drop_columns([TOMBSTONE])
 
 
 def read_part(store: ObjectStore, version: str, part: Mapping[str, Any]) -> bytes:

@@ -18,18 +18,14 @@ import jsonargparse
 import psycopg
 from httpx import HTTPError
 
-from cluster.bundles import BundleError
-from cluster.objects import ObjectStoreError
-from cluster.registry import RegistryError
-from cluster.secrets import SecretError
-from cluster.settings import SettingsError
+from cluster.expected import ExpectedError
 
 EXIT_OK, EXIT_FAILED, EXIT_HALTED = 0, 1, 3
 DEFAULT_RECIPE = "demo"
 A = TypeVar("A")
 
 
-class JobError(RuntimeError):
+class JobError(ExpectedError):
     """A job cannot go on; the message is the one line that the user sees."""
 
 
@@ -42,12 +38,7 @@ class Halted(Exception):
 
 
 EXPECTED = (
-    JobError,
-    SettingsError,
-    SecretError,
-    ObjectStoreError,
-    BundleError,
-    RegistryError,
+    ExpectedError,
     ValueError,
     psycopg.OperationalError,
     HTTPError,
@@ -76,7 +67,8 @@ def parse(
     if defaults is not None:
         chosen = _flag(argv, "--recipe")
         try:
-            parser.set_defaults(_flat("", defaults(chosen or DEFAULT_RECIPE)))
+            given = defaults(chosen or DEFAULT_RECIPE).items()
+            parser.set_defaults({key: leaf for part, one in given for key, leaf in _flat(part, one).items()})
         except KeyError as error:
             parser.error(f"there is no recipe {error.args[0]}")
     values = parser.instantiate_classes(parser.parse_args(argv)).as_dict()
@@ -96,14 +88,11 @@ def _with_values(kind: type[Any], argv: Sequence[str]) -> list[str]:
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:
-    """Nested dataclasses as dotted names, the way a parser takes defaults."""
-    if isinstance(value, dict):
-        inner = list(value.items())
-    elif is_dataclass(value):
-        inner = [(one.name, getattr(value, one.name)) for one in fields(value)]
-    else:
+    """Nested dataclasses as dotted names, the way a parser takes defaults; a dictionary is one value."""
+    if not is_dataclass(value):
         return {name: value}
-    return {key: leaf for part, one in inner for key, leaf in _flat(f"{name}.{part}".strip("."), one).items()}
+    inner = {one.name: getattr(value, one.name) for one in fields(value)}
+    return {key: leaf for part, one in inner.items() for key, leaf in _flat(f"{name}.{part}", one).items()}
 
 
 def _flag(argv: Sequence[str], flag: str) -> str | None:

@@ -1,9 +1,11 @@
 """Bring X-rays in: a folder with `manifest.csv`, a published dataset, or the built-in synthetic ones.
 
 Into bucket `raw` and the catalog. Runs where the folder is; only the pixels travel, sealed. With `--export` the
-other way: de-identified copies of what is stored, into a new folder.
+other way: de-identified copies of what is stored, into a new folder. It also lists the quarantine, carries out what a
+reviewer decides about it, and forgets a patient.
 """
 
+import getpass
 import os
 import sys
 import tempfile
@@ -15,13 +17,13 @@ from typing import Any
 from cluster import progress
 from cluster.home import Home
 from cluster.settings import Kaggle, Settings
-from data import archives, export, ingest, manifest, synthetic
+from data import archives, catalog, export, forgotten, ingest, manifest, review, synthetic
 from data.download import fetch
 from data.manifest import Manifest
 from data.sources import registry
 from data.sources.card import Card
 from data.synthetic import SyntheticConfig
-from jobs import entry
+from jobs import curation, entry
 from jobs.recipes import recipe
 
 SYNTHETIC = "synthetic"
@@ -45,6 +47,31 @@ class Arguments:
     dicom: bool = False
     """With `export`: also as DICOM where the original is DICOM."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    report: bool = False
+    """List the quarantine, and do nothing else."""
+    details: bool = False
+    """With `report`: each image too, by its number."""
+    release: int | None = None
+    """Number of an image in quarantine that is to go into the next dataset."""
+    reject: int | None = None
+    """Number of an image in quarantine that is to stay out, whatever later checks say."""
+    label: str | None = None
+    """With `release`: the label that it gets in place of its source's."""
+    note: str | None = None
+    """With `release` or `reject`: why; name no patient."""
+    forget: str | None = None
+    """A patient's id as the source writes it, or "-" to read it from standard input: remove all that is theirs."""
+    forget_source: str | None = None
+    """With `forget`: the source whose id it is."""
+    by: str | None = None
+    """Who decides, for the audit table; default: the user of this shell."""
+
+    def __post_init__(self) -> None:
+        given = [self.release is not None, self.reject is not None, self.forget is not None]
+        if sum([bool(self.export), self.report, *given]) > 1:
+            raise ValueError(
+                "--export, --report, --release, --reject and --forget exclude each other: give one"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +117,8 @@ def bring_in(
             listed = manifest.read(archives.with_splits(Path(source), Path(scratch), telling.fetching))
         for note in listed.notes:
             telling.saying(f"{source}: {note}")
-        return asdict(ingest.ingest(listed, settings, progress=telling.ingesting))
+        with catalog.locked(settings, forgotten.LOCK, shared=True):
+            return asdict(ingest.ingest(listed, settings, progress=telling.ingesting))
 
 
 def _published(name: str, folder: str | None, download: bool, scratch: Path, telling: Telling) -> Manifest:
@@ -126,21 +154,34 @@ def _fetch(card: Card, where: Path, telling: Telling) -> None:
 
 
 def _export(settings: Settings, arguments: Arguments) -> dict[str, Any]:
-    done = export.export(
-        settings,
-        Path(arguments.export),
-        sources=arguments.sources,
-        dicom=arguments.dicom,
-        progress=lambda done, total, note: progress.report("export", done, total, note),
-    )
+    with catalog.locked(settings, forgotten.LOCK, shared=True):
+        done = export.export(
+            settings,
+            Path(arguments.export),
+            sources=arguments.sources,
+            dicom=arguments.dicom,
+            progress=lambda done, total, note: progress.report("export", done, total, note),
+        )
     return asdict(done)
 
 
 def work(arguments: Arguments) -> dict[str, Any]:
+    settings = Settings.from_env()
+    by = arguments.by or getpass.getuser()
     if arguments.export:
-        return _export(Settings.from_env(), arguments)
+        return _export(settings, arguments)
+    if arguments.report:
+        return curation.report(settings, details=arguments.details)
+    if arguments.forget is not None:
+        return curation.forget_patient(settings, arguments.forget, arguments.forget_source, by=by)
+    if arguments.release is not None:
+        return review.decide(
+            settings, arguments.release, "released", by=by, label=arguments.label, note=arguments.note
+        )
+    if arguments.reject is not None:
+        return review.decide(settings, arguments.reject, "rejected", by=by, note=arguments.note)
     return bring_in(
-        Settings.from_env(),
+        settings,
         arguments.source,
         arguments.synthetic,
         Telling(),

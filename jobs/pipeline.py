@@ -141,7 +141,13 @@ def stages(arguments: Arguments, settings: Settings) -> dict[str, Any]:
             times[stage] = round(time.monotonic() - started_at, 1)
 
     etl_config = chosen.etl_of(tuple(arguments.sources or ()))
-    report["etl"] = timed("etl", lambda: run_etl(settings, etl_config, fresh=arguments.fresh))
+    try:
+        report["etl"] = timed(
+            "etl",
+            lambda: run_etl(settings, etl_config, fresh=arguments.fresh, validation=chosen.validation),
+        )
+    except entry.Halted as verdict:
+        raise entry.Halted(str(verdict), {**report, "etl": verdict.report}) from verdict
     dataset_version = report["etl"]["dataset_version"]
     report["train"] = timed(
         "train",

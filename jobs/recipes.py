@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from data.etl import EtlConfig
 from data.preprocess import PixelConfig
 from data.synthetic import SyntheticConfig
+from data.validation import ValidationConfig
 from jobs.ask import AskConfig
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
 
@@ -19,6 +20,7 @@ class Recipe:
     train: TrainConfig
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     """What is drawn where no folder is given."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     ask: AskConfig = field(default_factory=AskConfig)
 
     def etl_of(self, sources: tuple[str, ...]) -> EtlConfig:

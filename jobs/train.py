@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster import progress
 from cluster.settings import Settings
-from data import catalog
+from data import acceptance, catalog
 from jobs import entry
 from jobs.recipes import recipe
 from train import runs, trainer
@@ -33,7 +33,13 @@ class Arguments:
 def run_train(
     settings: Settings, config: TrainConfig, dataset_version: str, *, run: str | None, fresh: bool
 ) -> dict[str, Any]:
-    """Returns the fields of the job's line; Ray is joined here."""
+    """Returns the fields of the job's line; Ray is joined here.
+
+    Raises:
+        Halted: the dataset version failed its checks.
+        JobError: nobody has validated it.
+    """
+    _may_train(settings, dataset_version)
     entry.join_ray(settings.ray_address)
     name = run or runs.default_name(config, dataset_version)
     made = trainer.train(
@@ -53,6 +59,21 @@ def run_train(
         "steps": made.steps,
         "weights_sha256": made.weights_sha256,
     }
+
+
+def _may_train(settings: Settings, dataset_version: str) -> None:
+    verdict = acceptance.accepted(settings, dataset_version)
+    if verdict is None:
+        raise entry.JobError(
+            f"dataset version {dataset_version} was not validated: run `python -m jobs.etl`, which does it, first"
+        )
+    if not verdict:
+        raise entry.Halted(
+            f"dataset version {dataset_version} failed its checks and is not trained on: read "
+            f"{acceptance.report_address(settings, dataset_version)}, then mend the data or run "
+            f"`python -m jobs.etl --accept {dataset_version} --note WHY`",
+            {"dataset_version": dataset_version},
+        )
 
 
 def work(arguments: Arguments) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import yaml
 
 from cluster import bundles
 from cluster.database import connect
+from cluster.expected import ExpectedError
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
 from serve import desired
@@ -30,7 +31,7 @@ LAST_WORDS = 800
 """Characters of Serve's own message that are passed on: its end names the cause, its beginning Ray's frames."""
 
 
-class DeployError(RuntimeError):
+class DeployError(ExpectedError):
     """Serve refused the configuration, or an application did not come up; the message has Serve's own words."""
 
 

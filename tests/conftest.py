@@ -1,12 +1,16 @@
 """The embedded platform for every tier that needs it: one for the whole session, in a home of its own."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -103,3 +107,46 @@ def miniature() -> Callable[[str, Path], Path]:
     spec.loader.exec_module(module)
     write: Callable[[str, Path], Path] = module.write
     return write
+
+
+class Listener:
+    """A webhook that answers with the given codes in turn, the last one for ever."""
+
+    def __init__(self, *codes: int) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        listener = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                listener.bodies.append(json.loads(body))
+                self.send_response(codes[min(len(listener.bodies), len(codes)) - 1])
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                """Quiet."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?token=geheim"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[..., Listener]]:
+    """Start webhooks on loopback: `listen(503, 200)`."""
+    opened: list[Listener] = []
+
+    def start(*codes: int) -> Listener:
+        opened.append(Listener(*codes))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()

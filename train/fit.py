@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from cluster.expected import ExpectedError
 from train import checkpoint, parallel
 from train.checkpoint import Progress
 from train.config import TrainConfig
@@ -28,7 +29,7 @@ from train.schedule import learning_rate
 VALIDATION_BATCH = 64  # images a rank
 
 
-class TrainingDivergedError(RuntimeError):
+class TrainingDivergedError(ExpectedError):
     """The loss is no number any more."""
 
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.expected import ExpectedError
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -26,7 +28,7 @@ LOGGED_LATER = ("epoch", "step")
 logger = logging.getLogger(__name__)
 
 
-class TrackingError(RuntimeError):
+class TrackingError(ExpectedError):
     """MLflow does not answer where it must; the message says what to do."""
 
 

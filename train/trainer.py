@@ -18,6 +18,7 @@ import torch
 from ray.train.torch import TorchTrainer
 
 from cluster import bundles
+from cluster.expected import ExpectedError
 from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.registry import Registry
 from cluster.settings import Settings
@@ -32,7 +33,7 @@ from train.model import build_vit
 Progress = Callable[[int, int, str], None]
 
 
-class TrainError(RuntimeError):
+class TrainError(ExpectedError):
     """Training ended without a model; the message says why in one line."""
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.logical import Candidate, assemble, counts, version_of
+from data.logical import Candidate, assemble, counts, row_hash, version_of
 from data.near_duplicates import fingerprint
 
 KEY = bytes(range(32))
@@ -132,6 +132,18 @@ def test_the_version_follows_every_column_and_setting() -> None:
     names = {version_of([one], {"side": 96}) for one in [row, *changed]} | {version_of([row], {"side": 128})}
     assert len(names) == len(changed) + 2
     assert all(len(name) == 16 and int(name, 16) >= 0 for name in names)
+
+
+@given(MANY, st.data())
+def test_rows_that_are_only_hashes_any_more_leave_the_name_as_it_was(
+    candidates: list[Candidate], data: st.DataObject
+) -> None:
+    rows = assemble(candidates, CLASSES, key=KEY).rows
+    gone = [row for row in rows if data.draw(st.booleans())]
+    left = [row for row in rows if row not in gone]
+    assert version_of(left, {"side": 96}, map(row_hash, gone)) == version_of(rows, {"side": 96})
+    if gone:
+        assert version_of(left, {"side": 96}) != version_of(rows, {"side": 96})
 
 
 def test_counts_name_every_split_and_class() -> None:

@@ -214,6 +214,16 @@ def test_a_thumbnail_is_too_small() -> None:
     assert reason(dicom(gradient(16, 16, top=4095))) == "too_small"
 
 
+def test_a_check_that_a_reviewer_has_overruled_lets_the_image_pass_and_no_other_does() -> None:
+    tiny = raster(gradient(20, 20).astype(np.uint8))
+    assert to_pixels(tiny, CONFIG, waived=("too_small",)).shape == (64, 64)
+    blank = raster(np.full((80, 80), 7, np.uint8))
+    assert np.ptp(to_pixels(blank, CONFIG, waived=("blank",))) == 0
+    for blob, waived in ((tiny, "blank"), (blank, "too_small"), (tiny[:-60], "truncated")):
+        with pytest.raises(BadImageError):
+            to_pixels(blob, CONFIG, waived=(waived,))
+
+
 def test_a_header_that_claims_gigapixels_is_refused_before_decoding() -> None:
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]

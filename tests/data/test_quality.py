@@ -204,3 +204,22 @@ def test_of_the_real_xrays_few_are_refused_and_of_their_negatives_nearly_all() -
     assert len(rows) - unknown[None] <= 0.01 * len(rows), unknown
     assert len(rows) - known[None] <= 0.01 * len(rows), known
     assert negatives["inverted"] >= 0.98 * negatives.total(), negatives
+
+
+def test_a_reason_that_a_reviewer_has_judged_keeps_nothing_out_and_the_next_one_does() -> None:
+    negative = shown(255 - next(film for label, film in xrays(20) if "bone" not in label))
+    assert reason(negative) == "inverted"
+    assert reason(negative, waived=("inverted",)) is None
+    assert reason(negative, waived=("not_an_xray", "blank")) == "inverted"
+    assert reason(negative, view="LL", waived=("lateral",)) == "inverted"
+    noise = shown(np.random.default_rng(0).integers(0, 255, (SIDE, SIDE), dtype=np.uint8))
+    assert reason(noise) == "not_an_xray"
+    assert reason(noise, header=Header(modality="CT"), view="L", waived=("not_an_xray",)) == "lateral"
+    assert reason(noise, waived=("not_an_xray", "inverted")) is None
+
+
+def test_a_colour_photograph_that_a_reviewer_has_released_decodes() -> None:
+    photograph = jpeg(Image.fromarray(load_sample_images().images[1]))
+    with pytest.raises(BadImageError, match="in colour"):
+        decode(photograph, ("blank",))
+    assert decode(photograph, ("colour",)).shown_HW.ndim == 2

@@ -126,6 +126,20 @@ def test_200_files_are_decoded_by_one_process_and_as_in_this_one(decoder: Decode
     assert decoder.pids() == before
 
 
+def test_what_a_reviewer_has_waived_passes_in_a_child_too_and_nothing_else(decoder: Decoder) -> None:
+    tiny, noise = png(side=20), png(side=160)
+    assert reason(lambda: decoder.to_pixels(tiny, CONFIG)) == "too_small"
+    released_HW = decoder.to_pixels(tiny, CONFIG, waived=("too_small",))
+    assert np.array_equal(released_HW, preprocess.to_pixels(tiny, CONFIG, ("too_small",)))
+    assert reason(lambda: decoder.to_pixels(noise, CONFIG, waived=("too_small",))) == "not_an_xray"
+    passed_HW = decoder.to_pixels(noise, CONFIG, waived=["not_an_xray", "inverted"])
+    assert np.array_equal(passed_HW, preprocess.to_pixels(noise, CONFIG))
+    assert (
+        reason(lambda: decoder.to_pixels(tiny[:200], CONFIG, waived=("too_small", "truncated")))
+        == "truncated"
+    )
+
+
 def test_the_shown_image_and_its_kind_come_back(decoder: Decoder) -> None:
     ours, theirs = preprocess.decode(png()), decoder.decode(png())
     assert np.array_equal(ours.shown_HW, theirs.shown_HW)

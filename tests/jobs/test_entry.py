@@ -5,7 +5,19 @@ from typing import Any
 
 import pytest
 
+from cluster.expected import ExpectedError
+from cluster.home import PlatformError
+from cluster.objects import ObjectStoreError
+from cluster.registry import RegistryError
+from data.catalog import CatalogError
+from data.etl import EtlError
+from data.forget import ForgetError
+from data.sandbox import SandboxError
+from data.staging import StagingError
 from jobs import entry
+from serve.reconciler import DeployError
+from train.tracking import TrackingError
+from train.trainer import TrainError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,3 +124,46 @@ def test_a_defect_brings_its_traceback_and_still_the_last_line(capsys: pytest.Ca
     assert stopped.value.code == 1
     assert json.loads(printed.out)["status"] == "failed"
     assert "Traceback" in printed.err
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        CatalogError,
+        DeployError,
+        EtlError,
+        ForgetError,
+        ObjectStoreError,
+        PlatformError,
+        RegistryError,
+        SandboxError,
+        StagingError,
+        TrackingError,
+        TrainError,
+        entry.JobError,
+    ],
+)
+def test_what_is_no_defect_ends_in_one_line_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], kind: type[Exception]
+) -> None:
+    def work() -> None:
+        raise kind("it does not answer:\nrun it again")
+
+    with pytest.raises(SystemExit) as stopped:
+        entry.run("test", work)
+    told = capsys.readouterr()
+    assert stopped.value.code == entry.EXIT_FAILED
+    assert json.loads(told.out)["error"] == "it does not answer: run it again"
+    assert told.err == "jobs.test: it does not answer: run it again\n"
+    assert issubclass(kind, (ExpectedError, ValueError))
+
+
+def test_a_defect_brings_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise RuntimeError("nobody thought of it")
+
+    with pytest.raises(SystemExit):
+        entry.run("test", work)
+    told = capsys.readouterr()
+    assert "Traceback" in told.err
+    assert json.loads(told.out)["error"] == "RuntimeError: nobody thought of it"

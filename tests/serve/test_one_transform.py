@@ -40,7 +40,14 @@ class Shelf:
 def etl_side(blob: bytes) -> bytes | str:
     """Pixels, or the reason why there are none."""
     sha256 = hashlib.sha256(blob).hexdigest()
-    row = {"source": "s", "sha256": sha256, "label": "normal", "view": None, "raw_key": "the key"}
+    row = {
+        "source": "s",
+        "sha256": sha256,
+        "label": "normal",
+        "view": None,
+        "raw_key": "the key",
+        "waived": [],
+    }
     outcome = _convert(row, cast(Originals, Shelf(blob)), CONFIG)
     return cast(bytes, outcome.get("pixels")) or str(outcome["reason"])
 

@@ -1,0 +1,84 @@
+"""What people do with what `jobs.ingest` brought in: look at the quarantine, decide on an image, forget a patient.
+
+`jobs.ingest` calls it for `--report`, `--release`, `--reject` and `--forget`. Tables for people go to standard output
+before the job's line. Neither carries a path, a note or anything of a patient.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster import progress
+from cluster.settings import Settings
+from data import catalog, forget, review
+from data.review import Entry
+
+STANDARD_INPUT = "-"
+
+
+def report(settings: Settings, *, details: bool) -> dict[str, Any]:
+    """The quarantine by source and reason; with `details` each image by its number."""
+    with catalog.opened(settings) as connection:
+        entries = review.entries(connection)
+    groups = _groups(entries)
+    _show("quarantine", ("source", "reason", "count", "open", "released", "rejected", "releasable"), groups)
+    told: dict[str, Any] = {"quarantined": len(entries), "quarantine": groups}
+    if details:
+        images = [
+            {**asdict(one), "quarantined_at": f"{one.quarantined_at:%Y-%m-%d %H:%M}"} for one in entries
+        ]
+        _show("images", ("id", "source", "stage", "reason", "decision", "quarantined_at"), images)
+        told["images"] = images
+    return told
+
+
+def _groups(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    counted = Counter((one.source, one.reason, one.decision or "open") for one in entries)
+    return [
+        {
+            "source": source,
+            "reason": reason,
+            "count": sum(counted[source, reason, one] for one in ("open", "released", "rejected")),
+            **{one: counted[source, reason, one] for one in ("open", "released", "rejected")},
+            "releasable": reason in review.RELEASABLE,
+        }
+        for source, reason in sorted({(one.source, one.reason) for one in entries})
+    ]
+
+
+def forget_patient(settings: Settings, patient: str, source: str | None, *, by: str) -> dict[str, Any]:
+    """Forget one patient.
+
+    Args:
+        patient: the source's own id, or "-" to read it from standard input, where no list of processes and no
+            history of a shell shows it.
+    """
+    if patient == STANDARD_INPUT:
+        patient = sys.stdin.readline().strip()
+    if not patient:
+        raise forget.ForgetError(
+            "no patient's id was given: name it, or write it to standard input after `-`"
+        )
+    steps = 0
+
+    def step(note: str) -> None:
+        nonlocal steps
+        steps += 1
+        progress.report("forget", steps, steps, note)
+
+    done = forget.forget(settings, patient, source, by=by, step=step)
+    held = [{"held the patient": name} for name in (*done.dataset_versions, *done.model_versions)]
+    _show("dataset and model versions", ("held the patient",), held)
+    return {"forgotten": asdict(done)}
+
+
+def _show(title: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
+    Console(file=sys.stdout, soft_wrap=True).print(table)
