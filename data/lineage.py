@@ -8,6 +8,8 @@ from typing import Any
 def parents(described: Mapping[str, Any], earlier: Iterable[Mapping[str, Any]]) -> list[str]:
     """The newest earlier version that has the same settings and no source that this one lacks; none or one.
 
+    A version of which every image was forgotten has no source left, and nothing grew from it that could be told.
+
     Args:
         described: the manifest of the version, with `version`, `settings` and `sources`.
         earlier: the manifests of the versions there are, newest first.
@@ -17,6 +19,7 @@ def parents(described: Mapping[str, Any], earlier: Iterable[Mapping[str, Any]]) 
         str(one["version"])
         for one in earlier
         if one["version"] != described["version"]
+        and one["sources"]
         and set(one["sources"]) <= set(described["sources"])
         and _canonical(one["settings"]) == settings
     )

@@ -42,12 +42,13 @@ def through_blocks(tables: Iterable[pa.Table], work: Callable[[pa.Table], pa.Tab
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    dataset = ray.data.from_arrow(list(tables)).map_batches(
+    cut = list(tables)
+    dataset = ray.data.from_arrow(cut).map_batches(
         work,
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,
-        compute=ray.data.TaskPoolStrategy(size=at_once()),
+        compute=ray.data.TaskPoolStrategy(size=min(at_once(), len(cut))),
     )
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
 

@@ -31,3 +31,8 @@ def test_a_version_is_not_its_own_parent_and_settings_are_compared_as_they_are_s
     made = {**NOW, "settings": {"classes": ("a",), "seed": 0}}
     assert parents(made, [NOW]) == []
     assert parents(made, [version("older", "clinic")]) == ["older"]
+
+
+def test_a_version_of_which_all_was_forgotten_is_no_parent() -> None:
+    assert parents(NOW, [version("emptied"), version("older", "clinic")]) == ["older"]
+    assert parents(NOW, [version("emptied")]) == []
