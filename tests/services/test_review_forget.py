@@ -363,15 +363,16 @@ def everything(settings: Settings, version: str) -> dict[str, tuple[Any, ...]]:
 
 
 def stage_leftovers(settings: Settings, folder: Folder) -> list[str]:
-    """What a killed `etl` leaves: a staged block, and a part of a version that was never published."""
+    """What a killed `etl` leaves: a staged block, and the parts of a version that was never published; and a page."""
     store = ObjectStore(settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ObjectStore, "delete", lambda *_: None)
         version = make(settings, folder).version
-    (part,) = [one for one in store.keys("datasets", f"{version}/data/") if "train" in one]
-    leftover = f"{uuid.uuid4().hex[:16]}/data/train-00000.parquet"
-    store.put("datasets", leftover, store.get("datasets", part))
-    return [leftover, report.publish(settings, version)]
+    unpublished, leftovers = uuid.uuid4().hex[:16], []
+    for part in store.keys("datasets", f"{version}/data/"):
+        leftovers.append(part.replace(version, unpublished))
+        store.put("datasets", leftovers[-1], store.get("datasets", part))
+    return [*leftovers, report.publish(settings, version)]
 
 
 def test_forgetting_leaves_no_trace_and_every_other_row_as_it_was(
@@ -405,7 +406,9 @@ def test_forgetting_leaves_no_trace_and_every_other_row_as_it_was(
     assert set(done.dataset_versions) == {version, other}
     assert done.model_versions == (f"{VIT}/{model}",)
     store = ObjectStore(settings)
-    assert not any(store.exists("datasets", key) for key in leftovers)
+    gone = [key for key in leftovers if not store.exists("datasets", key)]
+    assert len(gone) == 2, "the page, and the part on whose side the patient was"
+    assert leftovers[-1] in gone
     for name, rows in before.items():
         after = everything(settings, name)
         assert rows.items() >= after.items()
