@@ -12,6 +12,7 @@ import psycopg
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from cluster import objects
 from cluster.database import connect
 from cluster.expected import ExpectedError
 from cluster.patience import patiently
@@ -101,7 +102,21 @@ def patient(settings: Settings, work: Callable[[Connection], T], *, patience_s: 
         with opened(settings) as connection:
             return work(connection)
 
-    return patiently(once, patience_s=patience_s, errors=(CatalogError,), may_pass=_is_away)
+    return while_away(once, patience_s=patience_s)
+
+
+def while_away(work: Callable[[], T], *, patience_s: float) -> T:
+    """Run work that opens its own connections and is safe to repeat, again while PostgreSQL or the store is away.
+
+    Raises:
+        CatalogError, ObjectStoreError, OSError: it stayed away, or refuses.
+    """
+
+    def may_pass(error: Exception) -> bool:
+        return _is_away(error) if isinstance(error, CatalogError) else objects.may_pass(error)
+
+    errors = (CatalogError, objects.ObjectStoreError, OSError)
+    return patiently(work, patience_s=patience_s, errors=errors, may_pass=may_pass)
 
 
 @contextmanager

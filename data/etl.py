@@ -133,8 +133,11 @@ def run(
             return _note(settings, known, reused=True)
         staged = _stage(reviewed, size, stage, tell)
         candidates = list(_candidates(samples, staged))
-        assembly = decisions.decide(
-            settings, candidates, taxonomy().names, key=key, seed=config.seed, inputs=inputs
+        assembly = catalog.while_away(
+            lambda: decisions.decide(
+                settings, candidates, taxonomy().names, key=key, seed=config.seed, inputs=inputs
+            ),
+            patience_s=PATIENCE_S,
         )
         if not assembly.rows:
             raise EtlError(
@@ -143,8 +146,8 @@ def run(
         rejects = [row for _, row in staged.rows() if row["reason"] is not None]
         _quarantine(settings, rejects, assembly)
         described = _describe(samples, recipe, assembly, rejects, git_commit, reviewed)
-        with catalog.opened(settings) as connection:
-            described["parents"] = lineage.parents(described, catalog.versions(connection))
+        earlier = catalog.patient(settings, catalog.versions, patience_s=PATIENCE_S)
+        described["parents"] = lineage.parents(described, earlier)
         before = versions.published(store, described["version"])
         if before is None or (fresh and not _intact(store, before)):
             blocks = {(row["source"], row["sha256"]): number for number, row in staged.rows()}
@@ -172,9 +175,13 @@ def _selected(connection: catalog.Connection, sources: Sequence[str]) -> list[Sa
 
 def _still_remembered(settings: Settings, samples: Sequence[Sample], key: bytes) -> None:
     """Publish nothing of a patient who was forgotten meanwhile: PostgreSQL, restarted, frees every lock."""
-    with catalog.opened(settings) as connection:
-        if len(forgotten.remembered(connection, samples, key)) < len(samples):
-            raise EtlError("a patient was forgotten while this dataset was made: run the same command again")
+    kept = catalog.patient(
+        settings,
+        lambda connection: forgotten.remembered(connection, samples, key),
+        patience_s=PATIENCE_S,
+    )
+    if len(kept) < len(samples):
+        raise EtlError("a patient was forgotten while this dataset was made: run the same command again")
 
 
 def _recipe(config: EtlConfig) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from cluster import alerts, progress
 from cluster.objects import ObjectStore
+from cluster.patience import PATIENCE_S
 from cluster.settings import Settings
 from data import acceptance, catalog, etl, forgotten, report
 from data.acceptance import Judged
@@ -81,7 +82,10 @@ def run_etl(
         if validation is None:
             return line
         progress.report("etl", 0, 1, "validating")
-        judged = acceptance.judge(settings, made.version, validation, asked_sources=config.sources)
+        judged = catalog.while_away(
+            lambda: acceptance.judge(settings, made.version, validation, asked_sources=config.sources),
+            patience_s=PATIENCE_S,
+        )
         progress.report("etl", 1, 1, "validated")
     line["validation"] = judged.line()
     if not judged.accepted:
@@ -92,7 +96,7 @@ def run_etl(
 def _page(settings: Settings, version: str, *, again: bool, path: Path | None) -> str:
     """See that the version has its page; returns the page's address."""
     progress.report("etl", 0, 1, "report of the version")
-    key = report.publish(settings, version, again=again)
+    key = catalog.while_away(lambda: report.publish(settings, version, again=again), patience_s=PATIENCE_S)
     progress.report("etl", 1, 1, "report of the version")
     store = ObjectStore(settings)
     if path is not None:
