@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGES = 480
 AWAY_S = 3.0
 LABELS = ("normal", "bacterial_pneumonia", "tuberculosis", "covid19")
-VICTIMS = ("job", "store", "worker", "node", "database")
+VICTIMS = ("job", "store", "worker", "database")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,32 +167,6 @@ def kill_job(job: Job) -> bool:
     return True
 
 
-def kill_node(ground: Ground) -> tuple[Callable[[Job], bool], subprocess.Popen[bytes]]:
-    """A second node, joined now and killed, as a whole, when asked."""
-    start = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
-    options = ["--address", ground.env["RAY_ADDRESS"], "--node-ip-address", "127.0.0.1", "--num-cpus", "4"]
-    options += ["--object-store-memory", str(200 * 2**20), "--disable-usage-stats", "--block"]
-    node = subprocess.Popen(
-        [sys.executable, "-c", start, "start", *options],
-        env=ground.env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    until = time.monotonic() + 60
-    while not any("raylet" in one.name() for one in psutil.Process(node.pid).children(recursive=True)):
-        assert time.monotonic() < until, "the second node did not start"
-        time.sleep(0.2)
-    time.sleep(3)
-
-    def kill(job: Job) -> bool:
-        for one in [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]:
-            one.kill()
-        node.wait()
-        return True
-
-    return kill, node
-
-
 def rows_of(settings: Settings, version: str) -> list[str]:
     """One digest a row, of everything that it holds, pixels too, in the order of the files."""
     store = ObjectStore(settings)
@@ -274,22 +248,13 @@ def one_kill(
     ground: Ground, victim: str, after_s: float, version: str, expected: list[str], total: int
 ) -> None:
     settings, store = ground.settings, ObjectStore(ground.settings)
-    node = None
-    if victim == "node":
-        kill, node = kill_node(ground)
-    else:
-        kill = {
-            "job": lambda: kill_job,
-            "worker": lambda: kill_worker(ground),
-            "store": lambda: kill_component(ground, "s3"),
-            "database": lambda: kill_component(ground, "postgresql"),
-        }[victim]()
-    try:
-        job = disturbed(ground, kill, after_s)
-    finally:
-        if node is not None and node.poll() is None:
-            node.terminate()
-            node.wait()
+    kill = {
+        "job": lambda: kill_job,
+        "worker": lambda: kill_worker(ground),
+        "store": lambda: kill_component(ground, "s3"),
+        "database": lambda: kill_component(ground, "postgresql"),
+    }[victim]()
+    job = disturbed(ground, kill, after_s)
     killed = job.process.returncode == -signal.SIGKILL
     kept = staged_blocks(settings)
     if version in versions.names(store):
