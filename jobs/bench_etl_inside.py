@@ -15,22 +15,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import ray
 import ray.data
-from PIL import Image
 
 from cluster.home import Home
 from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.process import marked
 from cluster.settings import Settings
-from data import catalog, etl, versions
+from data import catalog, etl, quality, versions
+from data.burned_in import mask_text
 from data.catalog import Sample
 from data.etl import EtlConfig
+from data.near_duplicates import fingerprint
 from data.originals import Originals
-from data.preprocess import PixelConfig
+from data.preprocess import Decoded, PixelConfig, scale
 from jobs import bench_pool, entry
 from jobs.bench_platform import Watch, at_work
 
@@ -72,7 +74,7 @@ def hashes_of(store: ObjectStore, version: str) -> set[str]:
 def pooled(pool: Any, samples: list[Sample]) -> set[str]:
     size = max(1, min(etl.SMALLEST_BLOCK_ROWS, len(samples) // (2 * pool._processes)))
     rows = [
-        {"raw_key": one.raw_key, "label": one.label, "sha256": one.sha256, "source": one.source}
+        {name: getattr(one, name) for name in ("raw_key", "label", "view", "sha256", "source")}
         for one in samples
     ]
     jobs = [
@@ -82,23 +84,29 @@ def pooled(pool: Any, samples: list[Sample]) -> set[str]:
 
 
 def chained(settings: Settings) -> None:
-    """The straightforward way with Ray Data, from files that are not sealed."""
+    """The straightforward way with Ray Data to masked, checked, scaled and hashed pixels, from unsealed files."""
 
-    def shrink(batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        small = [
-            Image.fromarray(one).resize((PIXELS.side, PIXELS.side), Image.Resampling.BILINEAR)
-            for one in batch["image"]
-        ]
-        pixels = [one.tobytes() for one in small]
+    def work(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        cv2.setNumThreads(1)
+        made_NHW = [_judged(shown_HW) for shown_HW in batch["image"]]
+        pixels = [one.tobytes() for one in made_NHW]
         return {
             "path": batch["path"],
             "sha256": np.array([hashlib.sha256(one).hexdigest() for one in pixels]),
+            "fingerprint": np.array([fingerprint(one) for one in made_NHW]),
             "pixels": np.array(pixels, dtype=object),
         }
 
     filesystem, bucket = arrow_filesystem(settings), settings.bucket("datasets")
     dataset = ray.data.read_images(f"{bucket}/{PLAIN}", filesystem=filesystem, mode="L", include_paths=True)
-    dataset.map_batches(shrink, batch_size=64).write_parquet(f"{bucket}/{MADE}", filesystem=filesystem)
+    dataset.map_batches(work, batch_size=64).write_parquet(f"{bucket}/{MADE}", filesystem=filesystem)
+
+
+def _judged(shown_HW: np.ndarray) -> np.ndarray:
+    height, width = shown_HW.shape
+    decoded = Decoded(shown_HW=mask_text(shown_HW), kind="jpeg", width=width, height=height)
+    quality.check(decoded, region="chest")
+    return scale(decoded.shown_HW, PIXELS)
 
 
 def copy_plain(settings: Settings, samples: list[Sample]) -> None:

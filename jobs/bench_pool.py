@@ -1,18 +1,22 @@
 """The peer of the ETL benchmark: a process pool written by hand for the same duties, and nothing more.
 
-Each worker reads sealed originals from S3, opens, decodes, checks and scales them, hashes, and writes one Parquet
-file a block: no split, no order, no second pass, no recovery. It calls the same transform, whose decoder was the
-quickest of those at hand (docs/experiments.md), so that it is the ceiling of what a cluster can reach.
+Each worker reads sealed originals from S3, opens, decodes, masks, checks, scales and fingerprints them, hashes, and
+writes one Parquet file a block: no child processes, no split, no order, no second pass, no recovery. It calls the same
+functions with the same allocator settings, one thread of OpenCV, and the decoder that was within a tenth of the
+quickest at hand (docs/experiments.md), so that it is the ceiling of what a cluster can reach.
 """
 
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing.pool import Pool
 from typing import Any
 
+import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
@@ -20,20 +24,34 @@ import pyarrow.parquet as pq
 from cluster.objects import arrow_filesystem
 from cluster.secrets import read_key, unseal
 from cluster.settings import Settings
-from data.preprocess import PixelConfig, to_pixels
+from data import quality
+from data.near_duplicates import fingerprint
+from data.preprocess import PixelConfig, decode, scale
+from data.sandbox import ENVIRONMENT
+from data.taxonomy import taxonomy
 
 THREADS = 3
 _here: dict[str, Any] = {}
 """What one process of the pool keeps between blocks."""
 
 
-def open_pool(settings: Settings, config: PixelConfig) -> Pool:
-    """One fresh process a core."""
+@contextmanager
+def open_pool(settings: Settings, config: PixelConfig) -> Iterator[Pool]:
+    """One fresh process a core, with the allocator of our own decoder processes, whose default costs a third."""
     context = multiprocessing.get_context("spawn")
-    return context.Pool(len(os.sched_getaffinity(0)), initializer=_begin, initargs=(settings, config))
+    before = os.environ.copy()
+    os.environ.update(ENVIRONMENT)
+    try:
+        pool = context.Pool(len(os.sched_getaffinity(0)), initializer=_begin, initargs=(settings, config))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    with pool:
+        yield pool
 
 
 def _begin(settings: Settings, config: PixelConfig) -> None:
+    cv2.setNumThreads(1)
     _here["settings"], _here["config"] = settings, config
     _here["filesystem"] = arrow_filesystem(settings)
     _here["key"] = read_key(settings.encryption_key_path)
@@ -60,10 +78,26 @@ def _one(row: dict[str, str]) -> dict[str, Any]:
     path = f"{settings.bucket('raw')}/{row['raw_key']}"
     with _here["filesystem"].open_input_stream(path, buffer_size=0) as stream:
         sealed = stream.readall()
-    pixels = to_pixels(
-        unseal(sealed, _here["key"], context=f"raw/{row['raw_key']}".encode()), _here["config"]
-    )
-    blob = pixels.tobytes()
-    digest = hashlib.sha256(blob).hexdigest()
-    sample = hashlib.sha256(f"{digest}:{row['label']}".encode()).hexdigest()
-    return {"sample_hash": sample, "label": row["label"], "sha256": row["sha256"], "pixels": blob}
+    blob = unseal(sealed, _here["key"], context=f"raw/{row['raw_key']}".encode())
+    pixels_HW = judged(blob, row["view"], row["label"], _here["config"])
+    pixels = pixels_HW.tobytes()
+    digest = hashlib.sha256(pixels).hexdigest()
+    return {
+        "sample_hash": hashlib.sha256(f"{digest}:{row['label']}".encode()).hexdigest(),
+        "label": row["label"],
+        "sha256": row["sha256"],
+        "fingerprint": fingerprint(pixels_HW),
+        "pixels": pixels,
+    }
+
+
+def judged(blob: bytes, view: str | None, label: str, config: PixelConfig) -> np.ndarray:
+    """pixels_HW of one file, after the checks of ours.
+
+    Raises:
+        BadImageError: the peers are given good images only.
+    """
+    decoded = decode(blob)
+    header = quality.header_of(blob) if decoded.kind == "dicom" else quality.NO_HEADER
+    quality.check(decoded, header=header, view=view, region=taxonomy()[label].region)
+    return scale(decoded.shown_HW, config)
