@@ -33,7 +33,16 @@ from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.quality import QUALITY_VERSION
 from data.review import Reviewed
 from data.split import SHARES, SPLITS
-from data.staging import OUTCOME, Part, Stage, plan_parts, stage_block, write_part
+from data.staging import (
+    OUTCOME,
+    STAGING,
+    Part,
+    Stage,
+    plan_parts,
+    stage_block,
+    sweep_abandoned,
+    write_part,
+)
 from data.taxonomy import taxonomy
 from data.versions import BUCKET
 
@@ -122,7 +131,7 @@ def run(
     recipe = _recipe(config)
     inputs = _inputs(samples, recipe, key, reviewed)
     size = min(max(len(samples) // BLOCKS, SMALLEST_BLOCK_ROWS), LARGEST_BLOCK_ROWS)
-    prefix = f"_staging/{inputs}-{size}"
+    prefix = f"{STAGING}/{inputs}-{size}"
     stage = Stage(settings=settings, prefix=prefix, pixels=config.pixels, fresh=fresh)
     with catalog.locked(settings, f"etl {inputs}"):
         known = None if fresh else _indexed(ObjectStore(settings), inputs)
@@ -362,8 +371,9 @@ def _write(parts: Sequence[Part], stage: Stage, tell: Progress) -> list[dict[str
 
 
 def _sweep(store: ObjectStore, stage: Stage) -> None:
-    """Remove what was staged: it is in the version, or nobody will ask for it."""
+    """Remove what was staged: it is in the version, or nobody will ask for it; and what others have abandoned."""
     store.delete(BUCKET, store.keys(BUCKET, stage.prefix + "/"))
+    sweep_abandoned(stage.objects(), now=datetime.now(UTC))
 
 
 def _intact(store: ObjectStore, described: dict[str, Any]) -> bool:

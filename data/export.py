@@ -8,7 +8,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +19,23 @@ from pydicom.dataset import Dataset
 
 from cluster.secrets import SecretError
 from cluster.settings import Settings
-from data import catalog
+from data import catalog, review
 from data.bad_image import BadImageError
-from data.burned_in import fill, find_text
 from data.catalog import Sample
 from data.deidentify import deidentify
-from data.dicom import DICOM_ERRORS, explain, open_dicom, show_stored, stored_pixels
+from data.dicom import DICOM_ERRORS, MONOCHROME, explain, open_dicom
 from data.manifest import REQUIRED_COLUMNS
 from data.originals import Originals
-from data.preprocess import decode, encode_png, sniff
+from data.preprocess import encode_png, sniff
+from data.sandbox import process_decoder
 
 Progress = Callable[[int, int, str], None]
 
 THREADS = 4
 BATCH_ROWS = 64
 NAME_DIGITS = 32
+LOOKS = ("lateral", "not_an_xray", "inverted")
+"""Reasons of `data.quality` that are no reason to withhold a copy: they say what a dataset is not made of."""
 
 
 class ExportError(ValueError):
@@ -70,17 +72,21 @@ def export(
         raise ExportError(f"{folder} is not an empty folder: name a new one")
     with catalog.opened(settings) as connection:
         samples = catalog.samples(connection, sources)
+        waived = review.applied(connection, samples).waived
     if not samples:
         raise ExportError("the catalog holds no image of these sources: `jobs.ingest --source DIR` first")
     originals = Originals.of(settings)
+
+    def write(sample: Sample) -> str | None:
+        released = waived.get((sample.source, sample.sha256), ())
+        return _write(sample, folder, originals, dicom=dicom, waived=(*LOOKS, *released))
+
     rows: list[dict[str, str]] = []
     refused: Counter[str] = Counter()
     with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(samples), BATCH_ROWS):
             batch = samples[start : start + BATCH_ROWS]
-            for sample, reason in zip(
-                batch, pool.map(lambda one: _write(one, folder, originals, dicom), batch), strict=True
-            ):
+            for sample, reason in zip(batch, pool.map(write, batch), strict=True):
                 if reason is None:
                     rows.append(_row(sample))
                 else:
@@ -91,7 +97,7 @@ def export(
     return ExportReport(exported=len(rows), refused=dict(sorted(refused.items())), folder=str(folder))
 
 
-def dicom_copy(blob: bytes, *, key: bytes, patient: str) -> bytes:
+def dicom_copy(blob: bytes, *, key: bytes, patient: str, waived: Collection[str] = ()) -> bytes:
     """A DICOM file as one that may leave: header after Annex E, text masked in the stored pixels, uncompressed.
 
     Colour becomes 8-bit grey, as everywhere here. Grey keeps its depth and its look-up tables.
@@ -99,21 +105,16 @@ def dicom_copy(blob: bytes, *, key: bytes, patient: str) -> bytes:
     Raises:
         BadImageError: it holds no picture that we can decode.
     """
+    stored_HW = process_decoder().stored(blob, waived=waived)
     try:
-        header = open_dicom(blob)
-        stored = stored_pixels(header)
-        shown_HW = show_stored(stored, header)
-        clean = deidentify(header, key=key, patient=patient)
-    except BadImageError:
-        raise
+        clean = deidentify(open_dicom(blob, pixels=False), key=key, patient=patient)
     except DICOM_ERRORS as error:
         raise explain(error, len(blob)) from error
-    if stored.ndim == 3:
-        stored = shown_HW
+    if clean.PhotometricInterpretation not in MONOCHROME:
         clean.PhotometricInterpretation = "MONOCHROME2"
         for keyword in ("PlanarConfiguration", "PixelPaddingValue", "PixelPaddingRangeLimit"):
             clean.pop(keyword, None)
-    _put_pixels(clean, fill(stored, find_text(shown_HW)))
+    _put_pixels(clean, stored_HW)
     file = io.BytesIO()
     pydicom.dcmwrite(file, clean, enforce_file_format=True)
     return file.getvalue()
@@ -135,14 +136,18 @@ def _put_pixels(clean: Dataset, stored_HW: np.ndarray) -> None:
     clean["PixelData"].VR = "OW" if wide else "OB"
 
 
-def _write(sample: Sample, folder: Path, originals: Originals, dicom: bool) -> str | None:
+def _write(
+    sample: Sample, folder: Path, originals: Originals, *, dicom: bool, waived: Collection[str]
+) -> str | None:
     """Write one image; the reason when it has no copy."""
     try:
         blob = originals.get(sample.raw_key)
-        png = encode_png(decode(blob).shown_HW)
+        png = encode_png(process_decoder().decode(blob, waived=waived).shown_HW)
         copy = None
         if dicom and sniff(blob) == "dicom":
-            copy = dicom_copy(blob, key=originals.pseudonym_key, patient=sample.patient_pseudonym)
+            copy = dicom_copy(
+                blob, key=originals.pseudonym_key, patient=sample.patient_pseudonym, waived=waived
+            )
     except FileNotFoundError:
         return "missing_original"
     except SecretError:

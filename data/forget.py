@@ -20,14 +20,12 @@ from cluster.settings import Settings
 from data import catalog, decisions, forgotten, tombstones, versions
 from data.catalog import Connection
 from data.originals import QUARANTINE, RAW, Originals
+from data.staging import STAGING
 from data.tombstones import Image
 from data.versions import BUCKET
 
 INDEX = "_index/"
 """Keys in bucket `datasets` that name versions and hold nothing of an image."""
-STAGING = "_staging/"
-"""Keys of what a killed `etl` has done so far: all of it goes, since some of it does not say of whom it is."""
-
 Step = Callable[[str], None]
 
 
@@ -204,7 +202,8 @@ def _staged(store: ObjectStore, images: Collection[Image], target: _Target, tell
     for key in store.keys(BUCKET, ""):
         if key.startswith((INDEX, *published)):
             continue
-        if key.startswith(STAGING) or _tells_of(store, key, images, words):
+        # Of what a killed `etl` has done so far some does not say of whom it is: all of it goes.
+        if key.startswith(f"{STAGING}/") or _tells_of(store, key, images, words):
             gone.append(key)
     store.delete(BUCKET, gone)
     if gone:

@@ -26,7 +26,9 @@ from data import catalog, versions
 from data.catalog import Quarantined
 from data.groups import WOULD_JOIN_TWO_SIDES
 from data.originals import QUARANTINE, Originals
-from data.preprocess import BadImageError, PixelConfig, to_pixels
+from data.preprocess import BadImageError, PixelConfig
+from data.review import RELEASABLE
+from data.sandbox import process_decoder
 from data.shortcut import PROBED_IMAGES, Shortcuts, View, features, shortcuts
 from data.split import SPLITS
 from data.versions import BUCKET
@@ -43,8 +45,8 @@ STAMPS_A_CLASS = 5
 REJECT_SIDE = 48
 """Of a reject's stamp, pixels: what text was overlooked cannot be read."""
 REJECTS_A_REASON = 6
-DECODED = frozenset({"conflicting_label", WOULD_JOIN_TWO_SIDES, "lateral", "inverted", "not_an_xray"})
-"""Reasons found after the image was decoded within limits; no other reject is ever decoded for a stamp."""
+DECODED = frozenset(RELEASABLE) | {WOULD_JOIN_TWO_SIDES}
+"""Reasons found in an image that decodes; no other reject is ever decoded for a stamp."""
 WITHHELD_SHOWN = 50
 
 
@@ -296,12 +298,13 @@ def _reject(rows: Sequence[Quarantined], originals: Originals) -> Reject:
 
 
 def _reject_stamp(row: Quarantined, originals: Originals) -> Stamp | None:
-    """By the same transform as every sample, which masks burned-in text; None where nothing comes out."""
+    """By the same transform as every sample, which masks burned-in text, but for the checks that a reviewer can
+    waive; None where nothing comes out."""
     if row.object_key is None:
         return None
     try:
         blob = originals.get(row.object_key, QUARANTINE)
-        pixels_HW = to_pixels(blob, PixelConfig(side=REJECT_SIDE))
+        pixels_HW = process_decoder().to_pixels(blob, PixelConfig(side=REJECT_SIDE), waived=RELEASABLE)
     except (FileNotFoundError, SecretError, BadImageError):
         return None
     alt = f"X-ray from {row.source} that was left out: {row.reason}"

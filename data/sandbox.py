@@ -32,6 +32,7 @@ from cluster.expected import ExpectedError
 from data.bad_image import MAX_PIXELS
 from data.preprocess import BadImageError, Decoded, PixelConfig, UnknownTypeError
 from data.quality import Region
+from data.stored import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 """Where the rooms are: the child imports them from there, whatever started the parent."""
@@ -169,17 +170,25 @@ class Decoder:
         with self._lock:
             return sorted(child.process.pid for child in self._alive)
 
-    def decode(self, blob: bytes, *, view: str | None = None, region: Region | None = None) -> Decoded:
+    def decode(
+        self,
+        blob: bytes,
+        *,
+        view: str | None = None,
+        region: Region | None = None,
+        waived: Collection[str] = (),
+    ) -> Decoded:
         """Read and judge one image; `preprocess.decode` and `quality.check` in a child.
 
         Args:
             view: what is known of it besides the file, see `quality.check`.
             region: likewise.
+            waived: reasons of the two that are not to keep the image out; none of the child's own can be waived.
         Raises:
             BadImageError: with the reasons of both, and crash, too_slow, too_much_memory.
             SandboxError: no child can be had.
         """
-        shown_HW, kind = self._ask(blob, {"view": view, "region": region, "waived": [], "pixels": None})
+        shown_HW, kind = self._ask(blob, _request(view=view, region=region, waived=waived))
         height, width = shown_HW.shape
         return Decoded(shown_HW=shown_HW, kind=kind, width=width, height=height)
 
@@ -194,15 +203,19 @@ class Decoder:
     ) -> np.ndarray:
         """`decode`, then `preprocess.scale`, both in a child: only pixels_HW, uint8 (side, side), come back.
 
-        Args:
-            waived: reasons of `preprocess.decode` and `quality.check` that a reviewer has judged and that are not
-                to keep the image out; none of the child's own can be waived.
-        Raises:
-            BadImageError, SandboxError: see `decode`.
+        Args, Raises: see `decode`.
         """
-        request = {"view": view, "region": region, "waived": list(waived), "pixels": asdict(config)}
+        request = _request(view=view, region=region, waived=waived, pixels=asdict(config))
         pixels_HW, _ = self._ask(blob, request)
         return pixels_HW
+
+    def stored(self, blob: bytes, *, waived: Collection[str] = ()) -> np.ndarray:
+        """`stored.masked_stored` of a DICOM file, in a child: stored_HW.
+
+        Args, Raises: see `decode`; what the image shows is not judged.
+        """
+        stored_HW, _ = self._ask(blob, _request(waived=waived, stored=True))
+        return stored_HW
 
     def _ask(self, blob: bytes, request: dict[str, Any]) -> tuple[np.ndarray, Any]:
         if len(blob) > REGION_BYTES:
@@ -359,9 +372,9 @@ class _Child:
                 self.spent = True
             if "reason" in told:
                 raise _refusal(told)
-            height, width = told["shape"]
-            size = max(size, height * width)
-            return self._pixels(height, width), told["kind"]
+            pixels_HW = self._pixels(told)
+            size = max(size, pixels_HW.nbytes)
+            return pixels_HW, told["kind"]
         finally:
             if size > KEPT_BYTES:
                 self.memory.madvise(mmap.MADV_REMOVE, KEPT_BYTES, REGION_BYTES - KEPT_BYTES)
@@ -371,10 +384,12 @@ class _Child:
         self.process.wait()
         self.channel.close()
 
-    def _pixels(self, height: int, width: int) -> np.ndarray:
-        if not (isinstance(height, int) and isinstance(width, int) and 0 < height * width <= MAX_PIXELS):
+    def _pixels(self, told: dict[str, Any]) -> np.ndarray:
+        height, width = told["shape"]
+        sound = isinstance(height, int) and isinstance(width, int) and 0 < height * width <= MAX_PIXELS
+        if not sound or told["type"] not in KINDS:
             raise _ChildLostError("crash", "the decoder answered nonsense")
-        flat = np.frombuffer(self.memory, np.uint8, height * width)
+        flat = np.frombuffer(self.memory, told["type"], height * width)
         return flat.reshape(height, width).copy()
 
     def _receive(self) -> dict[str, Any]:
@@ -413,6 +428,18 @@ class _Child:
             return _ChildLostError("too_slow", TOO_SLOW)
         how = signal.Signals(-code).name if code < 0 else f"exit {code}"
         return _ChildLostError("crash", f"the decoder crashed at the file ({how})")
+
+
+def _request(
+    *,
+    view: str | None = None,
+    region: Region | None = None,
+    waived: Collection[str] = (),
+    pixels: dict[str, Any] | None = None,
+    stored: bool = False,
+) -> dict[str, Any]:
+    """What a child is asked for: stored pixels, else scaled ones where a configuration says how, else shown ones."""
+    return {"view": view, "region": region, "waived": list(waived), "pixels": pixels, "stored": stored}
 
 
 def _argument(channel: int, memory: int, limits: Limits, decoder: str) -> str:

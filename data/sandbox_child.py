@@ -35,6 +35,7 @@ from pydicom.uid import (
 
 from data import quality
 from data.preprocess import BadImageError, Decoded, Kind, PixelConfig, decode, scale
+from data.stored import masked_stored
 
 MESSAGE_BYTES = 16 * 1024
 """Largest request or answer."""
@@ -89,9 +90,9 @@ class Confined:
         signal.setitimer(signal.ITIMER_PROF, request["cpu_s"])  # SIGPROF ends the process: nothing handles it
         try:
             kind, pixels_HW = self._open(self.memory[:size], request)
-            flat = np.ascontiguousarray(pixels_HW).reshape(-1)
+            flat = np.ascontiguousarray(pixels_HW).reshape(-1).view(np.uint8)
             self.memory[: flat.size] = flat.data
-            told: dict[str, Any] = {"kind": kind, "shape": pixels_HW.shape}
+            told: dict[str, Any] = {"kind": kind, "shape": pixels_HW.shape, "type": pixels_HW.dtype.str}
         except BadImageError as error:
             told = {"type": type(error).__name__, "reason": error.reason, "message": str(error)}
         except MemoryError:
@@ -104,6 +105,8 @@ class Confined:
 
     def _open(self, blob: bytes, request: dict[str, Any]) -> tuple[Kind, np.ndarray]:
         waived = request["waived"]
+        if request["stored"]:
+            return "dicom", masked_stored(blob, waived)
         decoded = self.decode(blob, waived) if waived else self.decode(blob)
         header = quality.header_of(blob) if decoded.kind == "dicom" else quality.NO_HEADER
         quality.check(decoded, header=header, view=request["view"], region=request["region"], waived=waived)
@@ -116,7 +119,8 @@ class Confined:
         for syntax in AllTransferSyntaxes:
             with contextlib.suppress(NotImplementedError):
                 get_decoder(syntax)
-        request: dict[str, Any] = {"view": None, "region": None, "waived": [], "pixels": {"side": 32}}
+        request: dict[str, Any] = {"view": None, "region": None, "waived": [], "stored": False}
+        request["pixels"] = {"side": 32}
         for blob in _small_files():
             with contextlib.suppress(BadImageError):
                 self._open(blob, request)

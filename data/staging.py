@@ -6,6 +6,8 @@ short finds its finished blocks again. Staged pixels are only a cache: what goes
 hash, and made anew where it does not agree. Knows no Ray.
 """
 
+import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -13,11 +15,13 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs
 import pyarrow.parquet as pq
 
 from cluster.arrow_objects import ArrowObjects, of_the_store
@@ -34,6 +38,10 @@ from data.split import SPLITS
 from data.taxonomy import taxonomy
 from data.versions import BUCKET, part_key
 
+STAGING = "_staging"
+"""Where everything that is staged lies, in the bucket of datasets."""
+ABANDONED_AFTER = timedelta(days=7)
+"""Staged pixels are of patients: a run that was cut short is either finished within this time or begun anew."""
 PART_BYTES = 64 * 2**20
 """Pixels of one Parquet file, before compression."""
 THREADS = 3
@@ -112,6 +120,31 @@ class Part:
     """Staged blocks that hold the pixels."""
     waived: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     """Source and SHA-256 of the released images among the rows → reasons that do not keep them out."""
+
+
+def sweep_abandoned(objects: ArrowObjects, *, now: datetime) -> int:
+    """Remove what runs have staged that nobody finished: nothing of it was written for `ABANDONED_AFTER`.
+
+    Returns:
+        Objects removed.
+    """
+    selector = pyarrow.fs.FileSelector(objects.path(BUCKET, STAGING), recursive=True, allow_not_found=True)
+    listed = objects.ask("list what is staged", lambda: objects.filesystem.get_file_info(selector))
+    files = [one for one in listed if one.type == pyarrow.fs.FileType.File]
+    latest: dict[str, datetime] = {}
+    root = objects.path(BUCKET, f"{STAGING}/")
+    runs = [one.path.removeprefix(root).split("/")[0] for one in files]
+    for run, file in zip(runs, files, strict=True):
+        latest[run] = max(latest.get(run, file.mtime), file.mtime)
+    old = [one.path for run, one in zip(runs, files, strict=True) if now - latest[run] > ABANDONED_AFTER]
+    for path in old:
+        objects.ask("remove what was abandoned", functools.partial(_remove, objects.filesystem, path))
+    return len(old)
+
+
+def _remove(filesystem: pyarrow.fs.FileSystem, path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        filesystem.delete_file(path)
 
 
 def plan_parts(

@@ -23,6 +23,8 @@ from PIL import Image
 from data import preprocess, sandbox
 from data.preprocess import BadImageError, PixelConfig, UnknownTypeError
 from data.sandbox import Decoder, Limits, SandboxError
+from data.stored import masked_stored
+from tests.planted import plant
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data" / "xrays" / "dicom"
@@ -167,6 +169,18 @@ def test_real_dicom_files_of_every_encoding_give_the_same_pixels_in_a_child(deco
         }
         assert ended == (expected | {"rsna_16d7f894_fake_mono1": "inverted"}).get(path.stem, "decodes")
     assert same == 16
+    assert decoder.pids() == before
+
+
+def test_the_stored_pixels_of_a_dicom_file_come_back_with_their_depth(decoder: Decoder) -> None:
+    before, blob = decoder.pids(), plant(3).dicom
+    ours_HW, theirs_HW = masked_stored(blob), decoder.stored(blob)
+    assert theirs_HW.dtype == np.uint16
+    assert int(theirs_HW.max()) > 255
+    assert np.array_equal(ours_HW, theirs_HW)
+    with pytest.raises(BadImageError) as refused:
+        decoder.stored(blob[:900])
+    assert refused.value.reason in ("truncated", "no_pixels", "corrupt")
     assert decoder.pids() == before
 
 

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,15 @@ from data.ingest import ingest
 from data.logical import LogicalRow
 from data.originals import Originals
 from data.preprocess import PixelConfig
-from data.staging import Part, Stage, StagingError, stage_block, write_part
+from data.staging import (
+    ABANDONED_AFTER,
+    Part,
+    Stage,
+    StagingError,
+    stage_block,
+    sweep_abandoned,
+    write_part,
+)
 from jobs import bench_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -244,6 +253,30 @@ def test_killed_anywhere_it_ends_in_the_same_version(ground: Ground, pytestconfi
         forget(ground.settings, version)
 
 
+@pytest.mark.timeout(600)
+def test_a_node_that_dies_at_work_changes_nothing(ground: Ground) -> None:
+    """Three simulated nodes of one CPU, and a head that does no work, on the stores of the platform."""
+    calm, _ = finished(ground.again(), "--fresh")
+    clean = {name: value for name, value in ground.env.items() if not name.startswith("RAY_")}
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.services.etl_on_nodes", ground.source],
+        cwd=ROOT,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    told = json.loads(ended.stdout.strip().splitlines()[-1])
+    assert told["nodes"] == [4, 3]
+    assert 0 < told["images_done_at_death"] < IMAGES
+    assert told["version"] == calm["dataset_version"]
+    expected = rows_of(ground.again().settings, calm["dataset_version"])
+    assert rows_of(ground.settings, told["version"]) == expected
+    for settings in (ground.settings, ground.again().settings):
+        forget(settings, told["version"])
+
+
 def one_kill(
     ground: Ground, victim: str, after_s: float, version: str, expected: list[str], total: int
 ) -> None:
@@ -386,3 +419,16 @@ def test_an_original_that_a_starting_store_calls_missing_is_looked_at_again(
     outcome, _ = stage_block(0, block.rows, replace(block.stage, fresh=True))
     back.join()
     assert outcome == block.whole
+
+
+def test_what_a_run_has_staged_is_removed_when_nobody_finished_it_for_a_week(
+    ground: Ground, block: Block
+) -> None:
+    store, objects = ObjectStore(ground.settings), block.stage.objects()
+    staged = store.keys("datasets", block.stage.prefix)
+    assert len(staged) == 2
+    now = datetime.now(UTC)
+    assert sweep_abandoned(objects, now=now + ABANDONED_AFTER - timedelta(hours=1)) == 0
+    assert store.keys("datasets", block.stage.prefix) == staged
+    assert sweep_abandoned(objects, now=now + ABANDONED_AFTER + timedelta(hours=1)) >= 2
+    assert store.keys("datasets", block.stage.prefix) == []

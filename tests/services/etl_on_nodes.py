@@ -1,0 +1,62 @@
+"""ETL on simulated nodes, one of which dies while it works: `python -m tests.services.etl_on_nodes SOURCE`.
+
+The nodes are Ray's own of `ray.cluster_utils`, the stores those of the platform whose environment this process has. The
+last line of standard output is JSON: the version, its blocks, and the nodes before and after.
+"""
+
+import json
+import os
+import sys
+import threading
+from typing import Any
+
+from cluster.settings import Settings
+from data import etl
+from data.preprocess import PixelConfig
+
+NODES = 3
+
+
+def main(source: str) -> dict[str, Any]:
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+    import ray
+    from ray.cluster_utils import Cluster
+
+    memory = {"object_store_memory": 100 * 2**20}
+    cluster = Cluster(
+        initialize_head=True, head_node_args={**memory, "num_cpus": 0, "include_dashboard": False}
+    )
+    nodes = [cluster.add_node(num_cpus=1, **memory) for _ in range(NODES)]
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+    before = len(alive())
+    at: list[int] = []
+
+    def tell(done: int, total: int, note: str) -> None:
+        if done and not at and "became pixels" in note:
+            at.append(done)
+            threading.Thread(target=cluster.remove_node, args=(nodes[0], False)).start()
+
+    config = etl.EtlConfig(pixels=PixelConfig(side=128), sources=(source,))
+    try:
+        report = etl.run(Settings.from_env(), config, fresh=True, progress=tell)
+        return {
+            "version": report.version,
+            "blocks": report.blocks,
+            "images_done_at_death": at[0],
+            "nodes": [before, len(alive())],
+        }
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def alive() -> list[str]:
+    import ray
+
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n" + json.dumps(main(sys.argv[1])) + "\n")
