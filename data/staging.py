@@ -44,7 +44,7 @@ ABANDONED_AFTER = timedelta(days=7)
 """Staged pixels are of patients: a run that was cut short is either finished within this time or begun anew."""
 PART_BYTES = 64 * 2**20
 """Pixels of one Parquet file, before compression."""
-THREADS = 3
+THREADS = 2
 """A block's images in flight: one decodes while the others wait for the store."""
 STAGED_GROUP_ROWS = 16
 """A part that wants few rows of a block reads little more than those."""

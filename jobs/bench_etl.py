@@ -16,7 +16,7 @@ from jobs.bench_figure import Figure
 from jobs.bench_platform import ROOT, OwnPlatform, Watch, own_platform
 from jobs.entry import JobError
 
-IMAGES = {"jpeg": 4000, "dicom": 1200, "chain": 2000}
+IMAGES = {"jpeg": 3000, "dicom": 1200, "chain": 1500}
 """Enough for the rate of a long run: a worker that has not decoded yet costs as much as a hundred images."""
 DRAWN: dict[str, Draw] = {
     "jpeg": bench_corpus.jpeg,

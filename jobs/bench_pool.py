@@ -30,7 +30,7 @@ from data.preprocess import PixelConfig, decode, scale
 from data.sandbox import ENVIRONMENT
 from data.taxonomy import taxonomy
 
-THREADS = 3
+THREADS = 2
 _here: dict[str, Any] = {}
 """What one process of the pool keeps between blocks."""
 
