@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -212,10 +212,8 @@ def write_part(part: Part, stage: Stage) -> dict[str, Any]:
         found: dict[str, Any] = written["part"]
         if objects.sizes(BUCKET, [part.key]) == {part.key: found["bytes"]}:
             return found
-    pixels = _staged_pixels(part, stage, objects)
-    pixels.update(_made_anew(part, pixels.keys(), stage))
     columns = {name: [getattr(row, name) for row in part.rows] for name in PART.names if name != "pixels"}
-    columns["pixels"] = [pixels.pop(row.sample_hash) for row in part.rows]
+    columns["pixels"] = _pixels_of(part, stage, objects)
     blob = _parquet(pa.Table.from_pydict(columns, schema=PART), compression="zstd", row_group_size=1024)
     objects.put(BUCKET, part.key, blob)
     made = {
@@ -268,23 +266,44 @@ def _convert(row: dict[str, Any], originals: Originals, config: PixelConfig) -> 
     return {**outcome, **found, "pixels": pixels}
 
 
-def _staged_pixels(part: Part, stage: Stage, objects: ArrowObjects) -> dict[str, bytes]:
-    """Sample hash → pixels, of those rows of the part whose staged pixels are there and agree with their hash."""
+def _pixels_of(part: Part, stage: Stage, objects: ArrowObjects) -> pa.ChunkedArray:
+    """The pixels of each row of the part, in its order: as staged where they agree with their hash, else made anew."""
+    staged = list(_staged_pixels(part, stage, objects))
+    there = pa.chunked_array([hashes for hashes, _ in staged], pa.string())
+    made = _made_anew(part, frozenset(there.to_pylist()), stage)
+    found = pa.chunked_array([*there.chunks, pa.array(list(made), pa.string())])
+    pixels = pa.chunked_array(
+        [*(some for _, some in staged), pa.array(list(made.values()), pa.binary())], pa.binary()
+    )
+    wanted = pa.array([row.sample_hash for row in part.rows], pa.string())
+    return pixels.take(pc.index_in(wanted, value_set=found.combine_chunks()))
+
+
+def _staged_pixels(part: Part, stage: Stage, objects: ArrowObjects) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Sample hashes and pixels, of those rows of the part whose staged pixels are there and agree with their hash.
+
+    They stay in Arrow's memory: as Python's bytes each would be copied twice.
+    """
     label_of = {row.sample_hash: row.label for row in part.rows}
     hashes = [row.sample_hash for row in part.rows]
     within = (pc.field("sample_hash") >= hashes[0]) & (pc.field("sample_hash") <= hashes[-1])
-    pixels: dict[str, bytes] = {}
     for block in part.blocks:
-        for row in _read_staged(stage.pixels_key(block), within, objects):
-            label = label_of.get(row["sample_hash"])
-            if label is None or row["sample_hash"] in pixels:
-                continue
-            if sample_hash(hashlib.sha256(row["pixels"]).hexdigest(), label) == row["sample_hash"]:
-                pixels[row["sample_hash"]] = row["pixels"]
-    return pixels
+        for batch in _read_staged(stage.pixels_key(block), within, objects):
+            sound = []
+            for nth, name in enumerate(batch["sample_hash"].to_pylist()):
+                label = label_of.get(name)
+                if label is not None and _agrees(name, batch["pixels"][nth].as_buffer(), label):
+                    sound.append(nth)
+                    del label_of[name]
+            kept = batch.take(pa.array(sound, pa.int32()))
+            yield kept["sample_hash"], kept["pixels"]
 
 
-def _read_staged(key: str, within: pc.Expression, objects: ArrowObjects) -> Iterable[dict[str, Any]]:
+def _agrees(name: str, pixels: pa.Buffer | None, label: str) -> bool:
+    return pixels is not None and sample_hash(hashlib.sha256(pixels).hexdigest(), label) == name
+
+
+def _read_staged(key: str, within: pc.Expression, objects: ArrowObjects) -> Sequence[pa.RecordBatch]:
     def read() -> pa.Table:
         try:
             return pq.read_table(
@@ -301,9 +320,9 @@ def _read_staged(key: str, within: pc.Expression, objects: ArrowObjects) -> Iter
     try:
         table = objects.ask(f"read from the bucket {objects.settings.bucket(BUCKET)}", read)
     except (FileNotFoundError, pa.ArrowInvalid):  # swept by another run, or torn
-        return
-    for batch in table.to_batches(max_chunksize=STAGED_GROUP_ROWS):
-        yield from batch.to_pylist()
+        return []
+    batches: list[pa.RecordBatch] = table.to_batches()
+    return batches
 
 
 def _made_anew(part: Part, there: Collection[str], stage: Stage) -> dict[str, bytes]:

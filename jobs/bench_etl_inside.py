@@ -34,7 +34,7 @@ from data.near_duplicates import fingerprint
 from data.originals import Originals
 from data.preprocess import Decoded, PixelConfig, scale
 from jobs import bench_pool, entry
-from jobs.bench_platform import Watch, at_work
+from jobs.bench_platform import Watch, at_work, idle_share
 
 ROUNDS = 3
 PIXELS = PixelConfig(side=224)
@@ -116,7 +116,8 @@ def copy_plain(settings: Settings, samples: list[Sample]) -> None:
 
 
 def measured(sides: list[Side], images: int) -> dict[str, list[float]]:
-    """Images a CPU-second of each side, a number a round; all processes of a side count, its drivers too."""
+    """Images a CPU-second of each side, a number a round; all processes of a side count, its drivers too, less what
+    they use when nothing runs."""
     rates: dict[str, list[float]] = {side.name: [] for side in sides}
     for nth in range(1 + ROUNDS):
         for side in sides:
@@ -124,10 +125,11 @@ def measured(sides: list[Side], images: int) -> dict[str, list[float]]:
             started_at = time.monotonic()
             with Watch(side.processes) as watch:
                 side.work()
-            if nth:
-                rates[side.name].append(images / watch.cpu_s)
             wall_s = time.monotonic() - started_at
-            sys.stderr.write(f"{side.name}: {images / watch.cpu_s:.1f} images/CPU-s, {wall_s:.1f} s\n")
+            rate = images / (watch.cpu_s - idle_share(side.processes) * wall_s)
+            if nth:
+                rates[side.name].append(rate)
+            sys.stderr.write(f"{side.name}: {rate:.1f} images/CPU-s, {wall_s:.1f} s\n")
     return rates
 
 

@@ -15,13 +15,12 @@ import psutil
 import pyarrow as pa
 
 from data import spread
-from jobs.bench_platform import Watch, at_work
+from jobs.bench_platform import Watch, at_work, idle_share
 
 IMAGES, BLOCK_ROWS = 8_192, 64
 HASHES = 20
 """Of 4 KiB, for each image: 50 microseconds."""
 ROUNDS = 3
-IDLE_S = 3.0
 
 
 def work(batch: pa.Table) -> pa.Table:
@@ -46,14 +45,7 @@ def one_round() -> float:
     with Watch(processes) as watch:
         done = sum(one["cpu_s"][0].as_py() for one in spread.through_blocks(tables, work))
     wall_s = time.monotonic() - started_at
-    return watch.cpu_s - done - idle_share() * wall_s
-
-
-def idle_share() -> float:
-    """CPU-seconds a second while nothing runs."""
-    with Watch(processes, interval_s=IDLE_S) as watch:
-        time.sleep(IDLE_S)
-    return watch.cpu_s / IDLE_S
+    return watch.cpu_s - done - idle_share(processes) * wall_s
 
 
 def main(nodes: int) -> float:

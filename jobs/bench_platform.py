@@ -25,6 +25,7 @@ from cluster.settings import Settings
 from cluster.site import read_env
 from jobs.entry import JobError
 
+IDLE_S = 5.0
 ROOT = Path(__file__).resolve().parents[1]
 FOREIGN = ("RAYDIOLOGY_", "RAY_", "AWS_", "MLFLOW_")
 WATCHERS = ("dashboard", "log_monitor", "DashboardAgent", "runtime_env", "RuntimeEnvAgent", "TrainStateActor")
@@ -152,6 +153,13 @@ class Watch:
             self._first = dict(self._last)
         else:
             self._looking_s += time.thread_time() - started_s
+
+
+def idle_share(processes: Callable[[], Sequence[psutil.Process]]) -> float:
+    """CPU-seconds a second that they use while nothing runs: what a cluster costs whether or not it works."""
+    with Watch(processes, interval_s=IDLE_S) as watch:
+        time.sleep(IDLE_S)
+    return watch.cpu_s / IDLE_S
 
 
 def at_work(process: psutil.Process) -> bool:
