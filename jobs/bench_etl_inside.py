@@ -122,11 +122,12 @@ def measured(sides: list[Side], images: int) -> dict[str, list[float]]:
     for nth in range(1 + ROUNDS):
         for side in sides:
             side.before()
+            idle = idle_share(side.processes)
             started_at = time.monotonic()
             with Watch(side.processes) as watch:
                 side.work()
             wall_s = time.monotonic() - started_at
-            rate = images / (watch.cpu_s - idle_share(side.processes) * wall_s)
+            rate = images / (watch.cpu_s - idle * wall_s)
             if nth:
                 rates[side.name].append(rate)
             sys.stderr.write(f"{side.name}: {rate:.1f} images/CPU-s, {wall_s:.1f} s\n")
