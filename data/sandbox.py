@@ -52,9 +52,9 @@ F_ADD_SEALS, SEALS = 1033, 0x1 | 0x2 | 0x4  # linux/fcntl.h: no further seal, no
 INHERITED = ("LD_LIBRARY_PATH",)
 """Of the parent's environment, what an interpreter may need to start; everything else stays with the parent."""
 MMAP_THRESHOLD_BYTES, TRIM_THRESHOLD_BYTES = 32 * 2**20, 64 * 2**20
-"""With glibc's own thresholds a process gives each picture's memory back and faults it in again: in the child 1,015 page
-faults and 1.7 ms of the 5 ms that a 1,024-pixel JPEG takes, in the parent 3.2 ms of the 8.6 ms that it spends on a
-12-bit DICOM file of that size. Source: mallopt(3)."""
+"""With glibc's own thresholds a process gives each picture's memory back and faults it in again: in the child 1,015
+page faults and 1.7 ms of the 5 ms that a 1,024-pixel JPEG takes, in the parent 3.2 ms of the 8.6 ms that it spends on
+a 12-bit DICOM file of that size. Source: mallopt(3)."""
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # malloc.h
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
