@@ -38,9 +38,9 @@ from data.staging import (
     STAGING,
     Part,
     Stage,
+    abandoned,
     plan_parts,
     stage_block,
-    sweep_abandoned,
     write_part,
 )
 from data.taxonomy import taxonomy
@@ -373,7 +373,7 @@ def _write(parts: Sequence[Part], stage: Stage, tell: Progress) -> list[dict[str
 def _sweep(store: ObjectStore, stage: Stage) -> None:
     """Remove what was staged: it is in the version, or nobody will ask for it; and what others have abandoned."""
     store.delete(BUCKET, store.keys(BUCKET, stage.prefix + "/"))
-    sweep_abandoned(stage.objects(), now=datetime.now(UTC))
+    store.delete(BUCKET, abandoned(stage.objects(), now=datetime.now(UTC)))
 
 
 def _intact(store: ObjectStore, described: dict[str, Any]) -> bool:

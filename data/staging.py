@@ -6,8 +6,6 @@ short finds its finished blocks again. Staged pixels are only a cache: what goes
 hash, and made anew where it does not agree. Knows no Ray.
 """
 
-import contextlib
-import functools
 import hashlib
 import io
 import json
@@ -122,29 +120,21 @@ class Part:
     """Source and SHA-256 of the released images among the rows → reasons that do not keep them out."""
 
 
-def sweep_abandoned(objects: ArrowObjects, *, now: datetime) -> int:
-    """Remove what runs have staged that nobody finished: nothing of it was written for `ABANDONED_AFTER`.
-
-    Returns:
-        Objects removed.
-    """
-    selector = pyarrow.fs.FileSelector(objects.path(BUCKET, STAGING), recursive=True, allow_not_found=True)
+def abandoned(objects: ArrowObjects, *, now: datetime) -> list[str]:
+    """Keys of what runs have staged that nobody finished: nothing of it was written for `ABANDONED_AFTER`."""
+    root = objects.path(BUCKET, STAGING)
+    selector = pyarrow.fs.FileSelector(root, recursive=True, allow_not_found=True)
     listed = objects.ask("list what is staged", lambda: objects.filesystem.get_file_info(selector))
     files = [one for one in listed if one.type == pyarrow.fs.FileType.File]
+    runs = [one.path.removeprefix(root + "/").split("/")[0] for one in files]
     latest: dict[str, datetime] = {}
-    root = objects.path(BUCKET, f"{STAGING}/")
-    runs = [one.path.removeprefix(root).split("/")[0] for one in files]
     for run, file in zip(runs, files, strict=True):
         latest[run] = max(latest.get(run, file.mtime), file.mtime)
-    old = [one.path for run, one in zip(runs, files, strict=True) if now - latest[run] > ABANDONED_AFTER]
-    for path in old:
-        objects.ask("remove what was abandoned", functools.partial(_remove, objects.filesystem, path))
-    return len(old)
-
-
-def _remove(filesystem: pyarrow.fs.FileSystem, path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        filesystem.delete_file(path)
+    return [
+        STAGING + file.path.removeprefix(root)
+        for run, file in zip(runs, files, strict=True)
+        if now - latest[run] > ABANDONED_AFTER
+    ]
 
 
 def plan_parts(

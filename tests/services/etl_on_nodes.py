@@ -10,6 +10,9 @@ import sys
 import threading
 from typing import Any
 
+import ray
+from ray.cluster_utils import Cluster
+
 from cluster.settings import Settings
 from data import etl
 from data.preprocess import PixelConfig
@@ -18,11 +21,8 @@ NODES = 3
 
 
 def main(source: str) -> dict[str, Any]:
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
-    import ray
-    from ray.cluster_utils import Cluster
-
+    settings = Settings.from_env()
+    del os.environ["RAY_ADDRESS"]  # the platform's own cluster has no part in this
     memory = {"object_store_memory": 100 * 2**20}
     cluster = Cluster(
         initialize_head=True, head_node_args={**memory, "num_cpus": 0, "include_dashboard": False}
@@ -40,7 +40,7 @@ def main(source: str) -> dict[str, Any]:
 
     config = etl.EtlConfig(pixels=PixelConfig(side=128), sources=(source,))
     try:
-        report = etl.run(Settings.from_env(), config, fresh=True, progress=tell)
+        report = etl.run(settings, config, fresh=True, progress=tell)
         return {
             "version": report.version,
             "blocks": report.blocks,
@@ -53,8 +53,6 @@ def main(source: str) -> dict[str, Any]:
 
 
 def alive() -> list[str]:
-    import ray
-
     return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
 
 
