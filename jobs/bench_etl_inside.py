@@ -1,7 +1,7 @@
 """What the ETL benchmark runs inside its platform: our ETL and its two peers in turns, one JSON line last.
 
 `jobs.bench_etl` starts it with the platform's environment, so that this process is the driver of ours and the parent
-of the peer's pool. Each side has run once, unmeasured, before the first measurement.
+of the peer's pool. Each side has run once, unmeasured, before the first measurement, with workers that are warm.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from cluster.home import Home
 from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.process import marked
 from cluster.settings import Settings
-from data import catalog, etl, quality, versions
+from data import catalog, etl, quality, staging, versions
 from data.burned_in import mask_text
 from data.catalog import Sample
 from data.etl import EtlConfig
@@ -38,6 +38,7 @@ from jobs.bench_platform import Watch, at_work, idle_share
 
 ROUNDS = 3
 PIXELS = PixelConfig(side=224)
+TOGETHER_S = 5.0
 PLAIN = "_bench/plain"
 MADE = "_bench/made"
 
@@ -60,6 +61,22 @@ def forget(store: ObjectStore) -> None:
 def ours(settings: Settings) -> str:
     """Returns the version."""
     return etl.run(settings, EtlConfig(pixels=PIXELS), fresh=True).version
+
+
+def warm_up() -> None:
+    """Let every worker of Ray import and start what it needs, as the workers of the pool have before they are measured.
+
+    Which of its idle workers Ray takes for a run is its own choice.
+    """
+    workers = int(ray.cluster_resources()["CPU"])
+    ray.get([_ready.remote() for _ in range(workers)])
+
+
+@ray.remote(num_cpus=1)
+def _ready() -> None:
+    """One worker each: none is done before all have begun."""
+    staging.process_decoder()
+    time.sleep(TOGETHER_S)
 
 
 def hashes_of(store: ObjectStore, version: str) -> set[str]:
@@ -144,7 +161,11 @@ def main(kind: str) -> dict[str, float]:
     def of_ray() -> list[psutil.Process]:
         return [here, *(one for one in marked(home.id, "ray") if at_work(one))]
 
-    sides = [Side(name="ours", work=lambda: ours(settings), before=lambda: forget(store), processes=of_ray)]
+    def before_ours() -> None:
+        forget(store)
+        warm_up()
+
+    sides = [Side(name="ours", work=lambda: ours(settings), before=before_ours, processes=of_ray)]
     if kind == "chain":
         copy_plain(settings, samples)
         sides.append(
