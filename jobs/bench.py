@@ -6,6 +6,7 @@ is given with peer 1 in its unit.
 
 import io
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -140,6 +141,9 @@ def table(figures: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("make bench: ended")
+    )  # a benchmark takes its platform down
     try:
         work(entry.parse(Arguments, "bench"))
     except entry.EXPECTED as error:
