@@ -141,9 +141,8 @@ def table(figures: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit("make bench: ended")
-    )  # a benchmark takes its platform down
+    # Else the platform of a benchmark that is ended would stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("make bench: ended"))
     try:
         work(entry.parse(Arguments, "bench"))
     except entry.EXPECTED as error:

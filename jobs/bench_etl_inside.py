@@ -26,13 +26,14 @@ from cluster.home import Home
 from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.process import marked
 from cluster.settings import Settings
-from data import catalog, etl, quality, staging, versions
+from data import catalog, etl, quality, versions
 from data.burned_in import mask_text
 from data.catalog import Sample
 from data.etl import EtlConfig
 from data.near_duplicates import fingerprint
 from data.originals import Originals
 from data.preprocess import Decoded, PixelConfig, scale
+from data.sandbox import process_decoder
 from jobs import bench_pool, entry
 from jobs.bench_platform import Watch, at_work, idle_share
 
@@ -75,7 +76,7 @@ def warm_up() -> None:
 @ray.remote(num_cpus=1)
 def _ready() -> None:
     """One worker each: none is done before all have begun."""
-    staging.process_decoder()
+    process_decoder()
     time.sleep(TOGETHER_S)
 
 

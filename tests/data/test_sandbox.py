@@ -180,7 +180,7 @@ def test_the_stored_pixels_of_a_dicom_file_come_back_with_their_depth(decoder: D
     assert np.array_equal(ours_HW, theirs_HW)
     with pytest.raises(BadImageError) as refused:
         decoder.stored(blob[:900])
-    assert refused.value.reason in ("truncated", "no_pixels", "corrupt")
+    assert refused.value.reason == "no_pixels"
     assert decoder.pids() == before
 
 
