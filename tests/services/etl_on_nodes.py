@@ -7,7 +7,7 @@ last line of standard output is JSON: the version, its blocks, and the nodes bef
 import json
 import os
 import sys
-import threading
+import time
 from typing import Any
 
 import ray
@@ -36,7 +36,7 @@ def main(source: str) -> dict[str, Any]:
     def tell(done: int, total: int, note: str) -> None:
         if done and not at and "became pixels" in note:
             at.append(done)
-            threading.Thread(target=cluster.remove_node, args=(nodes[0], False)).start()
+            cluster.remove_node(nodes[0], allow_graceful=False)  # SIGKILL, and gone when this returns
 
     config = etl.EtlConfig(pixels=PixelConfig(side=128), sources=(source,))
     try:
@@ -45,11 +45,19 @@ def main(source: str) -> dict[str, Any]:
             "version": report.version,
             "blocks": report.blocks,
             "images_done_at_death": at[0],
-            "nodes": [before, len(alive())],
+            "nodes": [before, settled(before - 1)],
         }
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def settled(expected: int, within_s: float = 60.0) -> int:
+    """The nodes alive once the control store has missed the dead one's heartbeats, which can outlast a short run."""
+    deadline = time.monotonic() + within_s
+    while (left := len(alive())) != expected and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return left
 
 
 def alive() -> list[str]:
