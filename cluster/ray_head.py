@@ -109,6 +109,8 @@ class RayHead(Component):
             "AUTOSCALER_METRIC_PORT": str(ports["ray_autoscaler_metrics"]),
             "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads of several replicas starve each other on few cores
             "DASHBOARD_METRIC_PORT": str(ports["ray_dashboard_metrics"]),
+            # Idle workers above this end, so that the ones that have imported everything are taken again.
+            "RAY_num_workers_soft_limit": str(os.cpu_count() or 1),
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # the one node has nowhere to drain to
             "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc.stop - 1),
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http.stop - 1),

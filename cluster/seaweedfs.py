@@ -16,6 +16,8 @@ from cluster.settings import BUCKETS, Settings
 from cluster.site import LOOPBACK, Site
 
 VOLUME_LIMIT_MB = 1024
+GO_MEMORY = {"GOGC": "50", "GOMEMLIMIT": "384MiB"}
+"""Its heap otherwise doubles before it is collected: 984 MB after 20,000 small images where 270 do."""
 MAX_VOLUMES = 500
 """A bucket starts a volume file of its own; 500 GiB in all, and none is allocated before it is written."""
 
@@ -73,6 +75,7 @@ class SeaweedFs(Component):
     def own_env(self, site: Site) -> Mapping[str, str]:
         signing, signing_read, filer, filer_read = site.credentials.s3_internal_keys
         return {
+            **GO_MEMORY,
             "WEED_JWT_FILER_SIGNING_KEY": filer,
             "WEED_JWT_FILER_SIGNING_READ_KEY": filer_read,
             "WEED_JWT_SIGNING_KEY": signing,

@@ -105,6 +105,10 @@ class _Staged:
             for row in table.to_pylist():
                 yield number, row
 
+    def without_fingerprints(self) -> "_Staged":
+        """A kilobyte less an image, once the candidates have theirs."""
+        return replace(self, blocks=[table.drop_columns(["fingerprint"]) for table in self.blocks])
+
 
 def run(
     settings: Settings,
@@ -142,12 +146,14 @@ def run(
             return _note(settings, known, reused=True)
         staged = _stage(reviewed, size, stage, tell)
         candidates = list(_candidates(samples, staged))
+        staged = staged.without_fingerprints()
         assembly = catalog.while_away(
             lambda: decisions.decide(
                 settings, candidates, taxonomy().names, key=key, seed=config.seed, inputs=inputs
             ),
             patience_s=PATIENCE_S,
         )
+        del candidates
         if not assembly.rows:
             raise EtlError(
                 f"none of the {len(samples)} images in the catalog can be used: see the quarantine"

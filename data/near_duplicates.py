@@ -9,6 +9,7 @@ of threads can come to another result. Where the constants come from: docs/exper
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -157,39 +158,77 @@ def _bits(detail_NHW: np.ndarray) -> np.ndarray:
 def _candidates(thumbs_NHW: np.ndarray, group_N: np.ndarray) -> np.ndarray:
     """Pairs of different groups that may be copies: int64, (P, 2), each once, the smaller position first."""
     number = len(thumbs_NHW)
-    levels, bits = _described(thumbs_NHW, WHOLE)
-    textured = np.abs(levels).max(1) > 0
-    bands, words = _bands(bits), _words(bits)
-    orders = [np.argsort(band, kind="stable") for band in bands]
+    whole = _Whole.of(thumbs_NHW)
     found = [np.empty(0, np.int64)]
     for box in SEARCHED:
-        cut_levels, cut_bits = (levels, bits) if box is WHOLE else _described(thumbs_NHW, box)
-        cut_words = _words(cut_bits)
-        for band, cut_band, order in zip(bands, _bands(cut_bits), orders, strict=True):
-            for one, other in _matches(band, order, cut_band):
-                near = (group_N[one] != group_N[other]) & textured[one] & textured[other]
-                near &= (one < other) | (box is not WHOLE)
-                one, other = one[near], other[near]
-                near = np.bitwise_count(words[one] ^ cut_words[other]).sum(1) <= BITS_APART
-                one, other = one[near], other[near]
-                for start in range(0, len(one), PAIRS):
-                    some, others = one[start : start + PAIRS], other[start : start + PAIRS]
-                    near = _correlated(levels[some], cut_levels[others], WORTH_A_LOOK_PERCENT)
-                    some, others = some[near], others[near]
-                    found.append(np.minimum(some, others) * number + np.maximum(some, others))
+        for first in range(0, number, PAIRS):
+            for one, other in _like_cut(whole, thumbs_NHW, first, box, group_N):
+                found.append(np.minimum(one, other) * number + np.maximum(one, other))
     return np.stack(np.divmod(np.unique(np.concatenate(found)), number), axis=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Whole:
+    """All pictures, uncut, in the forms in which they are looked up; 1.2 kB each."""
+
+    levels: np.ndarray
+    """int8, (N, SIDE**2)."""
+    textured: np.ndarray
+    """bool, (N,)."""
+    words: np.ndarray
+    """The bits as uint64, (N, BITS // 64)."""
+    bands: list[np.ndarray]
+    """int32, (N,) each."""
+    orders: list[np.ndarray]
+    """Positions by the value of each band: int32, (N,) each."""
+
+    @classmethod
+    def of(cls, thumbs_NHW: np.ndarray) -> "_Whole":
+        levels, bits = _described(thumbs_NHW, WHOLE)
+        bands = _bands(bits)
+        return cls(
+            levels=levels,
+            textured=np.abs(levels).max(1) > 0,
+            words=_words(bits),
+            bands=bands,
+            orders=[np.argsort(band, kind="stable").astype(np.int32) for band in bands],
+        )
+
+
+def _like_cut(
+    whole: _Whole, thumbs_NHW: np.ndarray, first: int, box: Box, group_N: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions of whole pictures, and of those from `first` on, at most `PAIRS`, that look like them when cut."""
+    levels, bits = _described(thumbs_NHW[first : first + PAIRS], box)
+    words = _words(bits)
+    for band, cut_band, order in zip(whole.bands, _bands(bits), whole.orders, strict=True):
+        for one, cut in _matches(band, order, cut_band):
+            other = first + cut
+            near = (group_N[one] != group_N[other]) & whole.textured[one] & whole.textured[other]
+            near &= (one < other) | (box is not WHOLE)
+            one, cut = one[near], cut[near]
+            near = np.bitwise_count(whole.words[one] ^ words[cut]).sum(1) <= BITS_APART
+            one, cut = one[near], cut[near]
+            for start in range(0, len(one), PAIRS):
+                some, others = one[start : start + PAIRS], cut[start : start + PAIRS]
+                near = _correlated(whole.levels[some], levels[others], WORTH_A_LOOK_PERCENT)
+                yield some[near].astype(np.int64), others[near] + first
+
+
 def _described(thumbs_NHW: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
-    """Levels and bits of all pictures, cut; some thousand at a time, to stay small in memory."""
-    details = (_detail(thumbs_NHW[n : n + PAIRS], box) for n in range(0, len(thumbs_NHW), PAIRS))
-    levels, bits = zip(*((_levels(some), _bits(some)) for some in details), strict=True)
-    return np.concatenate(levels), np.concatenate(bits)
+    """Levels and bits of pictures, cut; some thousand at a time, to stay small in memory."""
+    levels = np.empty((len(thumbs_NHW), SIDE**2), np.int8)
+    bits = np.empty((len(thumbs_NHW), BITS), bool)
+    for start in range(0, len(thumbs_NHW), PAIRS):
+        some = slice(start, start + PAIRS)
+        detail_NHW = _detail(thumbs_NHW[some], box)
+        levels[some], bits[some] = _levels(detail_NHW), _bits(detail_NHW)
+    return levels, bits
 
 
 def _bands(bits: np.ndarray) -> list[np.ndarray]:
     """The bits as `BANDS` numbers of `BAND_BITS` each; what is left over is in no band."""
-    weights = 1 << np.arange(BAND_BITS)
+    weights = 1 << np.arange(BAND_BITS, dtype=np.int32)
     return [bits[:, n * BAND_BITS : (n + 1) * BAND_BITS] @ weights for n in range(BANDS)]
 
 

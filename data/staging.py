@@ -40,8 +40,8 @@ STAGING = "_staging"
 """Where everything that is staged lies, in the bucket of datasets."""
 ABANDONED_AFTER = timedelta(days=7)
 """Staged pixels are of patients: a run that was cut short is either finished within this time or begun anew."""
-PART_BYTES = 64 * 2**20
-"""Pixels of one Parquet file, before compression."""
+PART_BYTES = 32 * 2**20
+"""Pixels of one Parquet file, before compression: who writes one holds them some four times over."""
 THREADS = 2
 """A block's images in flight: one decodes while the others wait for the store."""
 STAGED_GROUP_ROWS = 16
