@@ -27,7 +27,7 @@ from cluster.settings import Settings
 from data import quality
 from data.near_duplicates import fingerprint
 from data.preprocess import PixelConfig, decode, scale
-from data.sandbox import ENVIRONMENT
+from data.sandbox_process import ENVIRONMENT
 from data.taxonomy import taxonomy
 
 THREADS = 2
