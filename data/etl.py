@@ -155,7 +155,7 @@ def run(
             ),
             patience_s=PATIENCE_S,
         )
-        del candidates
+        candidates.clear()  # a kilobyte an image
         if not assembly.rows:
             raise EtlError(
                 f"none of the {len(samples)} images in the catalog can be used: see the quarantine"
