@@ -120,7 +120,7 @@ def dicom_copy(
     except DICOM_ERRORS as error:
         raise explain(error, len(blob)) from error
     if clean.PhotometricInterpretation not in MONOCHROME:
-        clean.PhotometricInterpretation = "MONOCHROME2"
+        clean.PhotometricInterpretation, clean.BitsStored = "MONOCHROME2", 8
         for keyword in ("PlanarConfiguration", "PixelPaddingValue", "PixelPaddingRangeLimit"):
             clean.pop(keyword, None)
     _put_pixels(clean, stored_HW)
