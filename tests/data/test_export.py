@@ -10,7 +10,12 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRBigEndian, ExplicitVRLittleEndian
+from pydicom.uid import (
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    RLELossless,
+)
 
 from data.bad_image import BadImageError
 from data.dicom import decode_dicom
@@ -94,6 +99,18 @@ def test_a_copy_has_the_stored_values_in_its_lowest_bits_and_shows_the_same_pict
     )
     assert np.array_equal(data.pixel_array, values_HW)
     assert np.array_equal(decode_dicom(copy), decode_dicom(blob))
+
+
+def test_a_copy_of_an_rle_file_whose_values_lie_in_its_highest_bits_has_them_in_its_lowest(
+    decoder: Decoder,
+) -> None:
+    packed = opened(dicom(cells(SOFT_HW, 16, 12, 15), 12, 15))
+    packed.compress(RLELossless, generate_instance_uid=False)
+    file = io.BytesIO()
+    packed.save_as(file)
+    data = opened(copy_of(file.getvalue(), decoder))
+    assert (data.BitsStored, data.HighBit) == (12, 11)
+    assert np.array_equal(data.pixel_array, SOFT_HW)
 
 
 def test_colour_of_few_bits_becomes_grey_of_eight(decoder: Decoder) -> None:
