@@ -94,6 +94,17 @@ def fetch(
     return paths
 
 
+def download(store: ObjectStore, bundle_key: str, directory: Path) -> None:
+    """`fetch` all files, and beside them commit object and signature, so that who gets the folder can verify it too.
+
+    Raises:
+        BundleError: as `fetch`.
+    """
+    fetch(store, bundle_key, directory)
+    for name in (COMMIT, SIGNATURE):
+        (directory / name).write_bytes(store.get(BUCKET, f"{bundle_key}/{name}"))
+
+
 def verify(store: ObjectStore, bundle_key: str, names: Iterable[str] | None = None) -> None:
     """Read files of a bundle (all, or `names`) as `fetch` does, and keep none: what deploying asks first.
 
