@@ -179,7 +179,7 @@ def _sign(store: ObjectStore, commit: bytes) -> bytes:
     path = store.settings.signing_key_path
     if path is None:
         raise BundleError(
-            "a release bundle is signed, and RAYDIOLOGY_SIGNING_KEY_PATH is not set: run `make up` and read "
+            "a release bundle is signed, and RAYDIOLOGY_SIGNING_KEY_PATH is not set: `make down`, `make up` and read "
             ".raydiology/env again, or set it to the file of your private key"
         )
     try:
@@ -200,8 +200,8 @@ def _verify(store: ObjectStore, bundle_key: str, commit: bytes) -> None:
     path = store.settings.verifying_key_path
     if path is None:
         raise BundleError(
-            f"{bundle_key} cannot be verified: RAYDIOLOGY_VERIFYING_KEY_PATH is not set; run `make up` and read "
-            ".raydiology/env again, or set it to the file of the public key"
+            f"{bundle_key} cannot be verified: RAYDIOLOGY_VERIFYING_KEY_PATH is not set; `make down`, `make up` and "
+            "read .raydiology/env again, or set it to the file of the public key"
         )
     try:
         signatures.verify(commit, store.get(BUCKET, f"{bundle_key}/{SIGNATURE}"), path)

@@ -1,6 +1,7 @@
 """Turn trained weights into a release bundle and register it as a version of `xray-vit` without alias.
 
-The bundle: weights (safetensors), card (JSON) and the package of the code that serves them.
+The bundle: weights (safetensors), card (JSON), the package of the code that serves them, and what makes it an MLflow
+model that loads without the project (`train.export_mlflow`).
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from cluster import bundles, code_package
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from data.preprocess import PREPROCESS_VERSION
+from train import export_mlflow
 from train.calibration import Calibration, CalibrationConfig, calibrate
 from train.config import TrainConfig
 from train.dataset import TrainingData
@@ -63,7 +65,11 @@ def publish(
         lineage: `dataset_version`, `synthetic`, `git_commit` and `run_id`, as the card names them.
         metrics: of the last epoch, on validation data.
     """
-    files = {WEIGHTS: weights, CODE: code_package.build()}
+    files = {
+        WEIGHTS: weights,
+        CODE: code_package.build(),
+        **export_mlflow.files(str(lineage["run_id"]), WEIGHTS, CARD),
+    }
     card = {
         "format": FORMAT,
         "model": VIT,

@@ -50,7 +50,7 @@ def learned(request: pytest.FixtureRequest) -> Learned:
     torch.set_num_threads(1)  # many threads on small tensors spend their time waiting for one another
     model = build_vit(request.param, classes=5, side=SIDE).train()
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
-    for step in range(40 if request.param is VIT else 12):
+    for step in range(40 if request.param is VIT else 25):
         inputs_NCHW, labels_N = bands(20, step)
         loss = torch.nn.functional.cross_entropy(
             model(torch.from_numpy(inputs_NCHW)), torch.from_numpy(labels_N)
