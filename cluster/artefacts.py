@@ -62,7 +62,7 @@ def _is_safetensors(blob: bytes) -> bool:
 def _is_json(blob: bytes) -> bool:
     try:
         json.loads(blob)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

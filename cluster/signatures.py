@@ -82,7 +82,7 @@ def verify(blob: bytes, signature: bytes, public_key: Path) -> None:
             verifier.verify(written, place)
         except InvalidSignature as error:
             raise SignatureError("its signature was changed, or made with another key") from error
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
             raise SignatureError(_reason(error)) from error
 
 

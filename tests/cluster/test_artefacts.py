@@ -66,6 +66,7 @@ def test_a_pickle_passes_under_no_name(name: str, blob: bytes) -> None:
         ("model.safetensors", SAFE[:20]),
         ("model.safetensors", (2**40).to_bytes(8, "little") + b"{}"),
         ("card.json", b"{"),
+        ("card.json", b"[" * 100_000),
         ("predict.py", b"\xff\xfe"),
         ("program", b"\x7fELF"),
         ("code.zip", zipped("raydiology/serve/weights.pkl", pickle.dumps(1))),

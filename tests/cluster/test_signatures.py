@@ -51,7 +51,7 @@ def test_a_signature_that_names_our_key_and_is_not_made_with_it_is_refused(
 
 
 @pytest.mark.parametrize(
-    "signature", [b"", b"{}", b"[]", b"not json", b"\xff\xfe", b'{"verificationMaterial": 1}']
+    "signature", [b"", b"{}", b"[]", b"not json", b"\xff\xfe", b'{"verificationMaterial": 1}', b"[" * 100_000]
 )
 def test_what_is_no_signature_is_refused(pair: Pair, signature: bytes) -> None:
     with pytest.raises(SignatureError, match="its signature is damaged"):
