@@ -1,14 +1,17 @@
 """The embedded platform's own secrets: made once, kept in its home, mode 0600.
 
 S3 keys, PostgreSQL passwords, Ray's token, the keys that seal originals and make pseudonyms, and one API key
-a role. Losing them loses the data they guard, so nothing here ever makes them anew over data that exists.
+a role. Losing them loses the data they guard, so nothing here ever makes them anew over data that exists. The pair
+that signs release bundles opens nothing: a lost one is made anew, and what was signed before has to be signed again.
 """
 
 import dataclasses
 import json
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from cluster import signatures
 from cluster.home import Home, PlatformError, write_private
 from cluster.secrets import KEY_BYTES
 
@@ -53,6 +56,14 @@ def key_files(home: Home) -> dict[str, str]:
     }
 
 
+def signing_files(home: Home) -> dict[str, str]:
+    """Environment variable -> the file with one half of the key that signs release bundles."""
+    return {
+        "RAYDIOLOGY_SIGNING_KEY_PATH": str(home.path / "signing_key.pem"),
+        "RAYDIOLOGY_VERIFYING_KEY_PATH": str(home.path / "verifying_key.pem"),
+    }
+
+
 def load_or_generate(home: Home) -> Credentials:
     """The home's credentials; the first call makes them.
 
@@ -70,6 +81,7 @@ def load_or_generate(home: Home) -> Credentials:
     for name in key_files(home).values():
         if not (home.path / name).exists():
             write_private(home.path / name, secrets.token_hex(KEY_BYTES))
+    _make_signing_key(*(Path(name) for name in signing_files(home).values()))
     if not path.exists():
         write_private(path, json.dumps(dataclasses.asdict(generate()), indent=1))
     try:
@@ -80,3 +92,16 @@ def load_or_generate(home: Home) -> Credentials:
         raise PlatformError(
             f"{path} is damaged; put it back, or remove {home.path} to start empty"
         ) from error
+
+
+def _make_signing_key(private_key: Path, public_key: Path) -> None:
+    """Make what is absent of the pair; a public half alone stays, for a home that only verifies."""
+    if not private_key.exists() and not public_key.exists():
+        secret, public = signatures.generate()
+        write_private(private_key, secret)
+        write_private(public_key, public)
+    elif not public_key.exists():
+        try:
+            write_private(public_key, signatures.public_half(private_key))
+        except signatures.SignatureError as error:
+            raise PlatformError(f"{error}; put it back, or remove it to sign with a new one") from error

@@ -4,17 +4,14 @@ A version has no alias until its gates pass. `train` registers, `serve` and `job
 """
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from cluster.bundles import BUCKET
 from cluster.expected import ExpectedError
 from cluster.settings import Settings
 
-if TYPE_CHECKING:
-    pass
-
 VIT, LLM = "xray-vit", "xray-llm"
 BUNDLE_TAG = "bundle"
+"""Tag of a version with its release bundle's key; the key of a variant of it is under `bundle_VARIANT`."""
 
 
 class RegistryError(ExpectedError):
@@ -63,6 +60,21 @@ class Registry:
             RegistryError: there is no such version.
         """
         return self.tags(model, version)[BUNDLE_TAG]
+
+    def bundle_keys(self, model: str, version: str) -> list[str]:
+        """Of the version's bundle and of each variant that was exported from it.
+
+        Raises:
+            RegistryError: there is no such version.
+        """
+        tags = self.tags(model, version)
+        return [
+            tags[name] for name in sorted(tags) if name == BUNDLE_TAG or name.startswith(f"{BUNDLE_TAG}_")
+        ]
+
+    def set_variant(self, model: str, version: str, variant: str, bundle_key: str) -> None:
+        """Register an exported variant's bundle under the version that it was made from."""
+        self.set_tags(model, version, {f"{BUNDLE_TAG}_{variant}": bundle_key})
 
     def tags(self, model: str, version: str) -> dict[str, str]:
         from mlflow.exceptions import MlflowException
@@ -125,3 +137,8 @@ class Registry:
         """The highest version number registered, None when there is none."""
         versions = self.client.search_model_versions(f"name = '{model}'")
         return str(max(int(one.version) for one in versions)) if versions else None
+
+    def versions(self, model: str) -> list[str]:
+        """Every registered version, oldest first."""
+        found = self.client.search_model_versions(f"name = '{model}'", max_results=10_000)
+        return [str(number) for number in sorted(int(one.version) for one in found)]

@@ -45,6 +45,11 @@ class Settings:
     """`RAYDIOLOGY_ENCRYPTION_KEY_PATH`: file with 32 random bytes in hex; seals originals at rest."""
     pseudonym_key_path: Path
     """`RAYDIOLOGY_PSEUDONYM_KEY_PATH`: file with 32 random bytes in hex; keys pseudonyms, splits and ids."""
+    signing_key_path: Path | None = None
+    """`RAYDIOLOGY_SIGNING_KEY_PATH`: file with the private key, PEM, that release bundles are signed with; only who
+    trains, exports or re-signs needs it."""
+    verifying_key_path: Path | None = None
+    """`RAYDIOLOGY_VERIFYING_KEY_PATH`: file with its public half; whoever loads a bundle refuses it without."""
     client_key: str | None = field(default=None, repr=False)
     """`RAYDIOLOGY_CLIENT_KEY`: an API key of role client, for jobs that ask over HTTP (embedded platform)."""
     alert_webhook: str | None = field(default=None, repr=False)
@@ -89,7 +94,10 @@ class Settings:
                 f"not set: {', '.join(missing)}. Run `make up`, then `set -a; . .raydiology/env; set +a`, "
                 "or set them to your cluster's addresses"
             )
-        token_path = values.get("RAY_AUTH_TOKEN_PATH")
+
+        def path(name: str) -> Path | None:
+            return Path(values[name]) if values.get(name) else None
+
         return cls(
             s3_endpoint=values["AWS_ENDPOINT_URL"],
             s3_access_key=values["AWS_ACCESS_KEY_ID"],
@@ -99,11 +107,13 @@ class Settings:
             mlflow_tracking_uri=values["MLFLOW_TRACKING_URI"],
             ray_address=values["RAY_ADDRESS"],
             ray_api_server_address=values["RAY_API_SERVER_ADDRESS"],
-            ray_auth_token_path=Path(token_path) if token_path else None,
+            ray_auth_token_path=path("RAY_AUTH_TOKEN_PATH"),
             api_url=values["RAYDIOLOGY_API_URL"].rstrip("/"),
             environment=values.get("RAYDIOLOGY_ENVIRONMENT") or "development",
             encryption_key_path=Path(values["RAYDIOLOGY_ENCRYPTION_KEY_PATH"]),
             pseudonym_key_path=Path(values["RAYDIOLOGY_PSEUDONYM_KEY_PATH"]),
+            signing_key_path=path("RAYDIOLOGY_SIGNING_KEY_PATH"),
+            verifying_key_path=path("RAYDIOLOGY_VERIFYING_KEY_PATH"),
             client_key=values.get("RAYDIOLOGY_CLIENT_KEY"),
             alert_webhook=values.get("RAYDIOLOGY_ALERT_WEBHOOK") or None,
         )

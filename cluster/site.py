@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.credentials import Credentials, key_files
+from cluster.credentials import Credentials, key_files, signing_files
 from cluster.home import Home, PlatformError, write_private
 from cluster.ports import Ports
 from cluster.process import COMPONENT_MARK, HOME_MARK
@@ -66,6 +66,7 @@ class Site:
             "RAY_USAGE_STATS_ENABLED": "0",
             "no_proxy": f"{LOOPBACK},localhost",
             **key_files(self.home),
+            **signing_files(self.home),
             **api_keys,
         }
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import httpx
 
-from cluster import progress
+from cluster import bundles, progress
 from cluster.database import connect
+from cluster.objects import ObjectStore
 from cluster.registry import LLM, VIT, Registry
 from cluster.settings import Settings
 from jobs import entry
@@ -36,6 +37,7 @@ def cut_over(settings: Settings, version: str, *, actor: str) -> None:
 
     Raises:
         JobError: the version has not passed its gates.
+        BundleError: a file of its bundle, or the bundle's signature, is not what was published.
     """
     registry = Registry(settings)
     if registry.tags(VIT, version).get("verdict") != "pass":
@@ -44,17 +46,21 @@ def cut_over(settings: Settings, version: str, *, actor: str) -> None:
         )
     before = registry.version_by_alias(VIT, "champion")
     explainer = registry.version_by_alias(LLM, "champion")
+    keys = {VIT: registry.bundle_key(VIT, version)}
+    if explainer is not None:
+        keys[LLM] = registry.bundle_key(LLM, explainer)
+    for key in keys.values():
+        bundles.verify(ObjectStore(settings), key)
     with connect(settings.database_url) as connection:
         desired.cut_over(
             connection,
             model=VIT,
             version=version,
-            bundle_key=registry.bundle_key(VIT, version),
+            bundle_key=keys[VIT],
             actor=actor,
         )
         if explainer is not None:
-            key = registry.bundle_key(LLM, explainer)
-            desired.cut_over(connection, model=LLM, version=explainer, bundle_key=key, actor=actor)
+            desired.cut_over(connection, model=LLM, version=explainer, bundle_key=keys[LLM], actor=actor)
     if before is not None and before != version:
         registry.set_alias(VIT, "previous", before)
     registry.set_alias(VIT, "champion", version)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import yaml
 
-from cluster import bundles
+from cluster import artefacts, bundles
 from cluster.database import connect
 from cluster.expected import ExpectedError
 from cluster.objects import ObjectStore
@@ -117,6 +117,7 @@ def reconcile(
     with connect(settings.database_url) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         routes = desired.read(connection)
+        _verify(routes, settings)
         config = serve_config(routes, machine, settings)
         with _dashboard(settings) as dashboard:
             answer = dashboard.put("/api/serve/applications/", json=config)
@@ -125,6 +126,17 @@ def reconcile(
             names = {one["name"] for one in config["applications"]}
             applications = _wait(dashboard, names, started_at + timeout_s, progress)
     return Deployed(applications=applications, seconds=time.monotonic() - started_at)
+
+
+def _verify(routes: dict[str, Routes], settings: Settings) -> None:
+    """Of each bundle the signature and the code package, which Ray runs before any code of ours could look at it.
+
+    The weights are verified by the replica that loads them.
+    """
+    store = ObjectStore(settings)
+    for live in routes.values():
+        for target in live.targets:
+            bundles.verify(store, target.bundle_key, [artefacts.CODE])
 
 
 def _dashboard(settings: Settings) -> httpx.Client:

@@ -1,12 +1,15 @@
 """Turn trained weights into a release bundle and register it as a version of `xray-vit` without alias.
 
-The bundle: weights (safetensors), card (JSON) and the package of the code that serves them.
+The bundle: weights (safetensors), card (JSON), the package of the code that serves them, and what makes it an MLflow
+model that loads without the project (`train.export_mlflow`).
 """
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -15,6 +18,7 @@ from cluster import bundles, code_package
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from data.preprocess import PREPROCESS_VERSION
+from train import export_mlflow
 from train.calibration import Calibration, CalibrationConfig, calibrate
 from train.config import TrainConfig
 from train.dataset import TrainingData
@@ -23,6 +27,10 @@ from train.model import timm_kwargs
 
 CARD, WEIGHTS, CODE = "card.json", "model.safetensors", "code.zip"
 FORMAT = 1
+
+
+class ReleaseError(ValueError):
+    """The bundle cannot be used by this code; the message says why in one line."""
 
 
 def architecture(config: TrainConfig, data: TrainingData) -> dict[str, Any]:
@@ -57,7 +65,11 @@ def publish(
         lineage: `dataset_version`, `synthetic`, `git_commit` and `run_id`, as the card names them.
         metrics: of the last epoch, on validation data.
     """
-    files = {WEIGHTS: weights, CODE: code_package.build()}
+    files = {
+        WEIGHTS: weights,
+        CODE: code_package.build(),
+        **export_mlflow.files(str(lineage["run_id"]), WEIGHTS, CARD),
+    }
     card = {
         "format": FORMAT,
         "model": VIT,
@@ -73,6 +85,25 @@ def publish(
         "files": {name: hashlib.sha256(blob).hexdigest() for name, blob in files.items()},
     }
     return bundles.publish(store, {**files, CARD: json.dumps(card, sort_keys=True, indent=1).encode()})
+
+
+def read(store: ObjectStore, bundle_key: str) -> tuple[dict[str, Any], bytes]:
+    """Card and weights of a bundle, verified.
+
+    Raises:
+        ReleaseError: it was trained on other pixels than this code makes.
+        BundleError: it is absent, unsigned or was changed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files = bundles.fetch(store, bundle_key, Path(folder), [CARD, WEIGHTS])
+        card: dict[str, Any] = json.loads(files[CARD].read_bytes())
+        weights = files[WEIGHTS].read_bytes()
+    if card["preprocess_version"] != PREPROCESS_VERSION:
+        raise ReleaseError(
+            f"the model was trained on preprocessing {card['preprocess_version']}, this code has "
+            f"{PREPROCESS_VERSION}: use the code of commit {card['git_commit']}"
+        )
+    return card, weights
 
 
 def register(registry: Registry, bundle_key: str, lineage: Mapping[str, Any], weights_sha256: str) -> str:

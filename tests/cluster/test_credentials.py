@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.credentials import ROLES, key_files, load_or_generate
+from cluster.credentials import ROLES, key_files, load_or_generate, signing_files
 from cluster.home import Home, PlatformError
 from cluster.secrets import read_key
 
@@ -48,4 +48,40 @@ def test_damaged_credentials_say_what_to_do(home: Home) -> None:
     load_or_generate(home)
     (home.path / "credentials.json").write_text('{"s3_access_key": 1}')
     with pytest.raises(PlatformError, match="is damaged"):
+        load_or_generate(home)
+
+
+def test_the_signing_key_is_made_once_and_its_public_half_can_be_made_again(home: Home) -> None:
+    load_or_generate(home)
+    private, public = (Path(name) for name in signing_files(home).values())
+    before = (private.read_text(), public.read_text())
+    public.unlink()
+    load_or_generate(home)
+    assert (private.read_text(), public.read_text()) == before
+
+
+def test_a_home_of_before_the_signing_key_gets_one(home: Home) -> None:
+    load_or_generate(home)
+    (home.path / "s3").mkdir()
+    for name in signing_files(home).values():
+        Path(name).unlink()
+    load_or_generate(home)
+    assert all(Path(name).exists() for name in signing_files(home).values())
+
+
+def test_a_home_with_the_public_half_alone_gets_no_other_private_one(home: Home) -> None:
+    load_or_generate(home)
+    private, public = (Path(name) for name in signing_files(home).values())
+    private.unlink()
+    before = public.read_text()
+    load_or_generate(home)
+    assert (private.exists(), public.read_text()) == (False, before)
+
+
+def test_a_damaged_signing_key_says_what_to_do(home: Home) -> None:
+    load_or_generate(home)
+    private, public = (Path(name) for name in signing_files(home).values())
+    private.write_text("no key")
+    public.unlink()
+    with pytest.raises(PlatformError, match="put it back, or remove it"):
         load_or_generate(home)

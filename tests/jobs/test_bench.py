@@ -1,13 +1,16 @@
 """The measuring instruments of `make bench` measure."""
 
+import os
 import subprocess
 import sys
+import time
 
+import numpy as np
 import psutil
 import pytest
 
 from data.preprocess import PixelConfig, decode, to_pixels
-from jobs import bench_corpus
+from jobs import bench_corpus, bench_export
 from jobs.bench_figure import Figure
 from jobs.bench_platform import Watch
 
@@ -47,3 +50,25 @@ def test_the_corpus_is_of_usable_images_that_all_differ(draw: bench_corpus.Draw)
 
 def test_a_ratio_is_ours_over_the_peer_s() -> None:
     assert Figure.of("x", 1.0, 3.0, "peer", "s").ratio == 0.333
+
+
+def test_images_a_core_second_are_counted_on_one_core_and_the_others_come_back() -> None:
+    class Model:
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+            self.cores: set[int] = set()
+
+        def logits(self, inputs_NCHW: np.ndarray) -> np.ndarray:
+            self.cores |= os.sched_getaffinity(0)
+            end_s = time.process_time() + self.seconds
+            while time.process_time() < end_s:
+                pass
+            return inputs_NCHW
+
+    before = os.sched_getaffinity(0)
+    models = {"slow": Model(0.02), "fast": Model(0.005)}
+    rates = bench_export.images_per_core_s(models, np.zeros((4, 1, 2, 2), np.float32))
+    assert rates["slow"] == pytest.approx(200, rel=0.2)
+    assert rates["fast"] == pytest.approx(800, rel=0.2)
+    assert all(len(one.cores) == 1 for one in models.values())
+    assert os.sched_getaffinity(0) == before

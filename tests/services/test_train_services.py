@@ -111,7 +111,7 @@ def good(platform: Platform, ray_local: None, dataset_version: str) -> TrainOutc
 
 def card(settings: Settings, outcome: TrainOutcome, folder: Path) -> dict[str, Any]:
     paths = bundles.fetch(ObjectStore(settings), outcome.bundle_key, folder)
-    assert set(paths) == {"card.json", "model.safetensors", "code.zip"}
+    assert {"card.json", "model.safetensors", "code.zip", "MLmodel", "requirements.txt"} <= set(paths)
     read: dict[str, Any] = json.loads(paths["card.json"].read_text())
     for name, digest in read["files"].items():
         assert hashlib.sha256(paths[name].read_bytes()).hexdigest() == digest

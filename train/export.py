@@ -1,0 +1,208 @@
+"""Export a registered model version: ONNX and INT8, as an edge and a cloud variant under the same version.
+
+The edge variant runs anywhere with onnxruntime, numpy and Pillow; the cloud variant has full precision, as
+safetensors and as ONNX. Each is a signed release bundle of its own, whose card has all forms beside each other. May be
+repeated. Calibration of INT8 sees training images only, the temperature validation images, the table test images.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster import bundles
+from cluster.objects import ObjectStore
+from cluster.registry import VIT, Registry
+from cluster.settings import Settings
+from data.preprocess import PixelConfig, to_model_input
+from data.versions import SplitTable, load_split
+from train import export_onnx, release, tracking
+from train import export_variants as variants
+from train.calibration import CalibrationConfig, calibrate
+from train.export_onnx import OnnxModel
+from train.export_runner import runner
+from train.export_variants import Variant
+from train.inference import rebuild
+
+EDGE, CLOUD = "edge", "cloud"
+EDGE_MODEL, CLOUD_MODEL = "model.int8.onnx", "model.onnx"
+RUNNER, REQUIREMENTS = "predict.py", "requirements.txt"
+EDGE_PACKAGES = ("numpy", "onnxruntime", "pillow")
+Progress = Callable[[int, int, str], None]
+STEPS = 5
+
+
+class ExportError(ValueError):
+    """The version cannot be exported; the message says why in one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    calibration_images: int = 256
+    """Training images, as many of each class as there are, from which static INT8 takes the ranges."""
+    largest_loss: float = 0.01
+    """Of validation accuracy, that the edge variant may lose to be chosen for its speed."""
+    latency_runs: int = 50
+    """Of which the median is given, one image each."""
+
+    def __post_init__(self) -> None:
+        for name in ("calibration_images", "latency_runs"):
+            if getattr(self, name) < 1:
+                raise ExportError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.largest_loss <= 1:
+            raise ExportError(f"largest_loss must lie in [0, 1], got {self.largest_loss}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    model_version: str
+    variants: list[Variant]
+    int8: str
+    """The form that the edge variant has."""
+    bundle_edge: str
+    bundle_cloud: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forms:
+    """One model, ready to be asked in each form."""
+
+    graphs: dict[str, bytes]
+    """Name of the form → ONNX graph."""
+    forwards: dict[str, variants.Forward]
+    """The same and PyTorch, which is the first."""
+
+
+def export(
+    settings: Settings,
+    model_version: str,
+    config: ExportConfig,
+    progress: Progress = lambda done, total, note: None,
+) -> Exported:
+    """Export, measure, publish both variants and note them at the version.
+
+    Raises:
+        ExportError, ReleaseError, OnnxError, RegistryError, BundleError, VersionError: one line each.
+    """
+    store, registry = ObjectStore(settings), Registry(settings)
+    progress(0, STEPS, "reading bundle and dataset")
+    card, weights = release.read(store, registry.bundle_key(VIT, model_version))
+    splits = {
+        name: load_split(store, card["dataset_version"], name) for name in ("train", "validation", "test")
+    }
+    for name, table in splits.items():
+        if not len(table):
+            raise ExportError(f"dataset version {card['dataset_version']} has no {name} image: add patients")
+    pixels = PixelConfig(**card["pixels"])
+    progress(1, STEPS, "writing ONNX and INT8")
+    forms = make_forms(card, weights, calibration_inputs(splits["train"], pixels, config.calibration_images))
+    progress(2, STEPS, "measuring on the test split")
+    sizes = {name: len(graph) for name, graph in forms.graphs.items()} | {variants.TORCH: len(weights)}
+    rows = variants.measure(
+        forms.forwards,
+        sizes,
+        validation=splits["validation"],
+        test=splits["test"],
+        pixels=pixels,
+        latency_runs=config.latency_runs,
+    )
+    int8 = variants.better_int8(rows, config.largest_loss)
+    told = card | {"model_version": model_version, "variants": [row.as_dict() for row in rows]}
+    progress(3, STEPS, "publishing both variants")
+    edge = edge_files(told, forms, int8.name, splits["validation"], pixels)
+    exported = Exported(
+        model_version=model_version,
+        variants=rows,
+        int8=int8.name,
+        bundle_edge=bundles.publish(store, edge),
+        bundle_cloud=bundles.publish(store, cloud_files(told, forms, weights)),
+    )
+    progress(4, STEPS, "noting them at the version")
+    _note(settings, registry, exported, card["run_id"])
+    progress(STEPS, STEPS, "exported")
+    return exported
+
+
+def calibration_inputs(table: SplitTable, pixels: PixelConfig, count: int) -> np.ndarray:
+    """Model inputs of `count` images, the same number of each class while there are some; always the same ones."""
+    by_hash = sorted(range(len(table)), key=lambda i: table.sample_hashes[i])
+    turn: dict[int, int] = {}
+    ranked = []
+    for i in by_hash:
+        label = int(table.labels_N[i])
+        turn[label] = turn.get(label, 0) + 1
+        ranked.append((turn[label], label, i))
+    chosen = [i for _, _, i in sorted(ranked)[:count]]
+    return to_model_input(table.pixels_NHW[chosen], pixels)
+
+
+def make_forms(card: dict[str, Any], weights: bytes, calibration_NCHW: np.ndarray) -> Forms:
+    """The model as PyTorch and as the three graphs, each on one thread."""
+    torch.set_num_threads(1)
+    model = rebuild(card["architecture"], weights)
+    float32 = export_onnx.to_onnx(model, card["pixels"]["side"])
+    graphs = {
+        variants.FLOAT32: float32,
+        variants.DYNAMIC: export_onnx.quantise_dynamic(float32),
+        variants.STATIC: export_onnx.quantise_static(float32, calibration_NCHW),
+    }
+    forwards = {variants.TORCH: variants.of_torch(model)}
+    return Forms(
+        graphs=graphs, forwards=forwards | {name: OnnxModel(graph).logits for name, graph in graphs.items()}
+    )
+
+
+def edge_files(
+    card: dict[str, Any], forms: Forms, int8: str, validation: SplitTable, pixels: PixelConfig
+) -> dict[str, bytes]:
+    """INT8, the runner, what it needs, and a card whose calibration is of the INT8 model itself."""
+    logits_NK = variants.batched(forms.forwards[int8], validation.pixels_NHW, pixels)
+    calibration = calibrate(logits_NK, validation.labels_N, CalibrationConfig())
+    files = {
+        EDGE_MODEL: forms.graphs[int8],
+        RUNNER: runner().encode(),
+        REQUIREMENTS: "".join(f"{name}=={installed(name)}\n" for name in EDGE_PACKAGES).encode(),
+    }
+    own = {
+        "variant": EDGE,
+        "runtime": {"model": EDGE_MODEL, "form": int8},
+        "calibration": asdict(calibration),
+    }
+    return _with_card(files, card | own)
+
+
+def cloud_files(card: dict[str, Any], forms: Forms, weights: bytes) -> dict[str, bytes]:
+    """Full precision, twice."""
+    files = {release.WEIGHTS: weights, CLOUD_MODEL: forms.graphs[variants.FLOAT32]}
+    own = {"variant": CLOUD, "runtime": {"model": CLOUD_MODEL, "form": variants.FLOAT32}}
+    return _with_card(files, card | own)
+
+
+def _with_card(files: dict[str, bytes], card: dict[str, Any]) -> dict[str, bytes]:
+    told = card | {"files": {name: hashlib.sha256(blob).hexdigest() for name, blob in files.items()}}
+    return {**files, release.CARD: json.dumps(told, sort_keys=True, indent=1).encode()}
+
+
+def _note(settings: Settings, registry: Registry, exported: Exported, run_id: str) -> None:
+    """The bundles as tags of the version; the table, and the figures, to the run that trained it."""
+    registry.set_variant(VIT, exported.model_version, EDGE, exported.bundle_edge)
+    registry.set_variant(VIT, exported.model_version, CLOUD, exported.bundle_cloud)
+    mlflow = tracking.client(settings.mlflow_tracking_uri)
+    figures = {
+        f"export/{row.name}/{name}": float(getattr(row, name))
+        for row in exported.variants
+        for name in ("bytes", "latency_ms", "accuracy", "accuracy_loss_at_most", "same_label")
+    }
+    tracking.log_figures(mlflow, run_id, figures)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / "variants.md", Path(folder) / "variants.json"]
+        paths[0].write_text(variants.table(exported.variants))
+        paths[1].write_text(json.dumps(asdict(exported), indent=1))
+        tracking.log_files(mlflow, run_id, paths, "export")

@@ -1,0 +1,92 @@
+"""Write the edge runner: one file, `predict.py`, that needs onnxruntime, numpy and Pillow.
+
+It is made of the very modules that ETL, training and serving use, one after the other, so that it cannot see other
+pixels than they do; `train.export_opencv` stands in for OpenCV, and DICOM is refused. `train.export` puts it beside
+the model, and the MLflow model of every version takes its pixels from it.
+"""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("cluster", "data", "train", "serve", "jobs")
+LEFT_OUT = ("cv2",)
+"""Packages that the runner does without: `train.export_opencv` defines the name itself."""
+PARTS = (
+    "data/bad_image.py",
+    "data/lookup.py",
+    "data/tone.py",
+    "data/colour.py",
+    "train/export_opencv.py",
+    "data/burned_in.py",
+    "data/preprocess.py",
+    "train/export_predict.py",
+)
+NO_DICOM = """
+def looks_like_dicom(blob: bytes) -> bool:
+    return blob[128:132] == b"DICM"
+
+
+def decode_dicom(blob: bytes, waived: Collection[str] = ()) -> np.ndarray:
+    raise BadImageError("unsupported", "a DICOM file: this runner reads PNG and JPEG")
+"""
+"""In place of `data.dicom`, which needs pydicom and its codecs."""
+START = """
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], Path(__file__).resolve().parent))
+"""
+
+
+def runner(root: Path = ROOT) -> str:
+    """The text of `predict.py`; the same sources give the same text.
+
+    Raises:
+        AssertionError: two parts define the same name, so that they cannot share one file.
+    """
+    texts = [(part, (root / part).read_text()) for part in PARTS]
+    _check_names(texts)
+    docstring = ast.get_docstring(ast.parse(texts[-1][1]), clean=False)
+    head = f'"""{docstring}"""\n\n# Written by train/export_runner.py out of {", ".join(PARTS)}.\n'
+    bodies = [f"\n\n# {part}\n{_body(text)}" for part, text in texts]
+    return head + "".join(bodies[:-1]) + NO_DICOM + bodies[-1] + START
+
+
+def _body(text: str) -> str:
+    """A module without its docstring and without what it imports from the project or from what is left out."""
+    lines = text.splitlines()
+    dropped: set[int] = set()
+    for nth, node in enumerate(ast.parse(text).body):
+        is_docstring = nth == 0 and isinstance(node, ast.Expr)
+        if is_docstring or _is_left_out(node):
+            dropped.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    kept = [line for number, line in enumerate(lines, 1) if number not in dropped]
+    return "\n".join(kept).strip("\n") + "\n"
+
+
+def _is_left_out(node: ast.stmt) -> bool:
+    if isinstance(node, ast.ImportFrom):
+        return (node.module or "").split(".")[0] in ROOMS
+    return isinstance(node, ast.Import) and all(one.name in LEFT_OUT for one in node.names)
+
+
+def _check_names(texts: list[tuple[str, str]]) -> None:
+    """Every top-level name belongs to one part; else a later one would silently replace an earlier one."""
+    owner: dict[str, str] = {}
+    for part, text in texts:
+        for name in _defined(ast.parse(text)):
+            assert owner.setdefault(name, part) == part, f"{part} and {owner[name]} both define {name}"
+
+
+def _defined(module: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {
+                one.id for target in node.targets for one in ast.walk(target) if isinstance(one, ast.Name)
+            }
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+    return names
