@@ -9,7 +9,19 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-MACHINE_FIELDS = frozenset({"num_workers", "cpus_per_worker", "use_gpu", "max_failures", "keep_checkpoints"})
+MACHINE_FIELDS = frozenset(
+    {
+        "checkpoint_every_steps",
+        "num_workers",
+        "min_workers",
+        "resize_check_s",
+        "cpus_per_worker",
+        "use_gpu",
+        "max_failures",
+        "keep_checkpoints",
+        "keep_every_epochs",
+    }
+)
 """Fields that say how much machine is used and not what is learned."""
 
 
@@ -116,15 +128,21 @@ class TrainConfig:
     """0: every image weighs the same; 1: every class does; between: the weight is (1 / share) to this power."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of parameters in forward and backward; gradients are always reduced and applied in float32."""
-    checkpoint_every_steps: int = 0
-    """Besides the end of each epoch; 0 is only there."""
+    checkpoint_every_steps: int = 50
+    """Besides the end of each epoch; 0 is only there. Changes nothing of what is learned."""
     num_workers: int = 2
+    min_workers: int = 0
+    """With how many the run goes on while the cluster has no place for `num_workers`; 0: with no fewer."""
+    resize_check_s: float = 60.0
+    """How often a run with fewer workers than it could have looks for a place for more."""
     cpus_per_worker: int = 1
     use_gpu: bool = False
     max_failures: int = 3
     """How many deaths of workers the run survives; -1 is any number."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints stay in the object store."""
+    keep_every_epochs: int = 0
+    """The checkpoint at the end of each such epoch stays as well; 0 is none."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "num_workers", "cpus_per_worker", "keep_checkpoints"):
@@ -143,7 +161,13 @@ class TrainConfig:
             self.precision in ("float32", "bfloat16"),
             f"precision is float32 or bfloat16, got {self.precision}",
         )
-        _check(self.checkpoint_every_steps >= 0, "checkpoint_every_steps must not be negative")
+        for name in ("checkpoint_every_steps", "keep_every_epochs"):
+            _check(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        _check(
+            0 <= self.min_workers <= self.num_workers,
+            f"min_workers must lie between 0 and num_workers {self.num_workers}, got {self.min_workers}",
+        )
+        _check(self.resize_check_s > 0, f"resize_check_s must be positive, got {self.resize_check_s}")
         _check(self.max_failures >= -1, f"max_failures must be at least -1, got {self.max_failures}")
 
     def as_dict(self) -> dict[str, Any]:

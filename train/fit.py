@@ -5,21 +5,26 @@ configuration, the data and the state, so a run that was interrupted ends with t
 """
 
 import hashlib
+import json
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
 
 from cluster.expected import ExpectedError
 from train import checkpoint, parallel
-from train.checkpoint import Progress
+from train.checkpoint import WEIGHTS_NAME, Progress
+from train.checkpoint_store import Mark
 from train.config import TrainConfig
 from train.dataset import TrainingData, class_weights, inputs, training_inputs
 from train.model import build_vit, decay_groups
@@ -27,20 +32,39 @@ from train.sample_order import batches_per_epoch, epoch_order, global_batch, ran
 from train.schedule import learning_rate
 
 VALIDATION_BATCH = 64  # images a rank
+SKIPPED_BATCHES = 4
+"""How many, from the one at which the loss stopped being a number; at most to the end of its epoch."""
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingDivergedError(ExpectedError):
     """The loss is no number any more."""
 
 
+class LeaveError(Exception):
+    """The machine is about to be taken away; everything so far is committed, and the run goes on elsewhere."""
+
+
 class Checkpoints(Protocol):
     """Where checkpoints go to and come from; all ranks call each method together."""
 
     def newest(self) -> AbstractContextManager[Path | None]:
-        """The last committed checkpoint as a local folder, None when there is none."""
+        """The last whole checkpoint as a local folder with the files of all ranks, None when there is none."""
 
-    def commit(self, name: str, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
-        """Have `write` fill a local folder with this rank's part, and publish it under `name`."""
+    def commit(self, mark: Mark, write: Callable[[Path], None]) -> None:
+        """Publish a checkpoint while training goes on.
+
+        Args:
+            write: fills a local folder with this rank's files; called later, on another thread, so it may touch
+                nothing that training changes.
+        """
+
+    def flush(self) -> None:
+        """Wait until the newest checkpoint that was given to `commit` is there."""
+
+    def must_leave(self) -> bool:
+        """Whether the machine is about to be taken away; the same on all ranks. Asked after each step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +126,50 @@ class Setup:
     def steps(self) -> int:
         return self.batches * self.config.epochs
 
+    @property
+    def about(self) -> dict[str, object]:
+        """What its checkpoints belong to, as JSON takes it."""
+        model = self.config.model
+        return {
+            "architecture": f"{model.name} {json.dumps(model.kwargs, sort_keys=True)}",
+            "classes": list(self.data.classes),
+            "run": self.run,
+        }
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Every tensor that the rest of the run depends on, by name; filled in place when a run goes on."""
+        found = {f"model.{name}": one for name, one in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for kind, one in _moments(self.optimizer, parameter).items():
+                found[f"optimizer.{kind}.{name}"] = one
+        return found
+
+    def buffers(self) -> list[torch.Tensor]:
+        """The running statistics that each rank has for itself between two agreements."""
+        return list(self.model.buffers())
+
+    def final_weights(self) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+        """Unsharded weights by file name; all ranks call it, and rank 0 gets them."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = cast(dict[str, torch.Tensor], get_model_state_dict(self.model, options=options))
+        yield (
+            WEIGHTS_NAME,
+            {
+                name: (one.float() if one.is_floating_point() else one).contiguous()
+                for name, one in weights.items()
+            },
+        )
+
+
+def _moments(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+    """AdamW's state of a parameter, begun as its first step would."""
+    state: dict[str, torch.Tensor] = optimizer.state[parameter]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        for kind in ("exp_avg", "exp_avg_sq"):
+            state[kind] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+    return state
+
 
 def prepare(config: TrainConfig, data: TrainingData, *, run: str, device: torch.device) -> Setup:
     """Build the sharded model and its optimizer; the first weights depend on the seed alone."""
@@ -132,20 +200,32 @@ def fit(setup: Setup, checkpoints: Checkpoints, watch: Watch | None = None) -> P
 
     Raises:
         CheckpointError: the newest checkpoint belongs to another run.
-        TrainingDivergedError: the loss became NaN or infinite.
+        TrainingDivergedError: the loss became NaN or infinite, and did so again after its batches were skipped.
+        LeaveError: the machine is about to be taken away.
     """
-    progress = Progress()
-    with checkpoints.newest() as directory:
-        if directory is not None:
-            progress = checkpoint.load(directory, setup.model, setup.optimizer, setup.run)
+    progress = _newest(setup, checkpoints)
+    if progress is None:
+        progress = Progress()
+        _commit(setup, progress, checkpoints)  # what a loss that is no number goes back to
     while progress.position.epoch < setup.config.epochs:
         speed = Speed()
-        _train_epoch(setup, progress, checkpoints, watch, speed)
+        try:
+            _train_epoch(setup, progress, checkpoints, watch, speed)
+        except TrainingDivergedError as error:
+            progress = _go_back(setup, progress, checkpoints, error)
+            continue
         row = _close_epoch(setup, progress)
         if watch is not None:
             watch.epoch(row, speed.row())
-        _commit(setup, progress, checkpoints, f"epoch-{progress.position.epoch:04d}", row)
+        _commit(setup, progress, checkpoints)
+    checkpoints.flush()
     return progress
+
+
+def _newest(setup: Setup, checkpoints: Checkpoints) -> Progress | None:
+    """Bring the model to the newest checkpoint; None where there is none."""
+    with checkpoints.newest() as folder:
+        return None if folder is None else checkpoint.load(folder, setup.state(), setup.about)
 
 
 def _train_epoch(
@@ -154,21 +234,53 @@ def _train_epoch(
     """The rest of the epoch that the position stands in; a checkpoint where one is due on the way."""
     config, epoch = setup.config, progress.position.epoch
     order_N = epoch_order(setup.data.train.hashes, seed=config.seed, epoch=epoch)
-    sums_2 = torch.zeros(2, dtype=torch.float64)
     setup.model.train()
     while progress.position.epoch == epoch:
         batch_B = global_batch(order_N, batch=progress.position.batch, batch_size=config.batch_size)
-        loss_sum, weight_sum = _step(setup, progress, batch_B, speed)
-        sums_2 += torch.tensor([loss_sum, weight_sum], dtype=torch.float64)
+        skipped = progress.step in progress.skipped
+        loss_sum, weight_sum = (0.0, 0.0) if skipped else _step(setup, progress, batch_B, speed)
+        progress.loss_sum += loss_sum
+        progress.weight_sum += weight_sum
         progress.step += 1
         progress.position = progress.position.advanced(setup.batches)
-        if watch is not None:
+        if watch is not None and not skipped:
             watch.step(progress, setup.steps, loss_sum / max(weight_sum, 1e-9))
-        every = config.checkpoint_every_steps
-        if every and progress.step % every == 0 and progress.position.epoch == epoch:
-            _agree(setup, progress, sums_2)
-            _commit(setup, progress, checkpoints, f"step-{progress.step:08d}", {"step": progress.step})
-    _agree(setup, progress, sums_2)
+        _keep(setup, progress, checkpoints)
+
+
+def _keep(setup: Setup, progress: Progress, checkpoints: Checkpoints) -> None:
+    """Commit after a step where that is due, or where the machine goes; at the end of an epoch its close commits."""
+    every, leaves = setup.config.checkpoint_every_steps, checkpoints.must_leave()
+    if progress.position.batch and (leaves or (every and progress.step % every == 0)):
+        _commit(setup, progress, checkpoints)
+        if leaves:
+            checkpoints.flush()
+            raise LeaveError
+
+
+def _go_back(
+    setup: Setup, progress: Progress, checkpoints: Checkpoints, error: TrainingDivergedError
+) -> Progress:
+    """Return to the last good state, from which the batches that the loss broke at are passed over.
+
+    They begin at the step that broke, so what follows does not depend on which checkpoint it was.
+    Raises:
+        TrainingDivergedError: it happened before in this run.
+    """
+    if progress.skipped:
+        raise TrainingDivergedError(
+            f"{error}; steps {progress.skipped[0]} to {progress.skipped[-1]} were skipped for the same reason before"
+        ) from error
+    rest = setup.batches - progress.position.batch
+    skipped = [progress.step + nth for nth in range(min(SKIPPED_BATCHES, rest))]
+    setup.optimizer.zero_grad()
+    checkpoints.flush()
+    restored = _newest(setup, checkpoints)
+    assert restored is not None  # the first one is committed before the first step
+    restored.skipped = skipped
+    _commit(setup, restored, checkpoints)
+    logger.warning("%s; back to step %d, skipping %d batches once", error, restored.step, len(skipped))
+    return restored
 
 
 def _step(setup: Setup, progress: Progress, batch_B: np.ndarray, speed: Speed) -> tuple[float, float]:
@@ -217,21 +329,15 @@ def _rank_batch(
     )
 
 
-def _agree(setup: Setup, progress: Progress, sums_2: torch.Tensor) -> None:
-    """Bring what each rank has for itself together: its running sums, which begin again, and buffers."""
-    parallel.average_buffers(setup.model)
-    loss_sum, weight_sum = parallel.summed(sums_2.to(setup.device)).tolist()
-    progress.loss_sum += loss_sum
-    progress.weight_sum += weight_sum
-    sums_2.zero_()
-
-
 def _close_epoch(setup: Setup, progress: Progress) -> dict[str, float]:
-    """Validate, and append the epoch's row to the history."""
+    """Bring together what each rank has for itself, validate, and append the epoch's row to the history."""
+    parallel.average_buffers(setup.model)
+    own_2 = torch.tensor([progress.loss_sum, progress.weight_sum], dtype=torch.float64, device=setup.device)
+    loss_sum, weight_sum = parallel.summed(own_2).tolist()
     row = {
         "epoch": progress.position.epoch,
         "step": progress.step,
-        "train_loss": progress.loss_sum / progress.weight_sum,
+        "train_loss": loss_sum / max(weight_sum, 1e-9),
         "learning_rate": learning_rate(progress.step - 1, setup.steps, setup.config.optim),
         **validate(setup),
     }
@@ -273,15 +379,24 @@ def validate(setup: Setup) -> dict[str, float]:
     }
 
 
-def _commit(
-    setup: Setup, progress: Progress, checkpoints: Checkpoints, name: str, metrics: dict[str, float]
-) -> None:
-    def write(directory: Path) -> None:
-        checkpoint.save(directory, setup.model, setup.optimizer, progress, setup.run)
-        if progress.position.epoch == setup.config.epochs:
-            checkpoint.save_weights(directory, setup.model)
-
-    checkpoints.commit(name, metrics, write)
+def _commit(setup: Setup, progress: Progress, checkpoints: Checkpoints) -> None:
+    """Copy the state and have the copy published."""
+    state, ended = setup.state(), progress.position.epoch == setup.config.epochs
+    own = {one.data_ptr() for one in setup.buffers() if one.numel()}
+    part = checkpoint.snapshot(
+        state,
+        progress,
+        setup.about,
+        own={name for name, one in state.items() if not isinstance(one, DTensor) and one.data_ptr() in own},
+        whole=dict(setup.final_weights()) if ended else None,
+    )
+    closes = progress.step > 0 and progress.position.batch == 0
+    mark = Mark(
+        step=progress.step,
+        epoch=progress.position.epoch if closes else None,
+        rollbacks=int(bool(progress.skipped)),
+    )
+    checkpoints.commit(mark, part.write)
 
 
 def _seed(*parts: int) -> int:

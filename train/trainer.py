@@ -6,6 +6,8 @@ nothing that is done, and returns a finished run at once. The caller has joined 
 
 import functools
 import json
+import logging
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,12 +27,22 @@ from cluster.settings import Settings
 from data.versions import manifest
 from train import dataset, release, runs, tracking
 from train.checkpoint import PROGRESS_NAME, WEIGHTS_NAME
+from train.checkpoint_store import CheckpointStore
 from train.config import TrainConfig
 from train.inference import weights_sha256
 from train.loop import Place, train_loop_per_worker
 from train.model import build_vit
 
 Progress = Callable[[int, int, str], None]
+RAY_TRAIN = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+}
+"""How often Ray Train looks for dead workers and for nodes that are taken away, and how long it waits for a place for
+workers before it counts the resources again; the environment may say otherwise."""
+
+logger = logging.getLogger(__name__)
 
 
 class TrainError(ExpectedError):
@@ -123,22 +135,24 @@ def _fit(
         load=functools.partial(dataset.load, settings, run.dataset_version),
         mlflow_tracking_uri=settings.mlflow_tracking_uri,
         mlflow_run_id=run_id,
-    )
-    storage = ray.train.RunConfig(
-        name=run.ray_name,
-        storage_path=f"{settings.bucket(runs.BUCKET)}/runs/{run.name}",
-        storage_filesystem=arrow_filesystem(settings),
+        store=CheckpointStore(
+            arrow_filesystem(settings),
+            store.path(runs.BUCKET, run.checkpoints),
+            witness=store.path(runs.BUCKET, runs.pointer(run.name)),
+        ),
     )
     try:
-        result = fit_on_workers(config, place, storage, run.key)
+        last = fit_on_workers(config, place, run.key)
     except TrainError:
         tracking.set_status(mlflow, run_id, "FAILED")
         raise
-    folder = result.checkpoint.path.removeprefix(f"{settings.bucket(runs.BUCKET)}/")
-    host = store.get_json(runs.BUCKET, f"{folder}/{PROGRESS_NAME}")
-    weights = store.get(runs.BUCKET, f"{folder}/{WEIGHTS_NAME}")
+    with tempfile.TemporaryDirectory() as folder:
+        for file in (PROGRESS_NAME, WEIGHTS_NAME):
+            place.store.fetch(last, Path(folder), file)
+        host = json.loads((Path(folder) / PROGRESS_NAME).read_text())
+        weights = (Path(folder) / WEIGHTS_NAME).read_bytes()
     trained = runs.Trained(
-        weights_key=f"{folder}/{WEIGHTS_NAME}",
+        weights_key=f"{run.checkpoints}/{last}/{WEIGHTS_NAME}",
         weights_sha256=weights_sha256(safetensors.torch.load(weights)),
         steps=host["step"],
         history=host["history"],
@@ -147,39 +161,55 @@ def _fit(
     return trained
 
 
-def fit_on_workers(
-    config: TrainConfig, place: Place, storage: "ray.train.RunConfig", run_key: str
-) -> "ray.train.Result":
+def fit_on_workers(config: TrainConfig, place: Place, run_key: str) -> str:
     """Run `train_loop_per_worker` on Ray Train workers, which `max_failures` deaths do not end.
 
-    Args:
-        storage: its name, path and file system; the same ones again continue the run.
+    Called again with the same arguments it goes on from the last checkpoint, or returns at once.
+    Returns:
+        the name of the last checkpoint, in `place.store`.
     Raises:
-        TrainError: the workers failed more often than that.
+        TrainError: the workers failed more often than that, or another attempt would end as this one did.
     """
+    while True:
+        ending = _attempt(config, place, run_key)
+        if "stopped" in ending:
+            raise TrainError(ending["stopped"])
+        if "checkpoint" in ending:
+            return ending["checkpoint"]
+        logger.warning("training goes on elsewhere: %s", ending["left"])
+
+
+def _attempt(config: TrainConfig, place: Place, run_key: str) -> dict[str, str]:
+    """One Ray Train run; what the workers returned."""
     per_worker = {"CPU": float(config.cpus_per_worker)} | ({"GPU": 1.0} if config.use_gpu else {})
     cuda = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # without it cuBLAS is not deterministic
-    trainer = TorchTrainer(
-        functools.partial(train_loop_per_worker, place=place),
-        train_loop_config={"train": config.as_dict(), "run": run_key},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.num_workers, use_gpu=config.use_gpu, resources_per_worker=per_worker
-        ),
-        run_config=ray.train.RunConfig(
-            name=storage.name,
-            storage_path=storage.storage_path,
-            storage_filesystem=storage.storage_filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.keep_checkpoints),
-            worker_runtime_env={"env_vars": cuda} if config.use_gpu else None,
-            logging_config=ray.train.LoggingConfig("WARNING"),
-        ),
-    )
-    try:
-        return trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        reason = [line for line in str(error).splitlines() if line.strip()]
-        raise TrainError(f"training failed: {reason[-1] if reason else error!r}") from error
+    elastic = (config.min_workers, config.num_workers)
+    for name, value in RAY_TRAIN.items():
+        os.environ.setdefault(name, value)
+    with tempfile.TemporaryDirectory(prefix="ray-train-") as nothing:  # the checkpoints are not Ray's
+        trainer = TorchTrainer(
+            functools.partial(train_loop_per_worker, place=place),
+            train_loop_config={"train": config.as_dict(), "run": run_key},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=elastic if 0 < config.min_workers < config.num_workers else config.num_workers,
+                use_gpu=config.use_gpu,
+                resources_per_worker=per_worker,
+                elastic_resize_monitor_interval_s=config.resize_check_s,
+            ),
+            run_config=ray.train.RunConfig(
+                name="train",
+                storage_path=nothing,
+                failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+                worker_runtime_env={"env_vars": cuda} if config.use_gpu else None,
+                logging_config=ray.train.LoggingConfig("WARNING"),
+            ),
+        )
+        try:
+            ending: dict[str, str] = trainer.fit().return_value
+        except ray.train.TrainingFailedError as error:
+            reason = [line for line in str(error).splitlines() if line.strip()]
+            raise TrainError(f"training failed: {reason[-1] if reason else error!r}") from error
+    return ending
 
 
 def _release(

@@ -5,18 +5,19 @@ python tests/train/ranks.py RANK WORLD_SIZE FOLDER
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.fs
+import safetensors.torch
 import torch
 import torch.distributed as dist
 
 from data.preprocess import PixelConfig
-from train import checkpoint
-from train.checkpoint import Progress
+from train.checkpoint import CheckpointError, Progress
+from train.checkpoint_run import RunCheckpoints
+from train.checkpoint_store import CheckpointStore, Retention
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
 from train.dataset import Images, TrainingData
 from train.fit import Watch, fit, prepare, validate
@@ -42,26 +43,13 @@ class Killed(Exception):
     pass
 
 
-class FolderCheckpoints:
+class FolderCheckpoints(RunCheckpoints):
     """Checkpoints in a folder that all ranks see."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, newest: int = 2) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-
-    @contextmanager
-    def newest(self) -> Iterator[Path | None]:
-        pointer = self.folder / "newest"
-        yield self.folder / pointer.read_text() if pointer.exists() else None
-
-    def commit(self, name: str, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
-        directory = self.folder / name
-        directory.mkdir(exist_ok=True)
-        write(directory)
-        dist.barrier()
-        if dist.get_rank() == 0:
-            (self.folder / "newest").write_text(name)
-        dist.barrier()
+        store = CheckpointStore(pyarrow.fs.LocalFileSystem(), str(folder / "checkpoints"))
+        super().__init__(store, Retention(newest=newest))
 
 
 def data() -> TrainingData:
@@ -93,11 +81,17 @@ def run(
             raise Killed
         losses.append(loss)
 
+    checkpoints = FolderCheckpoints(folder)
     try:
-        progress = fit(setup, FolderCheckpoints(folder), Watch(step=step, epoch=lambda row, speed: None))
+        progress = fit(setup, checkpoints, Watch(step=step, epoch=lambda row, speed: None))
     except Killed:
+        checkpoints.flush()
         return {"killed_at": kill_at}
-    checkpoint.save_weights(folder, setup.model)
+    finally:
+        checkpoints.close()
+    for file, tensors in setup.final_weights():
+        if dist.get_rank() == 0:
+            safetensors.torch.save_file(tensors, folder / file)
     moments = [setup.optimizer.state[one]["exp_avg"].to_local() for one in setup.model.parameters()]
     return {
         "first_validation_loss": first_validation,
@@ -129,7 +123,7 @@ def main() -> None:
     results["half"] = run(PLAIN, folder / "elastic", kill_at=5)
     try:
         run(PLAIN, folder / "elastic", name="another")
-    except checkpoint.CheckpointError as error:
+    except CheckpointError as error:
         results["refusal"] = str(error)
     if rank == 0:
         group(0, 1, folder / "one")

@@ -58,7 +58,7 @@ def test_validation_counts_each_image_once_whatever_the_number_of_ranks(gloo: An
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_what_to_do(gloo: Any) -> None:
-    assert "belongs to run" in gloo.results["refusal"]
+    assert "has run run, this run has another" in gloo.results["refusal"]
     assert "--fresh" in gloo.results["refusal"]
 
 
