@@ -20,7 +20,7 @@ from train.checkpoint_run import RunCheckpoints
 from train.checkpoint_store import CheckpointStore, Retention
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
 from train.dataset import Images, TrainingData
-from train.fit import Watch, fit, prepare, validate
+from train.fit import TrainingDivergedError, Watch, fit, prepare, validate
 
 STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
 CONFIG = TrainConfig(
@@ -37,6 +37,10 @@ ROUGH = replace(CONFIG, model=replace(CONFIG.model, drop_path_rate=0.3, drop_rat
 LEVIT = {"distilled": False, "embed_dim": [32, 48, 64], "num_heads": [1, 2, 2], "depth": [1, 1, 1]}
 NORMS = replace(CONFIG, model=ModelConfig(name="levit_128s", kwargs=LEVIT), epochs=1)
 PLAIN = replace(CONFIG, augment=STILL)
+LONG = replace(PLAIN, epochs=38, checkpoint_every_steps=10, label_smoothing=0.2)
+POISONED = replace(PLAIN, epochs=1, batch_size=2)
+POISON = "t11"
+"""An image that is white all over: with it in a batch, the model's outputs are no numbers."""
 
 
 class Killed(Exception):
@@ -68,37 +72,64 @@ def data() -> TrainingData:
     )
 
 
+def poisoned(found: TrainingData) -> TrainingData:
+    pixels_NHW = found.train.pixels_NHW.copy()
+    pixels_NHW[list(found.train.hashes).index(POISON)] = 255
+    return replace(found, train=replace(found.train, pixels_NHW=pixels_NHW))
+
+
+def break_on_white(
+    module: torch.nn.Module, inputs: tuple[torch.Tensor], logits_BK: torch.Tensor
+) -> torch.Tensor:
+    x_BCHW = inputs[0]
+    white_B = x_BCHW.flatten(1).amin(dim=1) == x_BCHW.max()
+    return logits_BK / (~white_B[:, None]).float()
+
+
 def run(
-    config: TrainConfig, folder: Path, kill_at: int | None = None, name: str = "run"
+    config: TrainConfig,
+    folder: Path,
+    kill_at: int | None = None,
+    name: str = "run",
+    poison: bool = False,
 ) -> dict[str, object]:
     """Train to the end or until the kill; what the run left, on rank 0."""
-    setup = prepare(config, data(), run=name, device=torch.device("cpu"))
-    losses: list[float] = []
+    setup = prepare(config, poisoned(data()) if poison else data(), run=name, device=torch.device("cpu"))
     first_validation = validate(setup)["validation_loss"]
+    if poison:
+        setup.model.register_forward_hook(break_on_white)
+    losses: list[float] = []
+    before_2 = [0.0, 0.0]
 
     def step(progress: Progress, steps: int, loss: float) -> None:
         if progress.step == kill_at:
             raise Killed
-        losses.append(loss)
+        now_2 = [progress.loss_sum, progress.weight_sum]
+        sums_2 = torch.tensor([now - before for now, before in zip(now_2, before_2, strict=True)])
+        dist.all_reduce(sums_2)
+        losses.append(float(sums_2[0] / sums_2[1]))
+        before_2[:] = now_2 if progress.position.batch else [0.0, 0.0]
 
     checkpoints = FolderCheckpoints(folder)
     try:
         progress = fit(setup, checkpoints, Watch(step=step, epoch=lambda row, speed: None))
     except Killed:
         checkpoints.flush()
-        return {"killed_at": kill_at}
+        return {"killed_at": kill_at, "losses": losses}
+    except TrainingDivergedError as error:
+        return {"stopped": str(error)}
     finally:
         checkpoints.close()
     for file, tensors in setup.final_weights():
         if dist.get_rank() == 0:
             safetensors.torch.save_file(tensors, folder / file)
-    moments = [setup.optimizer.state[one]["exp_avg"].to_local() for one in setup.model.parameters()]
     return {
         "first_validation_loss": first_validation,
         "history": progress.history,
         "step": progress.step,
+        "skipped": progress.skipped,
         "losses": losses,
-        "moments": [float(one.double().sum()) for one in moments],
+        "checkpoint": checkpoints.current,
     }
 
 
@@ -114,6 +145,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     group(rank, world_size, folder / "two")
     results: dict[str, object] = {"undisturbed": run(ROUGH, folder / "undisturbed")}
+    run(replace(ROUGH, checkpoint_every_steps=0), folder / "seldom")
     results["killed"] = run(ROUGH, folder / "killed", kill_at=5)
     results["resumed"] = run(ROUGH, folder / "killed")
     results["norms"] = run(NORMS, folder / "norms")
@@ -125,10 +157,20 @@ def main() -> None:
         run(PLAIN, folder / "elastic", name="another")
     except CheckpointError as error:
         results["refusal"] = str(error)
+    results["poisoned"] = run(POISONED, folder / "poisoned", poison=True)
+    run(POISONED, folder / "poisoned-killed", poison=True, kill_at=12)
+    results["poisoned-resumed"] = run(POISONED, folder / "poisoned-killed", poison=True)
+    results["poisoned-twice"] = run(replace(POISONED, epochs=2), folder / "twice", poison=True)
+    results["long"] = run(LONG, folder / "long")
+    results["changing"] = [run(LONG, folder / "changing", kill_at=53)]
     if rank == 0:
         group(0, 1, folder / "one")
         results["one"] = run(PLAIN, folder / "one-rank")
         results["elastic"] = run(PLAIN, folder / "elastic")
+        results["changing"].append(run(LONG, folder / "changing", kill_at=105))
+    group(rank, world_size, folder / "two-again")
+    results["changing"].append(run(LONG, folder / "changing"))
+    if rank == 0:
         (folder / "results.json").write_text(json.dumps(results))
     dist.destroy_process_group()
 
