@@ -28,6 +28,8 @@ FORMAT = 3
 PROGRESS_NAME = "progress.json"
 WEIGHTS_NAME = "model.safetensors"
 """The weights, unsharded; only in the last checkpoint of a run."""
+AVERAGE_NAME = "average.safetensors"
+"""Their moving average, where there is one; only in the last checkpoint of a run."""
 HEADER = "part"
 """In the header of a rank's file: its sums, and for each tensor its place in the whole one, as JSON."""
 Tensors = Mapping[str, torch.Tensor]

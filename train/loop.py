@@ -21,8 +21,10 @@ from train.checkpoint_run import RunCheckpoints
 from train.checkpoint_store import CheckpointStore, Retention
 from train.config import TrainConfig
 from train.dataset import TrainingData
-from train.fit import LeaveError, TrainingDivergedError, Watch, fit, prepare
+from train.fit import LeaveError, Watch, fit
 from train.parallel import keep_freed_memory
+from train.setup import prepare
+from train.step import TrainingDivergedError
 from train.tracking import MetricLog
 
 REPORT_INTERVAL_S = 0.5

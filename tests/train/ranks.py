@@ -20,7 +20,10 @@ from train.checkpoint_run import RunCheckpoints
 from train.checkpoint_store import CheckpointStore, Retention
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
 from train.dataset import Images, TrainingData
-from train.fit import TrainingDivergedError, Watch, fit, prepare, validate
+from train.fit import Watch, fit
+from train.setup import prepare
+from train.step import TrainingDivergedError
+from train.validate import validate
 
 STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
 CONFIG = TrainConfig(
@@ -97,7 +100,7 @@ def run(
     setup = prepare(config, poisoned(data()) if poison else data(), run=name, device=torch.device("cpu"))
     first_validation = validate(setup)["validation_loss"]
     if poison:
-        setup.model.register_forward_hook(break_on_white)
+        setup.strategy.module.register_forward_hook(break_on_white)
     losses: list[float] = []
     before_2 = [0.0, 0.0]
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from train.config import ModelConfig, TrainConfigError
-from train.model import build_vit, decay_groups, timm_kwargs
+from train.config import ModelConfig, OptimConfig, TrainConfigError
+from train.model import build_vit, parameter_groups, timm_kwargs
 
 
 def test_the_default_is_a_small_vit_for_single_channel_images() -> None:
@@ -29,7 +29,7 @@ def test_depth_is_part_of_the_architecture_and_dropout_is_not() -> None:
 
 def test_vectors_and_position_do_not_decay() -> None:
     model = build_vit(ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 1}), classes=3, side=32)
-    decaying, still = decay_groups(model, 0.1)
+    decaying, still = parameter_groups(model, OptimConfig(weight_decay=0.1))
     assert (decaying["weight_decay"], still["weight_decay"]) == (0.1, 0.0)
     assert all(one.ndim >= 2 for one in decaying["params"])
     assert any(one is model.pos_embed for one in still["params"])
