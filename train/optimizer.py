@@ -1,6 +1,6 @@
 """AdamW over a model whose parameters are whole or shared out as `DTensor`s: rates, clipping, state by name."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -84,7 +84,7 @@ class NamedAdamW:
 
     def full_weights(self) -> dict[str, torch.Tensor]:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        weights: dict[str, torch.Tensor] = get_model_state_dict(self.module, options=options)
+        weights = cast(dict[str, torch.Tensor], get_model_state_dict(self.module, options=options))
         return {name: copied(one) for name, one in weights.items()}
 
 
