@@ -13,12 +13,10 @@ import torch
 import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parent))  # a script beside another one
-from ranks import CONFIG, FolderCheckpoints, data, group, run
+from ranks import CONFIG, group, run
 
 from train.checkpoint import CheckpointError
 from train.config import AugmentConfig, ModelConfig, TrainConfig, TrainConfigError
-from train.fit import fit
-from train.setup import prepare
 
 LONG = replace(CONFIG, epochs=12, checkpoint_every_steps=0)
 EVERYTHING = replace(
@@ -45,7 +43,7 @@ def by(config: TrainConfig, way: str) -> TrainConfig:
 
 def refusal(config: TrainConfig, folder: Path) -> str:
     try:
-        fit(prepare(config, data(), run="run", device=torch.device("cpu")), FolderCheckpoints(folder))
+        run(config, folder)
     except (TrainConfigError, CheckpointError) as error:
         return str(error)
     return "none"
