@@ -39,6 +39,8 @@ class Place:
     """None: metrics go nowhere but into the checkpoints."""
     mlflow_run_id: str | None
     store: CheckpointStore
+    start: Callable[[], dict[str, torch.Tensor]] | None = None
+    """The first weights; None: random ones."""
 
 
 def train_loop_per_worker(config: dict[str, Any], place: Place) -> dict[str, str]:
@@ -61,7 +63,8 @@ def train_loop_per_worker(config: dict[str, Any], place: Place) -> dict[str, str
     if rank == 0:
         report("train", 0, 1, "loading the dataset")
     device = ray.train.torch.get_device() if settings.use_gpu else torch.device("cpu")
-    setup = prepare(settings, place.load(), run=config["run"], device=device)
+    start = place.start() if place.start else None
+    setup = prepare(settings, place.load(), run=config["run"], device=device, start=start)
     retention = Retention(newest=settings.keep_checkpoints, every_epochs=settings.keep_every_epochs)
     checkpoints = RunCheckpoints(place.store, retention, leaves=_is_preempted)
     try:

@@ -1,8 +1,8 @@
 """The record of a named run in the object store, so that a rerun continues it or finds it finished.
 
 `runs/NAME/run.json` names the current generation (`--fresh` begins the next one; nothing is deleted). Below
-`runs/NAME/gNNN/` lie `checkpoints/`, `trained.json` when training is over, and `finished.json` when the model
-version is registered.
+`runs/NAME/gNNN/` lie `checkpoints/`, `first-weights.*` of a run that does not begin from scratch, `trained.json`
+when training is over, and `finished.json` when the model version is registered.
 """
 
 import re
@@ -51,8 +51,9 @@ class Trained:
     """What a finished training leaves for the release."""
 
     weights_key: str
-    """Of the safetensors file, in the bucket `checkpoints`."""
+    """Of the safetensors file that is published, in the bucket `checkpoints`: the average where there is one."""
     weights_sha256: str
+    """Of the raw weights, never of their average."""
     steps: int
     history: list[dict[str, float]]
 

@@ -25,8 +25,8 @@ from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.registry import Registry
 from cluster.settings import Settings
 from data.versions import manifest
-from train import dataset, release, runs, tracking
-from train.checkpoint import PROGRESS_NAME, WEIGHTS_NAME
+from train import dataset, release, runs, tracking, warm_start
+from train.checkpoint import AVERAGE_NAME, PROGRESS_NAME, WEIGHTS_NAME
 from train.checkpoint_store import CheckpointStore
 from train.config import TrainConfig
 from train.inference import weights_sha256
@@ -89,17 +89,18 @@ def train(
     run, begun = runs.begin(store, run_name, config, dataset_version, fresh=fresh)
     if (outcome := runs.finished(store, run)) is not None:
         return TrainOutcome(**{**outcome, "resumed": True})
+    start = _first_weights(settings, store, config, described, run)
     mlflow = tracking.client(settings.mlflow_tracking_uri)
     params = tracking.flat(config.as_dict()) | {"dataset_version": dataset_version, "git_commit": git_commit}
     run_id = tracking.start_run(mlflow, run.key, run.name, params)
-    trained = runs.trained(store, run) or _fit(settings, store, config, run, run_id)
+    trained = runs.trained(store, run) or _fit(settings, store, config, run, run_id, start)
     tracking.log_rows(mlflow, run_id, trained.history)
     lineage = {
         "dataset_version": dataset_version,
         "synthetic": bool(described["synthetic"]),
         "git_commit": git_commit,
         "run_id": run_id,
-    }
+    } | ({"start": start["from"]} if start else {})
     bundle_key, version = _release(settings, store, config, trained, lineage, tell)
     _log_release(store, mlflow, run_id, config, bundle_key)
     done = TrainOutcome(
@@ -125,14 +126,34 @@ def _check(config: TrainConfig, described: dict[str, Any]) -> None:
         )
 
 
+def _first_weights(
+    settings: Settings, store: ObjectStore, config: TrainConfig, described: dict[str, Any], run: runs.Run
+) -> dict[str, str] | None:
+    """What the run begins with; None from scratch."""
+    return warm_start.pin(
+        settings,
+        store,
+        (runs.BUCKET, run.folder),
+        config.model,
+        classes=described["classes"],
+        side=described["settings"]["pixels"]["side"],
+    )
+
+
 def _fit(
-    settings: Settings, store: ObjectStore, config: TrainConfig, run: runs.Run, run_id: str
+    settings: Settings,
+    store: ObjectStore,
+    config: TrainConfig,
+    run: runs.Run,
+    run_id: str,
+    start: dict[str, str] | None,
 ) -> runs.Trained:
     """Run the workers to the end and note what they leave."""
     mlflow = tracking.client(settings.mlflow_tracking_uri)
     tracking.set_status(mlflow, run_id, "RUNNING")
     place = Place(
         load=functools.partial(dataset.load, settings, run.dataset_version),
+        start=functools.partial(warm_start.read, settings, runs.BUCKET, start) if start else None,
         mlflow_tracking_uri=settings.mlflow_tracking_uri,
         mlflow_run_id=run_id,
         store=CheckpointStore(
@@ -152,7 +173,7 @@ def _fit(
         host = json.loads((Path(folder) / PROGRESS_NAME).read_text())
         weights = (Path(folder) / WEIGHTS_NAME).read_bytes()
     trained = runs.Trained(
-        weights_key=f"{run.checkpoints}/{last}/{WEIGHTS_NAME}",
+        weights_key=f"{run.checkpoints}/{last}/{AVERAGE_NAME if config.ema_decay else WEIGHTS_NAME}",
         weights_sha256=weights_sha256(safetensors.torch.load(weights)),
         steps=host["step"],
         history=host["history"],

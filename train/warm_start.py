@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import safetensors.torch
 import timm
+import torch
 
 from cluster import bundles
 from cluster.objects import ObjectStore
@@ -51,11 +52,7 @@ def pin(
         noted: dict[str, str] = store.get_json(bucket, f"{prefix}/{NOTE_NAME}")
         return noted
     except FileNotFoundError:
-        pass  # the first attempt
-    if config.start == "champion":
-        origin, weights = champion(settings, store, config, classes=classes, side=side)
-    else:
-        origin, weights = f"timm {config.name}", pretrained(config, classes=len(classes), side=side)
+        weights, origin = _fetch(settings, store, config, classes=classes, side=side)
     key = f"{prefix}/{WEIGHTS_NAME}"
     store.put(bucket, key, weights)
     note = {"from": origin, "key": key, "sha256": hashlib.sha256(weights).hexdigest()}
@@ -63,10 +60,31 @@ def pin(
     return note
 
 
+def _fetch(
+    settings: Settings, store: ObjectStore, config: ModelConfig, *, classes: Sequence[str], side: int
+) -> tuple[bytes, str]:
+    if config.start == "champion":
+        return champion(settings, store, config, classes=classes, side=side)
+    return pretrained(config, classes=len(classes), side=side), f"timm {config.name}"
+
+
+def read(settings: Settings, bucket: str, note: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """The weights that `pin` kept, on a worker.
+
+    Raises:
+        TrainConfigError: they were changed.
+    """
+    blob = ObjectStore(settings).get(bucket, note["key"])
+    if hashlib.sha256(blob).hexdigest() != note["sha256"]:
+        raise TrainConfigError(f"{note['key']} was changed: start the run with --fresh")
+    found: dict[str, torch.Tensor] = safetensors.torch.load(blob)
+    return found
+
+
 def champion(
     settings: Settings, store: ObjectStore, config: ModelConfig, *, classes: Sequence[str], side: int
-) -> tuple[str, bytes]:
-    """Name and weights of the registry's champion, which has to be the same model over the same classes."""
+) -> tuple[bytes, str]:
+    """Weights and name of the registry's champion, which has to be the same model over the same classes."""
     registry = Registry(settings)
     version = registry.version_by_alias(VIT, "champion")
     if version is None:
@@ -78,7 +96,7 @@ def champion(
         files = bundles.fetch(store, registry.bundle_key(VIT, version), Path(folder), [CARD, BUNDLED])
         card, weights = json.loads(files[CARD].read_text()), files[BUNDLED].read_bytes()
     check(card, config, classes=classes, side=side, version=version)
-    return f"{VIT}/{version}", weights
+    return weights, f"{VIT}/{version}"
 
 
 def check(
