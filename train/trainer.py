@@ -94,7 +94,8 @@ def train(
     params = tracking.flat(config.as_dict()) | {"dataset_version": dataset_version, "git_commit": git_commit}
     run_id = tracking.start_run(mlflow, run.key, run.name, params)
     trained = runs.trained(store, run) or _fit(settings, store, config, run, run_id, start)
-    tracking.log_rows(mlflow, run_id, trained.history)
+    with tracking.answering(mlflow):
+        tracking.log_rows(mlflow, run_id, trained.history)
     lineage = {
         "dataset_version": dataset_version,
         "synthetic": bool(described["synthetic"]),
@@ -102,7 +103,9 @@ def train(
         "run_id": run_id,
     } | ({"start": start["from"]} if start else {})
     bundle_key, version = _release(settings, store, config, trained, lineage, tell)
-    _log_release(store, mlflow, run_id, config, bundle_key)
+    with tracking.answering(mlflow):
+        _log_release(store, mlflow, run_id, config, bundle_key)
+        tracking.set_status(mlflow, run_id, "FINISHED")
     done = TrainOutcome(
         run=run.name,
         run_id=run_id,
@@ -112,7 +115,6 @@ def train(
         weights_sha256=trained.weights_sha256,
         bundle_key=bundle_key,
     )
-    tracking.set_status(mlflow, run_id, "FINISHED")
     runs.note_finished(store, run, asdict(done))
     return done
 
@@ -150,7 +152,8 @@ def _fit(
 ) -> runs.Trained:
     """Run the workers to the end and note what they leave."""
     mlflow = tracking.client(settings.mlflow_tracking_uri)
-    tracking.set_status(mlflow, run_id, "RUNNING")
+    with tracking.answering(mlflow):
+        tracking.set_status(mlflow, run_id, "RUNNING")
     place = Place(
         load=functools.partial(dataset.load, settings, run.dataset_version),
         start=functools.partial(warm_start.read, settings, runs.BUCKET, start) if start else None,
