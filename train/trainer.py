@@ -37,7 +37,7 @@ Progress = Callable[[int, int, str], None]
 RAY_TRAIN = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
 }
 """How often Ray Train looks for dead workers and for nodes that are taken away, and how long it waits for a place for
 workers before it counts the resources again; the environment may say otherwise."""
