@@ -9,9 +9,9 @@ import functools
 import hashlib
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,11 +100,12 @@ def train(folder: Path, config: TrainConfig, happens: Callable[[Path], None] | N
     place = Place(
         load=functools.partial(load, notes), mlflow_tracking_uri=None, mlflow_run_id=None, store=store
     )
-    other = threading.Thread(target=happens or (lambda notes: None), args=(notes,))
-    other.start()
-    last = fit_on_workers(config, place, "key")
-    other.join()
-    host = json.loads((folder / "checkpoints" / last / PROGRESS_NAME).read_text())
+    with ThreadPoolExecutor(1) as side:  # nodes can be added on the main thread only
+        last = side.submit(fit_on_workers, config, place, "key")
+        if happens is not None:
+            happens(notes)
+        name = last.result()
+    host = json.loads((folder / "checkpoints" / name / PROGRESS_NAME).read_text())
     return {"notes": read(notes), "history": host["history"]}
 
 

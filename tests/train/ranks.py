@@ -164,17 +164,22 @@ def main() -> None:
     run(POISONED, folder / "poisoned-killed", poison=True, kill_at=12)
     results["poisoned-resumed"] = run(POISONED, folder / "poisoned-killed", poison=True)
     results["poisoned-twice"] = run(replace(POISONED, epochs=2), folder / "twice", poison=True)
-    results["long"] = run(LONG, folder / "long")
-    results["changing"] = [run(LONG, folder / "changing", kill_at=53)]
+    long = {"fsdp": LONG, "ddp": replace(LONG, strategy="ddp")}
+    changing: dict[str, list[object]] = {}
+    for name, config in long.items():
+        results[f"long-{name}"] = run(config, folder / f"long-{name}")
+        changing[name] = [run(config, folder / f"changing-{name}", kill_at=53)]
     if rank == 0:
         group(0, 1, folder / "one")
         results["one"] = run(PLAIN, folder / "one-rank")
         results["elastic"] = run(PLAIN, folder / "elastic")
-        results["changing"].append(run(LONG, folder / "changing", kill_at=105))
+        for name, config in long.items():
+            changing[name].append(run(config, folder / f"changing-{name}", kill_at=105))
     group(rank, world_size, folder / "two-again")
-    results["changing"].append(run(LONG, folder / "changing"))
+    for name, config in long.items():
+        changing[name].append(run(config, folder / f"changing-{name}"))
     if rank == 0:
-        (folder / "results.json").write_text(json.dumps(results))
+        (folder / "results.json").write_text(json.dumps(results | {"changing": changing}))
     dist.destroy_process_group()
 
 

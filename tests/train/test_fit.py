@@ -81,9 +81,12 @@ def test_the_loss_falls(gloo: Any) -> None:
     assert last < first
 
 
-def test_two_to_one_to_two_ranks_changes_no_loss_of_the_fifty_steps_after_each_change(gloo: Any) -> None:
-    undisturbed = gloo.results["long"]["losses"]
-    two, one, two_again = (part["losses"] for part in gloo.results["changing"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_to_one_to_two_ranks_changes_no_loss_of_the_fifty_steps_after_each_change(
+    gloo: Any, strategy: str
+) -> None:
+    undisturbed = gloo.results[f"long-{strategy}"]["losses"]
+    two, one, two_again = (part["losses"] for part in gloo.results["changing"][strategy])
     assert (len(two), len(one), len(two_again)) == (52, 52, 48)
     worst = max(abs(a - b) for a, b in zip(undisturbed, [*two, *one, *two_again], strict=True))
     assert worst < 1e-4
