@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from train.checkpoint import CheckpointError
 from train.checkpoint_store import CheckpointStore, DamagedError, Mark, Retention, folder_name
-from train.checkpoint_writer import PATIENCE_S, CheckpointWriter, StoreAwayError, Write
+from train.checkpoint_writer import PATIENCE_S, CheckpointWriter, StoreAwayError, Write, first_line
 
 LOOK_S = 2.0
 """How often the ranks ask together whether the machine is about to be taken away."""
@@ -166,7 +166,7 @@ class RunCheckpoints:
                 if time.monotonic() + PAUSE_S > deadline:
                     raise StoreAwayError(
                         f"the store of checkpoints did not answer for {self.patience_s:.0f} s "
-                        f"({str(error).splitlines()[0]}): `make status` shows whether the S3 server runs; run the same "
+                        f"({first_line(error)}): `make status` shows whether the S3 server runs; run the same "
                         "command again to go on"
                     ) from error
             time.sleep(PAUSE_S)

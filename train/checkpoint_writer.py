@@ -31,6 +31,11 @@ class StoreAwayError(OSError):
     """The store did not take a checkpoint, or give one, within the patience; the message is one line."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without the story behind it."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 @dataclass(frozen=True)
 class Offer:
     mark: Mark
@@ -198,7 +203,7 @@ class CheckpointWriter:
                     logger.warning(
                         "the checkpoint of step %d cannot be stored (%s); training goes on and it is tried again",
                         offer.mark.step,
-                        str(error).splitlines()[0] if str(error) else type(error).__name__,
+                        first_line(error),
                     )
             if self._waiting.newer_than(offer, pause_s) or self._waiting.in_vain:
                 return None
@@ -209,7 +214,7 @@ class CheckpointWriter:
         try:
             work()
         except OSError as error:
-            logger.warning("old checkpoints stay until the next one: %s", str(error).splitlines()[0])
+            logger.warning("old checkpoints stay until the next one: %s", first_line(error))
 
     def _gather(self, mine: object) -> list[Any]:
         found: list[Any] = [None] * dist.get_world_size(self.group)

@@ -56,7 +56,7 @@ class Checkpoints(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Who is told how it goes; on rank 0 only."""
+    """Who is told how it goes, on each rank."""
 
     step: Callable[[Progress, int, float], None]
     """Called after each update with the progress, the total of steps and this rank's loss."""

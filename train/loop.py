@@ -72,14 +72,14 @@ def train_loop_per_worker(config: dict[str, Any], place: Place) -> dict[str, str
             place.mlflow_tracking_uri if rank == 0 else None, place.mlflow_run_id
         ) as metrics:
             fit(setup, checkpoints, _watch(settings, metrics, shown=rank == 0))
+        assert checkpoints.current is not None
+        ending = {"checkpoint": checkpoints.current}
     except LeaveError:
-        return {"left": "the machine is about to be taken away"}
+        ending = {"left": "the machine is about to be taken away"}
     except (TrainingDivergedError, CheckpointError) as error:
-        return {"stopped": str(error)}
-    finally:
-        checkpoints.close()
-    assert checkpoints.current is not None
-    return {"checkpoint": checkpoints.current}
+        ending = {"stopped": str(error)}
+    checkpoints.close()
+    return ending
 
 
 def _is_preempted() -> bool:

@@ -70,14 +70,15 @@ class MetricLog:
                 logger.warning("MLflow is slow or down: the last metrics are logged when training is over")
 
     def _send(self, tracking_uri: str, run_id: str) -> None:
-        from mlflow import MlflowClient
+        waiting: deque[Mapping[str, float]] = deque(maxlen=KEPT_ROWS)
+        warned, ended = False, self._take(waiting, False)
+        if not waiting:
+            return
+        from mlflow import MlflowClient  # seconds of imports, which a worker that starts anew has no time for
         from mlflow.exceptions import MlflowException
 
         client = MlflowClient(tracking_uri)
-        waiting: deque[Mapping[str, float]] = deque(maxlen=KEPT_ROWS)
-        warned = ended = False
-        while not ended or waiting:
-            ended = self._take(waiting, ended)
+        while True:
             try:
                 log_rows(client, run_id, list(waiting))
                 waiting.clear()
@@ -89,6 +90,9 @@ class MetricLog:
                         "MLflow does not take metrics (%s); training goes on and they are sent again",
                         str(error).split("\n")[0],
                     )
+            if ended and not waiting:
+                return
+            ended = self._take(waiting, ended)
 
     def _take(self, waiting: "deque[Mapping[str, float]]", ended: bool) -> bool:
         """Move a queued row to those that wait for MLflow, pausing where some were refused; whether it was the last."""

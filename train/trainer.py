@@ -27,7 +27,7 @@ from cluster.settings import Settings
 from data.versions import manifest
 from train import dataset, release, runs, tracking, warm_start
 from train.checkpoint import AVERAGE_NAME, PROGRESS_NAME, WEIGHTS_NAME
-from train.checkpoint_store import CheckpointStore
+from train.checkpoint_store import CheckpointStore, DamagedError
 from train.config import TrainConfig
 from train.inference import weights_sha256
 from train.loop import Place, train_loop_per_worker
@@ -167,14 +167,14 @@ def _fit(
     )
     try:
         last = fit_on_workers(config, place, run.key)
-    except TrainError:
-        tracking.set_status(mlflow, run_id, "FAILED")
+        host, weights = _last_state(place.store, last)
+    except TrainError as error:
+        try:
+            with tracking.answering(mlflow):
+                tracking.set_status(mlflow, run_id, "FAILED")
+        except tracking.TrackingError as also:
+            raise TrainError(f"{error}; and {also}") from error
         raise
-    with tempfile.TemporaryDirectory() as folder:
-        for file in (PROGRESS_NAME, WEIGHTS_NAME):
-            place.store.fetch(last, Path(folder), file)
-        host = json.loads((Path(folder) / PROGRESS_NAME).read_text())
-        weights = (Path(folder) / WEIGHTS_NAME).read_bytes()
     trained = runs.Trained(
         weights_key=f"{run.checkpoints}/{last}/{AVERAGE_NAME if config.ema_decay else WEIGHTS_NAME}",
         weights_sha256=weights_sha256(safetensors.torch.load(weights)),
@@ -183,6 +183,21 @@ def _fit(
     )
     runs.note_trained(store, run, trained)
     return trained
+
+
+def _last_state(store: CheckpointStore, last: str) -> tuple[dict[str, Any], bytes]:
+    """Progress and raw weights of the last checkpoint."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for file in (PROGRESS_NAME, WEIGHTS_NAME):
+                store.fetch(last, Path(folder), file)
+            progress: dict[str, Any] = json.loads((Path(folder) / PROGRESS_NAME).read_text())
+            return progress, (Path(folder) / WEIGHTS_NAME).read_bytes()
+    except DamagedError as error:
+        raise TrainError(
+            f"the last checkpoint {last} is damaged ({error}): run the same command again, which goes on from the one "
+            "before it"
+        ) from error
 
 
 def fit_on_workers(config: TrainConfig, place: Place, run_key: str) -> str:
