@@ -63,8 +63,9 @@ def train_loop_per_worker(config: dict[str, Any], place: Place) -> dict[str, str
     if rank == 0:
         report("train", 0, 1, "loading the dataset")
     device = ray.train.torch.get_device() if settings.use_gpu else torch.device("cpu")
+    data = place.load()
     start = place.start() if place.start else None
-    setup = prepare(settings, place.load(), run=config["run"], device=device, start=start)
+    setup = prepare(settings, data, run=config["run"], device=device, start=start)
     retention = Retention(newest=settings.keep_checkpoints, every_epochs=settings.keep_every_epochs)
     checkpoints = RunCheckpoints(place.store, retention, leaves=_is_preempted)
     try:
@@ -79,6 +80,7 @@ def train_loop_per_worker(config: dict[str, Any], place: Place) -> dict[str, str
     except (TrainingDivergedError, CheckpointError) as error:
         ending = {"stopped": str(error)}
     checkpoints.close()
+    data.close()
     return ending
 
 

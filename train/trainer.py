@@ -4,6 +4,7 @@
 nothing that is done, and returns a finished run at once. The caller has joined the Ray cluster.
 """
 
+import contextlib
 import functools
 import json
 import logging
@@ -155,7 +156,7 @@ def _fit(
     with tracking.answering(mlflow):
         tracking.set_status(mlflow, run_id, "RUNNING")
     place = Place(
-        load=functools.partial(dataset.load, settings, run.dataset_version),
+        load=functools.partial(dataset.load, settings, run.dataset_version, memory_share=config.memory_share),
         start=functools.partial(warm_start.read, settings, runs.BUCKET, start) if start else None,
         mlflow_tracking_uri=settings.mlflow_tracking_uri,
         mlflow_run_id=run_id,
@@ -261,19 +262,20 @@ def _release(
 ) -> tuple[str, str]:
     """Publish and register; returns the bundle's key and the version."""
     tell(trained.steps, trained.steps, "calibrating on the validation split")
-    data = dataset.load(settings, lineage["dataset_version"])
     weights = store.get(runs.BUCKET, trained.weights_key)
-    calibration = release.fit_calibration(config, data, weights)
-    tell(trained.steps, trained.steps, "registering the model version")
-    bundle_key = release.publish(
-        store,
-        config,
-        data,
-        weights,
-        calibration=calibration,
-        lineage=lineage,
-        metrics=trained.history[-1],
-    )
+    version, share = lineage["dataset_version"], config.memory_share
+    with contextlib.closing(dataset.load(settings, version, memory_share=share)) as data:
+        calibration = release.fit_calibration(config, data, weights)
+        tell(trained.steps, trained.steps, "registering the model version")
+        bundle_key = release.publish(
+            store,
+            config,
+            data,
+            weights,
+            calibration=calibration,
+            lineage=lineage,
+            metrics=trained.history[-1],
+        )
     version = release.register(Registry(settings), bundle_key, lineage, trained.weights_sha256)
     return bundle_key, version
 
