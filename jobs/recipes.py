@@ -48,6 +48,7 @@ def demo() -> Recipe:
             epochs=18,
             batch_size=32,
             label_smoothing=0.05,
+            fsdp_unit="model",
         ),
         ask=AskConfig(per_class=2, explanations=2),
     )
@@ -74,6 +75,7 @@ def xrays() -> Recipe:
             batch_size=32,
             label_smoothing=0.1,
             class_balance=0.3,
+            fsdp_unit="model",
         ),
     )
 
@@ -83,7 +85,7 @@ def smoke() -> Recipe:
     return Recipe(
         synthetic=SyntheticConfig(images=240),
         etl=EtlConfig(pixels=PixelConfig(side=64)),
-        train=TrainConfig(model=LEVIT, epochs=1),
+        train=TrainConfig(model=LEVIT, epochs=1, fsdp_unit="model"),
         ask=AskConfig(per_class=1, explanations=1),
     )
 

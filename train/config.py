@@ -19,6 +19,7 @@ MACHINE_FIELDS = frozenset(
         "cpus_per_worker",
         "use_gpu",
         "microbatch_size",
+        "fsdp_unit",
         "cpu_offload",
         "activation_checkpointing",
         "compile",
@@ -31,8 +32,12 @@ MACHINE_FIELDS = frozenset(
 """Fields that say how much machine is used and not what is learned; a run may go on with others."""
 
 STARTS = ("scratch", "champion", "timm")
-STRATEGIES = ("ddp", "fsdp", "deepspeed")
-PRECISIONS = ("float32", "bfloat16")
+CHOICES: dict[str, tuple[object, ...]] = {
+    "precision": ("float32", "bfloat16"),
+    "strategy": ("ddp", "fsdp", "deepspeed"),
+    "fsdp_unit": ("block", "model"),
+    "zero_stage": (1, 2, 3),
+}
 
 GIVEN = frozenset({"in_chans", "num_classes", "img_size", "pretrained"})
 """Keyword arguments of timm that are not a choice."""
@@ -151,6 +156,8 @@ class TrainConfig:
     """Who holds what: `ddp` everything on every worker, `fsdp` and `deepspeed` share it out."""
     zero_stage: Literal[1, 2, 3] = 2
     """What `deepspeed` shares out: 1 the optimizer's state, 2 gradients too, 3 parameters too."""
+    fsdp_unit: Literal["block", "model"] = "block"
+    """What `fsdp` gathers at once: a `block` takes the least memory, the whole `model` the fewest collectives."""
     cpu_offload: bool = False
     """Keep what `fsdp` and `deepspeed` share out in the memory of the host."""
     activation_checkpointing: bool = False
@@ -186,7 +193,7 @@ class TrainConfig:
             _check(0 <= value < 1, f"{name} must lie in [0, 1), got {value}")
         _check(0 <= self.class_balance <= 1, f"class_balance must lie in [0, 1], got {self.class_balance}")
         _check(0 < self.memory_share <= 1, f"memory_share must lie in (0, 1], got {self.memory_share}")
-        for name, choices in (("precision", PRECISIONS), ("strategy", STRATEGIES), ("zero_stage", (1, 2, 3))):
+        for name, choices in CHOICES.items():
             value = getattr(self, name)
             _check(value in choices, f"{name} is one of {', '.join(map(str, choices))}, got {value!r}")
         for name in ("checkpoint_every_steps", "keep_every_epochs"):

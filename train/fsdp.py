@@ -19,6 +19,8 @@ from train.parallel import blocks, prepare_blocks
 class Sharded(NamedAdamW):
     """Each block is gathered when it is its turn and let go of after it, in forward and backward.
 
+    As one unit the model is gathered once an update and stays so until its gradients are there: for small models on
+    CPUs, where memory is plentiful and each collective costs (docs/experiments.md).
     With bfloat16 a block is gathered and computed in it; shards, gradients' sums and the update are float32.
     Gradients are reduced after each microbatch: kept whole until the last one they would take more than they save.
     """
@@ -33,8 +35,11 @@ class Sharded(NamedAdamW):
             param_dtype=torch.bfloat16 if half else None, reduce_dtype=torch.float32 if half else None
         )
         offload = CPUOffloadPolicy() if config.cpu_offload else OffloadPolicy()
-        for part in (*blocks(module), module):
-            fully_shard(part, mesh=mesh, mp_policy=policy, offload_policy=offload)
+        by_block = config.fsdp_unit == "block"
+        for part in (*(blocks(module) if by_block else ()), module):
+            fully_shard(
+                part, mesh=mesh, mp_policy=policy, offload_policy=offload, reshard_after_forward=by_block
+            )
         super().__init__(module, config.optim, device)
 
     def logits(self, x_BCHW: torch.Tensor, *, last: bool = True) -> torch.Tensor:

@@ -91,7 +91,12 @@ def _ddp(config: TrainConfig, parameters: int, gathered: int) -> Memory:
 
 
 def _fsdp(config: TrainConfig, parameters: int, gathered: int) -> Memory:
-    """Everything shared out; gathered are a block, the next one, a block's gradients, and what is in no block."""
+    """Everything shared out; gathered are a block, the next one, a block's gradients, and what is in no block.
+
+    As one unit, all weights and their gradients.
+    """
+    if config.fsdp_unit == "model":
+        gathered = 2 * parameters
     share = 1 / config.num_workers
     return _memory(
         config,

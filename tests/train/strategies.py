@@ -31,6 +31,7 @@ EVERYTHING = replace(
 WAYS = {
     "ddp": {"strategy": "ddp"},
     "fsdp": {"strategy": "fsdp"},
+    "fsdp-whole": {"strategy": "fsdp", "fsdp_unit": "model"},
     "zero1": {"strategy": "deepspeed", "zero_stage": 1},
     "zero2": {"strategy": "deepspeed", "zero_stage": 2},
     "zero3": {"strategy": "deepspeed", "zero_stage": 3},

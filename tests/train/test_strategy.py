@@ -13,7 +13,7 @@ from train.parallel import blocks, prepare_blocks
 from train.strategy import STRATEGIES
 from train.zero import _deepspeed
 
-WAYS = ["ddp", "fsdp", "zero1", "zero2", "zero3"]
+WAYS = ["ddp", "fsdp", "fsdp-whole", "zero1", "zero2", "zero3"]
 TOLERANCE = 1e-5
 """Of a loss of about 1.2, over 48 updates; seen was 1.5e-6."""
 WEIGHTS_TOLERANCE = 1e-3
