@@ -6,7 +6,7 @@
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,33 +86,49 @@ def publish(store: ObjectStore, version: str, described: Mapping[str, Any]) -> N
     store.put_json(BUCKET, f"{version}/{COMMIT}", described)
 
 
-def load_split(store: ObjectStore, version: str, split: Split) -> SplitTable:
-    """Read one side of a version into memory.
+def _in_memory(shape: tuple[int, ...]) -> np.ndarray:
+    return np.empty(shape, np.uint8)
 
+
+def load_split(
+    store: ObjectStore,
+    version: str,
+    split: Split,
+    allocate: Callable[[tuple[int, ...]], np.ndarray] = _in_memory,
+) -> SplitTable:
+    """Read one side of a version, a part at a time.
+
+    Args:
+        allocate: gives the place for all pixels, uint8 of this shape; by default in memory.
     Raises:
         VersionError: no such version, or a part is gone or changed.
     """
     described = manifest(store, version)
     try:
-        return _load(store, described, split)
+        return _load(store, described, split, allocate)
     except VersionError:
         now = manifest(store, version)
         if now["parts"] == described["parts"]:
             raise
-        return _load(store, now, split)  # a patient was forgotten between manifest and parts
+        return _load(store, now, split, allocate)  # a patient was forgotten between manifest and parts
 
 
-def _load(store: ObjectStore, described: Mapping[str, Any], split: Split) -> SplitTable:
+def _load(
+    store: ObjectStore,
+    described: Mapping[str, Any],
+    split: Split,
+    allocate: Callable[[tuple[int, ...]], np.ndarray],
+) -> SplitTable:
     side = described["settings"]["pixels"]["side"]
     parts = [part for part in described["parts"] if part["split"] == split]
     tables = []
-    pixels_NHW = np.empty((sum(part["rows"] for part in parts), side, side), np.uint8)
+    pixels_NHW = allocate((sum(part["rows"] for part in parts), side, side))
     start = 0
     for part in parts:
         table = without_tombstones(pq.read_table(io.BytesIO(read_part(store, described["version"], part))))
-        pixels = b"".join(table["pixels"].to_pylist())
+        blob = b"".join(table["pixels"].to_pylist())
         end = start + table.num_rows
-        pixels_NHW[start:end] = np.frombuffer(pixels, np.uint8).reshape(-1, side, side)
+        pixels_NHW[start:end] = np.frombuffer(blob, np.uint8).reshape(-1, side, side)
         tables.append(table.drop_columns(["pixels"]))
         start = end
     columns = _columns(tables)

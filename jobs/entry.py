@@ -6,6 +6,7 @@ Default < recipe < command line: the recipe's values are the parser's defaults, 
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -59,7 +60,7 @@ def parse(
         defaults: recipe name → {argument: dataclass}; given when the job takes `--recipe`.
     """
     argv = _with_values(kind, sys.argv[1:] if argv is None else list(argv))
-    parser = jsonargparse.ArgumentParser(
+    parser = _Parser(
         prog=f"python -m jobs.{name}", description=sys.modules["__main__"].__doc__, allow_abbrev=False
     )
     parser.add_argument("--config", action="config", help="YAML or JSON file with any of the arguments")
@@ -74,6 +75,18 @@ def parse(
     values = parser.instantiate_classes(parser.parse_args(argv)).as_dict()
     values.pop("config", None)
     return kind(**values)
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    """Says what is wrong in one line, without the list of all arguments before it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        line = " ".join(message.split())
+        if wrong := re.fullmatch(r'Parser key "(.+)": Cannot take a Union of no types\.', line):
+            choices = next(one.metavar for one in self._actions if one.dest == wrong[1])
+            line = f"{wrong[1]} is one of {choices}"
+        sys.stderr.write(f"{self.prog}: {line} (--help lists the arguments)\n")
+        sys.exit(2)
 
 
 def _with_values(kind: type[Any], argv: Sequence[str]) -> list[str]:

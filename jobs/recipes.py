@@ -48,6 +48,7 @@ def demo() -> Recipe:
             epochs=18,
             batch_size=32,
             label_smoothing=0.05,
+            fsdp_unit="model",
         ),
         ask=AskConfig(per_class=2, explanations=2),
     )
@@ -74,6 +75,7 @@ def xrays() -> Recipe:
             batch_size=32,
             label_smoothing=0.1,
             class_balance=0.3,
+            fsdp_unit="model",
         ),
     )
 
@@ -83,12 +85,93 @@ def smoke() -> Recipe:
     return Recipe(
         synthetic=SyntheticConfig(images=240),
         etl=EtlConfig(pixels=PixelConfig(side=64)),
-        train=TrainConfig(model=LEVIT, epochs=1),
+        train=TrainConfig(model=LEVIT, epochs=1, fsdp_unit="model"),
         ask=AskConfig(per_class=1, explanations=1),
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"demo": demo, "xrays": xrays, "smoke": smoke}
+def _plain_vit(name: str, side: int, train: TrainConfig) -> Recipe:
+    """A rung of the ladder; sizes, global batches and memory stand in docs/training.md."""
+    return Recipe(
+        etl=EtlConfig(pixels=PixelConfig(side=side)),
+        train=replace(train, model=replace(train.model, name=name)),
+    )
+
+
+def vit_tiny() -> Recipe:
+    """ViT-tiny behind a small ResNet stem, on two CPU workers, from scratch: the lowest rung of the ladder."""
+    return _plain_vit(
+        "vit_tiny_r_s16_p8_224",
+        128,
+        TrainConfig(
+            model=ModelConfig(drop_path_rate=0.05),
+            optim=OptimConfig(learning_rate=1e-3, warmup_share=0.1),
+            strategy="ddp",
+            epochs=30,
+            batch_size=64,
+            microbatch_size=16,
+            label_smoothing=0.1,
+            class_balance=0.3,
+        ),
+    )
+
+
+ON_GPUS = TrainConfig(
+    model=ModelConfig(start="timm", drop_path_rate=0.1),
+    optim=OptimConfig(learning_rate=5e-4, beta2=0.999, layer_decay=0.75, warmup_share=0.1),
+    augment=AugmentConfig(mixup=0.2),
+    use_gpu=True,
+    cpus_per_worker=6,
+    precision="bfloat16",
+    compile=True,
+    ema_decay=0.9995,
+    label_smoothing=0.1,
+    class_balance=0.5,
+    epochs=40,
+    checkpoint_every_steps=50,
+)
+"""What the rungs on A100s share: timm's weights, fine-tuned with layer-wise decay as BEiT does (arXiv:2106.08254)."""
+
+
+def vit_small() -> Recipe:
+    """ViT-S/16 on one A100."""
+    small = replace(ON_GPUS, strategy="ddp", num_workers=1, batch_size=128)
+    return _plain_vit("vit_small_patch16_224", 224, replace(small, microbatch_size=128))
+
+
+def vit_base() -> Recipe:
+    """ViT-B/16 on four A100s."""
+    base = replace(ON_GPUS, strategy="ddp", num_workers=4, batch_size=256)
+    return _plain_vit("vit_base_patch16_224", 224, replace(base, microbatch_size=64))
+
+
+def vit_large() -> Recipe:
+    """ViT-L/16 at 384 on four A100s: shared out by FSDP2, four microbatches an update."""
+    large = replace(ON_GPUS, strategy="fsdp", num_workers=4, batch_size=256)
+    large = replace(
+        large,
+        model=replace(large.model, drop_path_rate=0.2),
+        optim=replace(large.optim, learning_rate=3e-4, layer_decay=0.8),
+    )
+    return _plain_vit("vit_large_patch16_384", 384, replace(large, microbatch_size=16))
+
+
+def vit_large_zero() -> Recipe:
+    """The same by DeepSpeed, ZeRO stage 2."""
+    large = vit_large()
+    return replace(large, train=replace(large.train, strategy="deepspeed", zero_stage=2))
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "demo": demo,
+    "xrays": xrays,
+    "smoke": smoke,
+    "vit_tiny": vit_tiny,
+    "vit_small": vit_small,
+    "vit_base": vit_base,
+    "vit_large": vit_large,
+    "vit_large_zero": vit_large_zero,
+}
 
 
 def recipe(name: str) -> Recipe:

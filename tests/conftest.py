@@ -24,8 +24,11 @@ OURS = ("RAYDIOLOGY_", "RAY_", "AWS_ACCESS", "AWS_SECRET", "AWS_ENDPOINT", "MLFL
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """For `services/test_exactly_once.py`."""
+    """For `services/test_exactly_once.py` and `services/test_train_interrupted.py`."""
     parser.addoption("--kills", type=int, default=3, help="how many times something is killed under ETL")
+    parser.addoption(
+        "--train-kills", type=int, default=2, help="how many training runs are killed, each once"
+    )
     parser.addoption("--kills-seed", type=int, default=0, help="of what is killed, and when")
 
 

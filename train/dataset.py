@@ -1,6 +1,7 @@
 """The arrays that training needs from a dataset version, and batches cut from them.
 
-Each worker holds the training and validation pixels as uint8; a batch becomes float when it is its turn.
+Each worker holds the training and validation pixels as uint8, in memory or, where they are too large for it, in a file
+that it maps (`train/pixel_cache.py`); a batch becomes float when it is its turn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from cluster.settings import Settings
 from data.preprocess import PREPROCESS_VERSION, PixelConfig, to_model_input
 from data.split import Split
 from data.versions import load_split, manifest
+from train import pixel_cache
 from train.augment import augment, draws
 from train.config import TrainConfig
 
@@ -29,6 +31,8 @@ class Images:
     pixels_NHW: np.ndarray
     labels_N: np.ndarray
     """int64, index into the classes."""
+    mapped: pixel_cache.Mapped | None = None
+    """Where the pixels lie in a file."""
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -46,6 +50,12 @@ class TrainingData:
             if not len(images):
                 raise TrainDataError(f"the {name} split has no image: add patients, or take another seed")
 
+    def close(self) -> None:
+        """Let go of files that are mapped; their pixels are not to be used any more."""
+        for images in (self.train, self.validation):
+            if images.mapped is not None:
+                images.mapped.close()
+
 
 def check(described: Mapping[str, Any]) -> None:
     """Refuse a version whose pixels this code would not serve.
@@ -61,21 +71,36 @@ def check(described: Mapping[str, Any]) -> None:
         )
 
 
-def load(settings: Settings, version: str) -> TrainingData:
-    """Read the training and validation splits of a version from the object store."""
+def load(settings: Settings, version: str, *, memory_share: float = 1.0) -> TrainingData:
+    """Read the training and validation splits of a version from the object store.
+
+    Args:
+        memory_share: a split that takes more than this share of the machine's memory is mapped from a local file.
+    """
     store = ObjectStore(settings)
     described = manifest(store, version)
+    limit = int(memory_share * pixel_cache.memory_bytes())
     return TrainingData(
-        train=_images(store, version, "train"),
-        validation=_images(store, version, "validation"),
+        train=_images(store, described, "train", limit),
+        validation=_images(store, described, "validation", limit),
         classes=tuple(described["classes"]),
         pixels=PixelConfig(**described["settings"]["pixels"]),
     )
 
 
-def _images(store: ObjectStore, version: str, split: Split) -> Images:
-    table = load_split(store, version, split)
-    return Images(hashes=table.sample_hashes, pixels_NHW=table.pixels_NHW, labels_N=table.labels_N)
+def _images(store: ObjectStore, described: Mapping[str, Any], split: Split, limit: int) -> Images:
+    version, side = described["version"], described["settings"]["pixels"]["side"]
+    rows = sum(part["rows"] for part in described["parts"] if part["split"] == split)
+    if rows * side**2 <= limit:
+        table = load_split(store, version, split)
+        return Images(hashes=table.sample_hashes, pixels_NHW=table.pixels_NHW, labels_N=table.labels_N)
+
+    def fill(allocate: pixel_cache.Allocate) -> tuple[list[str], np.ndarray]:
+        table = load_split(store, version, split, allocate)
+        return table.sample_hashes, table.labels_N
+
+    mapped = pixel_cache.mapped(pixel_cache.key(described, split), fill)
+    return Images(hashes=mapped.hashes, pixels_NHW=mapped.pixels_NHW, labels_N=mapped.labels_N, mapped=mapped)
 
 
 def class_weights(labels_N: np.ndarray, classes: int, power: float) -> np.ndarray:

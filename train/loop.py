@@ -1,17 +1,13 @@
-"""What each Ray Train worker runs: the loop of `train.fit` with Ray's context, storage and checkpoints.
+"""What each Ray Train worker runs: the loop of `train.fit` with Ray's context and the run's checkpoints.
 
 The workers' configuration is plain data (Ray shows it in the dashboard); whatever holds a secret travels in
 `Place`. MLflow and progress are rank 0's.
 """
 
 import logging
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -20,11 +16,15 @@ import torch
 import torch.utils.deterministic
 
 from cluster.progress import report
-from train.checkpoint import Progress
+from train.checkpoint import CheckpointError, Progress
+from train.checkpoint_run import RunCheckpoints
+from train.checkpoint_store import CheckpointStore, Retention
 from train.config import TrainConfig
 from train.dataset import TrainingData
-from train.fit import Watch, fit, prepare
+from train.fit import LeaveError, Watch, fit
 from train.parallel import keep_freed_memory
+from train.setup import prepare
+from train.step import TrainingDivergedError
 from train.tracking import MetricLog
 
 REPORT_INTERVAL_S = 0.5
@@ -38,40 +38,20 @@ class Place:
     mlflow_tracking_uri: str | None
     """None: metrics go nowhere but into the checkpoints."""
     mlflow_run_id: str | None
+    store: CheckpointStore
+    start: Callable[[], dict[str, torch.Tensor]] | None = None
+    """The first weights; None: random ones."""
 
 
-class RayCheckpoints:
-    """Checkpoints in the storage of the Ray Train run; uploads go on while training does."""
-
-    @contextmanager
-    def newest(self) -> Iterator[Path | None]:
-        newest = ray.train.get_checkpoint()
-        if newest is None:
-            yield None
-            return
-        with newest.as_directory() as directory:
-            yield Path(directory)
-
-    def commit(self, name: str, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
-        with ExitStack() as leftovers:
-            directory = Path(tempfile.mkdtemp(prefix="checkpoint-"))
-            leftovers.callback(shutil.rmtree, directory, ignore_errors=True)
-            write(directory)
-            leftovers.pop_all()  # from here on Ray deletes it, after the upload
-        ray.train.report(
-            metrics,
-            checkpoint=ray.train.Checkpoint.from_directory(str(directory)),
-            checkpoint_dir_name=name,
-            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
-            delete_local_checkpoint_after_upload=True,
-        )
-
-
-def train_loop_per_worker(config: dict[str, Any], place: Place) -> None:
+def train_loop_per_worker(config: dict[str, Any], place: Place) -> dict[str, str]:
     """Train on this worker's device until the last epoch.
 
     Args:
         config: {"train": `TrainConfig.as_dict()`, "run": identity of the run}.
+    Returns:
+        how it ended, the same on all ranks: {"checkpoint": name of the last one}, {"left": why} when the machine is
+        about to be taken away and the run is to go on elsewhere, or {"stopped": why} when another attempt would end
+        the same way.
     """
     settings = TrainConfig.from_dict(config["train"])
     torch.set_num_threads(settings.cpus_per_worker)
@@ -83,26 +63,43 @@ def train_loop_per_worker(config: dict[str, Any], place: Place) -> None:
     if rank == 0:
         report("train", 0, 1, "loading the dataset")
     device = ray.train.torch.get_device() if settings.use_gpu else torch.device("cpu")
-    setup = prepare(settings, place.load(), run=config["run"], device=device)
-    if rank != 0:
-        fit(setup, RayCheckpoints())
-        return
-    with MetricLog.opened(place.mlflow_tracking_uri, place.mlflow_run_id) as metrics:
-        fit(setup, RayCheckpoints(), _watch(settings, metrics))
+    data = place.load()
+    start = place.start() if place.start else None
+    setup = prepare(settings, data, run=config["run"], device=device, start=start)
+    retention = Retention(newest=settings.keep_checkpoints, every_epochs=settings.keep_every_epochs)
+    checkpoints = RunCheckpoints(place.store, retention, leaves=_is_preempted)
+    try:
+        with MetricLog.opened(
+            place.mlflow_tracking_uri if rank == 0 else None, place.mlflow_run_id
+        ) as metrics:
+            fit(setup, checkpoints, _watch(settings, metrics, shown=rank == 0))
+        assert checkpoints.current is not None
+        ending = {"checkpoint": checkpoints.current}
+    except LeaveError:
+        ending = {"left": "the machine is about to be taken away"}
+    except (TrainingDivergedError, CheckpointError) as error:
+        ending = {"stopped": str(error)}
+    checkpoints.close()
+    data.close()
+    return ending
 
 
-def _watch(config: TrainConfig, metrics: MetricLog) -> Watch:
-    """Progress lines, at most two a second, and a row to MLflow after each epoch."""
+def _is_preempted() -> bool:
+    return ray.train.get_preemption_info() is not None
+
+
+def _watch(config: TrainConfig, metrics: MetricLog, *, shown: bool) -> Watch:
+    """Progress lines, at most two a second, and a row to Ray and MLflow after each epoch; `shown` on rank 0."""
     last_s, newest = 0.0, ""
 
     def step(progress: Progress, steps: int, loss: float) -> None:
         nonlocal last_s
         now_s = time.monotonic()
-        if now_s - last_s >= REPORT_INTERVAL_S or progress.step == steps:
+        if shown and (now_s - last_s >= REPORT_INTERVAL_S or progress.step == steps):
             last_s = now_s
-            shown = min(progress.position.epoch + 1, config.epochs)
+            current = min(progress.position.epoch + 1, config.epochs)
             report(
-                "train", progress.step, steps, f"epoch {shown} of {config.epochs}, loss {loss:.2f}{newest}"
+                "train", progress.step, steps, f"epoch {current} of {config.epochs}, loss {loss:.2f}{newest}"
             )
 
     def epoch(row: dict[str, float], speed: dict[str, float]) -> None:
@@ -111,5 +108,6 @@ def _watch(config: TrainConfig, metrics: MetricLog) -> Watch:
             f", validation accuracy {row['validation_accuracy']:.2f}, {speed['images_per_s']:.0f} images/s"
         )
         metrics.put(row | speed)
+        ray.train.report(row)  # by all ranks, as it waits for them
 
     return Watch(step=step, epoch=epoch)

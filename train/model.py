@@ -7,8 +7,9 @@ from typing import Any
 
 import timm
 import torch
+from timm.optim import param_groups_layer_decay
 
-from train.config import ModelConfig, TrainConfigError
+from train.config import ModelConfig, OptimConfig, TrainConfigError
 
 NO_DECAY = ("pos_embed", "cls_token", "reg_token", "dist_token")
 
@@ -39,11 +40,19 @@ def build_vit(config: ModelConfig, *, classes: int, side: int) -> torch.nn.Modul
     return model
 
 
-def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups for AdamW: matrices and kernels decay; vectors, position and tokens do not."""
+def parameter_groups(model: torch.nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW: matrices and kernels decay; vectors, position and tokens do not.
+
+    With layer-wise decay there are two groups a layer, each with its `lr_scale`.
+    """
     named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
-    still = {name for name, one in named if one.ndim < 2 or name.rsplit(".", 1)[-1] in NO_DECAY}
+    still = [name for name, one in named if one.ndim < 2 or name.rsplit(".", 1)[-1] in NO_DECAY]
+    if config.layer_decay < 1:
+        groups: list[dict[str, Any]] = param_groups_layer_decay(
+            model, config.weight_decay, still, layer_decay=config.layer_decay
+        )
+        return groups
     return [
-        {"params": [one for name, one in named if name not in still], "weight_decay": weight_decay},
+        {"params": [one for name, one in named if name not in still], "weight_decay": config.weight_decay},
         {"params": [one for name, one in named if name in still], "weight_decay": 0.0},
     ]

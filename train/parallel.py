@@ -1,80 +1,71 @@
-"""FSDP2 over the workers of a run, and the few collectives that the loop needs besides.
+"""What all strategies share: the blocks of a transformer, the few collectives of the loop, freed memory.
 
 Works on CPU (gloo) and CUDA (NCCL) alike; the process group is the caller's.
 """
 
 import ctypes
 import sys
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
 
-from train.config import TrainConfig
-
-
-def shard(model: torch.nn.Module, config: TrainConfig) -> None:
-    """Shard parameters, gradients and optimizer state over all ranks, in place.
-
-    On a CPU the model is one group that stays gathered until the backward pass: there memory is plentiful and
-    each collective costs. On a GPU each block is gathered when it is its turn. With bfloat16, gradients are
-    still reduced in float32.
-    """
-    cpu = next(model.parameters()).device.type == "cpu"
-    mesh = init_device_mesh("cpu" if cpu else "cuda", (dist.get_world_size(),))
-    half = config.precision == "bfloat16"
-    policy = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if half else None, reduce_dtype=torch.float32 if half else None
-    )
-    for block in () if cpu else _blocks(model):
-        fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=not cpu)
+from train.config import TrainConfig, TrainConfigError
 
 
-def _blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
+def blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The repeated parts of a timm transformer: its blocks, or those of its stages."""
     lists = [one for name, one in model.named_modules() if name.rsplit(".", 1)[-1] == "blocks"]
     return [block for one in lists for block in one.children()]
 
 
-def average_buffers(model: torch.nn.Module) -> None:
+def prepare_blocks(model: torch.nn.Module, config: TrainConfig) -> None:
+    """Make each block compute its inside again in the backward pass, and compile it, where that is asked for.
+
+    Both act in place and leave the names of parameters alone, so every strategy can wrap the model afterwards.
+    """
+    repeated = blocks(model)
+    if (config.activation_checkpointing or config.compile) and not repeated:
+        raise TrainConfigError(
+            f"{config.model.name} has no blocks: activation_checkpointing and compile do not go with it"
+        )
+    for block in repeated:
+        if config.activation_checkpointing:
+            block.forward = _computed_again(block.forward)
+        if config.compile:
+            block.compile()
+
+
+def _computed_again(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def kept_small(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    return kept_small
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that lies on this rank; it shares its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def kept_buffers(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The buffers that belong to a model's weights, such as running statistics."""
+    kept = model.state_dict().keys()
+    return {name: one for name, one in model.named_buffers() if name in kept}
+
+
+def average(buffers: Iterable[torch.Tensor]) -> None:
     """Give all ranks the mean of their running statistics (batch norm sees a rank's own images only)."""
-    buffers = [one for one in model.buffers() if one.is_floating_point()]
-    if buffers:
-        flat = torch.cat([one.flatten() for one in buffers])
+    floating = [one for one in buffers if one.is_floating_point()]
+    if floating:
+        flat = torch.cat([one.flatten() for one in floating])
         dist.all_reduce(flat)
         flat /= dist.get_world_size()
-        for one, mean in zip(buffers, flat.split([one.numel() for one in buffers]), strict=True):
+        for one, mean in zip(floating, flat.split([one.numel() for one in floating]), strict=True):
             one.copy_(mean.view_as(one))
-
-
-def reshard(model: torch.nn.Module) -> None:
-    """Let go of gathered parameters, as after validation, where no backward pass does it."""
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
-
-
-def clip_gradients(model: torch.nn.Module, max_norm: float) -> float:
-    """Scale the sharded gradients so that their global norm is at most `max_norm`.
-
-    Like `torch.nn.utils.clip_grad_norm_`, but on the local shards with one collective of one number.
-    Returns:
-        the norm before clipping.
-    """
-    shards = [
-        one.grad.to_local() if isinstance(one.grad, DTensor) else one.grad
-        for one in model.parameters()
-        if one.grad is not None
-    ]
-    squares = torch.stack([torch.linalg.vector_norm(one).double() for one in shards]).square().sum()
-    dist.all_reduce(squares)
-    norm = squares.sqrt()
-    if max_norm:
-        torch._foreach_mul_(shards, (max_norm / (norm + 1e-6)).clamp(max=1.0).float())
-    return float(norm)
 
 
 def summed(values: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """The record of a named run in the object store, so that a rerun continues it or finds it finished.
 
 `runs/NAME/run.json` names the current generation (`--fresh` begins the next one; nothing is deleted). Below
-`runs/NAME/gNNN/` lie Ray's checkpoints, `trained.json` when training is over, and `finished.json` when the
-model version is registered.
+`runs/NAME/gNNN/` lie `checkpoints/`, `first-weights.*` of a run that does not begin from scratch, `trained.json`
+when training is over, and `finished.json` when the model version is registered.
 """
 
 import re
@@ -33,16 +33,17 @@ class Run:
     @property
     def folder(self) -> str:
         """Key prefix in the bucket `checkpoints`."""
-        return f"runs/{self.name}/{self.ray_name}"
+        return f"runs/{self.name}/g{self.generation:03d}"
 
     @property
-    def ray_name(self) -> str:
-        return f"g{self.generation:03d}"
+    def checkpoints(self) -> str:
+        """Key prefix of its checkpoints, in the same bucket."""
+        return f"{self.folder}/checkpoints"
 
     @property
     def key(self) -> str:
         """Identity in MLflow and in each checkpoint; two runs of equal key are the same work."""
-        return f"{self.name}/{self.ray_name}/{self.dataset_version}/{self.fingerprint}"
+        return f"{self.name}/g{self.generation:03d}/{self.dataset_version}/{self.fingerprint}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,9 @@ class Trained:
     """What a finished training leaves for the release."""
 
     weights_key: str
-    """Of the safetensors file, in the bucket `checkpoints`."""
+    """Of the safetensors file that is published, in the bucket `checkpoints`: the average where there is one."""
     weights_sha256: str
+    """Of the raw weights, never of their average."""
     steps: int
     history: list[dict[str, float]]
 
@@ -73,7 +75,7 @@ def begin(
         raise RunError(f"a run's name has letters, digits, dots, dashes and underscores, got {name!r}")
     wanted = {"fingerprint": config.fingerprint, "dataset_version": dataset_version}
     try:
-        before = Run(**store.get_json(BUCKET, _pointer(name)))
+        before = Run(**store.get_json(BUCKET, pointer(name)))
     except FileNotFoundError:
         before = None
     if before is not None and not fresh:
@@ -84,7 +86,7 @@ def begin(
             )
         return before, True
     run = Run(name=name, generation=1 if before is None else before.generation + 1, **wanted)
-    store.put_json(BUCKET, _pointer(name), asdict(run))
+    store.put_json(BUCKET, pointer(name), asdict(run))
     return run, False
 
 
@@ -107,7 +109,8 @@ def note_finished(store: ObjectStore, run: Run, outcome: dict[str, Any]) -> None
     store.put_json(BUCKET, f"{run.folder}/finished.json", outcome)
 
 
-def _pointer(name: str) -> str:
+def pointer(name: str) -> str:
+    """Key of the object that is there from the beginning of a run."""
     return f"runs/{name}/run.json"
 
 

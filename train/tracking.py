@@ -8,6 +8,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,9 @@ KIND = "custom_model_development"
 """Makes MLflow's page open on the runs instead of on traces of language models."""
 RUN_TAG = "raydiology.run"
 CLOSE_TIMEOUT_S = 20.0
+RETRY_S = 5.0
+KEPT_ROWS = 10_000
+"""Of those that MLflow has not taken yet; the history in the checkpoints has them all."""
 LOGGED_LATER = ("epoch", "step")
 
 logger = logging.getLogger(__name__)
@@ -33,7 +37,7 @@ class TrackingError(ExpectedError):
 
 
 class MetricLog:
-    """Sends rows of metrics to an MLflow run from a thread of its own."""
+    """Sends rows of metrics to an MLflow run from a thread of its own, and again while MLflow is down."""
 
     def __init__(self, tracking_uri: str | None, run_id: str | None) -> None:
         self._rows: queue.Queue[Mapping[str, float] | None] = queue.Queue()
@@ -66,17 +70,57 @@ class MetricLog:
                 logger.warning("MLflow is slow or down: the last metrics are logged when training is over")
 
     def _send(self, tracking_uri: str, run_id: str) -> None:
-        from mlflow import MlflowClient
+        waiting: deque[Mapping[str, float]] = deque(maxlen=KEPT_ROWS)
+        warned, ended = False, self._take(waiting, False)
+        if not waiting:
+            return
+        from mlflow import MlflowClient  # seconds of imports, which a worker that starts anew has no time for
         from mlflow.exceptions import MlflowException
 
         client = MlflowClient(tracking_uri)
-        while (row := self._rows.get()) is not None:
+        while True:
             try:
-                log_rows(client, run_id, [row])
+                log_rows(client, run_id, list(waiting))
+                waiting.clear()
+                warned = False
             except MlflowException as error:
-                logger.warning(
-                    "a row of metrics could not be logged to MLflow: %s", str(error).split("\n")[0]
-                )
+                if not warned:
+                    warned = True
+                    logger.warning(
+                        "MLflow does not take metrics (%s); training goes on and they are sent again",
+                        str(error).split("\n")[0],
+                    )
+            if ended and not waiting:
+                return
+            ended = self._take(waiting, ended)
+
+    def _take(self, waiting: "deque[Mapping[str, float]]", ended: bool) -> bool:
+        """Move a queued row to those that wait for MLflow, pausing where some were refused; whether it was the last."""
+        try:
+            row = self._rows.get(timeout=RETRY_S if waiting else None)
+        except queue.Empty:
+            return ended
+        if row is not None:
+            waiting.append(row)
+        return row is None
+
+
+@contextmanager
+def answering(mlflow: "MlflowClient") -> Iterator[None]:
+    """Errors of MLflow as one line.
+
+    Raises:
+        TrackingError: it does not answer, or refuses.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLflow at {mlflow.tracking_uri} does not take this run: {str(error).splitlines()[0]}. `make status` "
+            "shows whether it runs; run the same command again, and what is done is not done anew"
+        ) from error
 
 
 def client(tracking_uri: str) -> "MlflowClient":
@@ -94,18 +138,13 @@ def start_run(mlflow: "MlflowClient", run_key: str, name: str, params: Mapping[s
         TrackingError: MLflow does not answer.
     """
     from mlflow.entities import Param
-    from mlflow.exceptions import MlflowException
 
-    try:
+    with answering(mlflow):
         experiment_id = _experiment(mlflow)
         found = mlflow.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run_key}'", max_results=1)
         run = found[0] if found else mlflow.create_run(experiment_id, run_name=name, tags={RUN_TAG: run_key})
-        mlflow.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
-    except MlflowException as error:
-        raise TrackingError(
-            f"MLflow does not take a run at {mlflow.tracking_uri}: {str(error).splitlines()[0]}. "
-            "`make status` shows whether it runs"
-        ) from error
+        new = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
+        mlflow.log_batch(run.info.run_id, params=new)  # those of the first attempt stay, as MLflow wants it
     return str(run.info.run_id)
 
 

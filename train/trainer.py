@@ -4,8 +4,11 @@
 nothing that is done, and returns a finished run at once. The caller has joined the Ray cluster.
 """
 
+import contextlib
 import functools
 import json
+import logging
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,14 +26,24 @@ from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.registry import Registry
 from cluster.settings import Settings
 from data.versions import manifest
-from train import dataset, release, runs, tracking
-from train.checkpoint import PROGRESS_NAME, WEIGHTS_NAME
+from train import dataset, release, runs, tracking, warm_start
+from train.checkpoint import AVERAGE_NAME, PROGRESS_NAME, WEIGHTS_NAME
+from train.checkpoint_store import CheckpointStore, DamagedError
 from train.config import TrainConfig
 from train.inference import weights_sha256
 from train.loop import Place, train_loop_per_worker
 from train.model import build_vit
 
 Progress = Callable[[int, int, str], None]
+RAY_TRAIN = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
+}
+"""How often Ray Train looks for dead workers and for nodes that are taken away, and how long it waits for a place for
+workers before it counts the resources again; the environment may say otherwise."""
+
+logger = logging.getLogger(__name__)
 
 
 class TrainError(ExpectedError):
@@ -77,19 +90,23 @@ def train(
     run, begun = runs.begin(store, run_name, config, dataset_version, fresh=fresh)
     if (outcome := runs.finished(store, run)) is not None:
         return TrainOutcome(**{**outcome, "resumed": True})
+    start = _first_weights(settings, store, config, described, run)
     mlflow = tracking.client(settings.mlflow_tracking_uri)
     params = tracking.flat(config.as_dict()) | {"dataset_version": dataset_version, "git_commit": git_commit}
     run_id = tracking.start_run(mlflow, run.key, run.name, params)
-    trained = runs.trained(store, run) or _fit(settings, store, config, run, run_id)
-    tracking.log_rows(mlflow, run_id, trained.history)
+    trained = runs.trained(store, run) or _fit(settings, store, config, run, run_id, start)
+    with tracking.answering(mlflow):
+        tracking.log_rows(mlflow, run_id, trained.history)
     lineage = {
         "dataset_version": dataset_version,
         "synthetic": bool(described["synthetic"]),
         "git_commit": git_commit,
         "run_id": run_id,
-    }
+    } | ({"start": start["from"]} if start else {})
     bundle_key, version = _release(settings, store, config, trained, lineage, tell)
-    _log_release(store, mlflow, run_id, config, bundle_key)
+    with tracking.answering(mlflow):
+        _log_release(store, mlflow, run_id, config, bundle_key)
+        tracking.set_status(mlflow, run_id, "FINISHED")
     done = TrainOutcome(
         run=run.name,
         run_id=run_id,
@@ -99,7 +116,6 @@ def train(
         weights_sha256=trained.weights_sha256,
         bundle_key=bundle_key,
     )
-    tracking.set_status(mlflow, run_id, "FINISHED")
     runs.note_finished(store, run, asdict(done))
     return done
 
@@ -113,32 +129,55 @@ def _check(config: TrainConfig, described: dict[str, Any]) -> None:
         )
 
 
+def _first_weights(
+    settings: Settings, store: ObjectStore, config: TrainConfig, described: dict[str, Any], run: runs.Run
+) -> dict[str, str] | None:
+    """What the run begins with; None from scratch."""
+    return warm_start.pin(
+        settings,
+        store,
+        (runs.BUCKET, run.folder),
+        config.model,
+        classes=described["classes"],
+        side=described["settings"]["pixels"]["side"],
+    )
+
+
 def _fit(
-    settings: Settings, store: ObjectStore, config: TrainConfig, run: runs.Run, run_id: str
+    settings: Settings,
+    store: ObjectStore,
+    config: TrainConfig,
+    run: runs.Run,
+    run_id: str,
+    start: dict[str, str] | None,
 ) -> runs.Trained:
     """Run the workers to the end and note what they leave."""
     mlflow = tracking.client(settings.mlflow_tracking_uri)
-    tracking.set_status(mlflow, run_id, "RUNNING")
+    with tracking.answering(mlflow):
+        tracking.set_status(mlflow, run_id, "RUNNING")
     place = Place(
-        load=functools.partial(dataset.load, settings, run.dataset_version),
+        load=functools.partial(dataset.load, settings, run.dataset_version, memory_share=config.memory_share),
+        start=functools.partial(warm_start.read, settings, runs.BUCKET, start) if start else None,
         mlflow_tracking_uri=settings.mlflow_tracking_uri,
         mlflow_run_id=run_id,
-    )
-    storage = ray.train.RunConfig(
-        name=run.ray_name,
-        storage_path=f"{settings.bucket(runs.BUCKET)}/runs/{run.name}",
-        storage_filesystem=arrow_filesystem(settings),
+        store=CheckpointStore(
+            arrow_filesystem(settings),
+            store.path(runs.BUCKET, run.checkpoints),
+            witness=store.path(runs.BUCKET, runs.pointer(run.name)),
+        ),
     )
     try:
-        result = fit_on_workers(config, place, storage, run.key)
-    except TrainError:
-        tracking.set_status(mlflow, run_id, "FAILED")
+        last = fit_on_workers(config, place, run.key)
+        host, weights = _last_state(place.store, last)
+    except TrainError as error:
+        try:
+            with tracking.answering(mlflow):
+                tracking.set_status(mlflow, run_id, "FAILED")
+        except tracking.TrackingError as also:
+            raise TrainError(f"{error}; and {also}") from error
         raise
-    folder = result.checkpoint.path.removeprefix(f"{settings.bucket(runs.BUCKET)}/")
-    host = store.get_json(runs.BUCKET, f"{folder}/{PROGRESS_NAME}")
-    weights = store.get(runs.BUCKET, f"{folder}/{WEIGHTS_NAME}")
     trained = runs.Trained(
-        weights_key=f"{folder}/{WEIGHTS_NAME}",
+        weights_key=f"{run.checkpoints}/{last}/{AVERAGE_NAME if config.ema_decay else WEIGHTS_NAME}",
         weights_sha256=weights_sha256(safetensors.torch.load(weights)),
         steps=host["step"],
         history=host["history"],
@@ -147,39 +186,70 @@ def _fit(
     return trained
 
 
-def fit_on_workers(
-    config: TrainConfig, place: Place, storage: "ray.train.RunConfig", run_key: str
-) -> "ray.train.Result":
+def _last_state(store: CheckpointStore, last: str) -> tuple[dict[str, Any], bytes]:
+    """Progress and raw weights of the last checkpoint."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for file in (PROGRESS_NAME, WEIGHTS_NAME):
+                store.fetch(last, Path(folder), file)
+            progress: dict[str, Any] = json.loads((Path(folder) / PROGRESS_NAME).read_text())
+            return progress, (Path(folder) / WEIGHTS_NAME).read_bytes()
+    except DamagedError as error:
+        raise TrainError(
+            f"the last checkpoint {last} is damaged ({error}): run the same command again, which goes on from the one "
+            "before it"
+        ) from error
+
+
+def fit_on_workers(config: TrainConfig, place: Place, run_key: str) -> str:
     """Run `train_loop_per_worker` on Ray Train workers, which `max_failures` deaths do not end.
 
-    Args:
-        storage: its name, path and file system; the same ones again continue the run.
+    Called again with the same arguments it goes on from the last checkpoint, or returns at once.
+    Returns:
+        the name of the last checkpoint, in `place.store`.
     Raises:
-        TrainError: the workers failed more often than that.
+        TrainError: the workers failed more often than that, or another attempt would end as this one did.
     """
+    while True:
+        ending = _attempt(config, place, run_key)
+        if "stopped" in ending:
+            raise TrainError(ending["stopped"])
+        if "checkpoint" in ending:
+            return ending["checkpoint"]
+        logger.warning("training goes on elsewhere: %s", ending["left"])
+
+
+def _attempt(config: TrainConfig, place: Place, run_key: str) -> dict[str, str]:
+    """One Ray Train run; what the workers returned."""
     per_worker = {"CPU": float(config.cpus_per_worker)} | ({"GPU": 1.0} if config.use_gpu else {})
     cuda = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # without it cuBLAS is not deterministic
-    trainer = TorchTrainer(
-        functools.partial(train_loop_per_worker, place=place),
-        train_loop_config={"train": config.as_dict(), "run": run_key},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.num_workers, use_gpu=config.use_gpu, resources_per_worker=per_worker
-        ),
-        run_config=ray.train.RunConfig(
-            name=storage.name,
-            storage_path=storage.storage_path,
-            storage_filesystem=storage.storage_filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.keep_checkpoints),
-            worker_runtime_env={"env_vars": cuda} if config.use_gpu else None,
-            logging_config=ray.train.LoggingConfig("WARNING"),
-        ),
-    )
-    try:
-        return trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        reason = [line for line in str(error).splitlines() if line.strip()]
-        raise TrainError(f"training failed: {reason[-1] if reason else error!r}") from error
+    elastic = (config.min_workers, config.num_workers)
+    for name, value in RAY_TRAIN.items():
+        os.environ.setdefault(name, value)
+    with tempfile.TemporaryDirectory(prefix="ray-train-") as nothing:  # the checkpoints are not Ray's
+        trainer = TorchTrainer(
+            functools.partial(train_loop_per_worker, place=place),
+            train_loop_config={"train": config.as_dict(), "run": run_key},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=elastic if 0 < config.min_workers < config.num_workers else config.num_workers,
+                use_gpu=config.use_gpu,
+                resources_per_worker=per_worker,
+                elastic_resize_monitor_interval_s=config.resize_check_s,
+            ),
+            run_config=ray.train.RunConfig(
+                name="train",
+                storage_path=nothing,
+                failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+                worker_runtime_env={"env_vars": cuda} if config.use_gpu else None,
+                logging_config=ray.train.LoggingConfig("WARNING"),
+            ),
+        )
+        try:
+            ending: dict[str, str] = trainer.fit().return_value
+        except ray.train.TrainingFailedError as error:
+            reason = [line for line in str(error).splitlines() if line.strip()]
+            raise TrainError(f"training failed: {reason[-1] if reason else error!r}") from error
+    return ending
 
 
 def _release(
@@ -192,19 +262,20 @@ def _release(
 ) -> tuple[str, str]:
     """Publish and register; returns the bundle's key and the version."""
     tell(trained.steps, trained.steps, "calibrating on the validation split")
-    data = dataset.load(settings, lineage["dataset_version"])
     weights = store.get(runs.BUCKET, trained.weights_key)
-    calibration = release.fit_calibration(config, data, weights)
-    tell(trained.steps, trained.steps, "registering the model version")
-    bundle_key = release.publish(
-        store,
-        config,
-        data,
-        weights,
-        calibration=calibration,
-        lineage=lineage,
-        metrics=trained.history[-1],
-    )
+    version, share = lineage["dataset_version"], config.memory_share
+    with contextlib.closing(dataset.load(settings, version, memory_share=share)) as data:
+        calibration = release.fit_calibration(config, data, weights)
+        tell(trained.steps, trained.steps, "registering the model version")
+        bundle_key = release.publish(
+            store,
+            config,
+            data,
+            weights,
+            calibration=calibration,
+            lineage=lineage,
+            metrics=trained.history[-1],
+        )
     version = release.register(Registry(settings), bundle_key, lineage, trained.weights_sha256)
     return bundle_key, version
 

@@ -89,6 +89,24 @@ def test_an_unknown_recipe_or_abbreviated_flag_is_refused(capsys: pytest.Capture
     assert "nope" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--inner.epochz", "7"], "Unrecognized arguments: --inner.epochz 7"),
+        (["--inner.epochs", "many"], 'Parser key "inner.epochs"'),
+        (["--recipe", "nope"], "there is no recipe nope"),
+    ],
+)
+def test_a_wrong_argument_is_named_in_one_line(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        entry.parse(Arguments, "test", argv, defaults)
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.splitlines()) == 1
+
+
 def test_a_job_that_ends_well_writes_its_report_and_exits_0(capsys: pytest.CaptureFixture[str]) -> None:
     code, line = last_line(capsys, lambda: {"rows": 3})
     assert (code, line) == (0, {"job": "test", "status": "ok", "rows": 3})

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 
 from cluster import bundles
 from cluster.database import connect
@@ -22,9 +23,10 @@ from data import versions
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.taxonomy import taxonomy
 from train import runs
-from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
+from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig, TrainConfigError
 from train.evaluate import evaluate
 from train.gates import Gates
+from train.inference import weights_sha256
 from train.trainer import TrainOutcome, train
 
 pytestmark = [
@@ -200,3 +202,50 @@ def test_verdicts_give_aliases_and_leave_an_audit_row(
             (f"{VIT}/{poor.model_version}",),
         ).fetchall()
     assert rows[0]["detail"]["verdict"] == "fail"
+
+
+def test_a_run_can_begin_with_the_champion_s_weights_and_publish_their_average(
+    platform: Platform, good: TrainOutcome, dataset_version: str, tmp_path: Path
+) -> None:
+    registry = Registry(platform.settings)
+    before = registry.version_by_alias(VIT, "champion")
+    registry.set_alias(VIT, "champion", good.model_version)
+    warm = replace(
+        GOOD,
+        model=replace(GOOD.model, start="champion"),
+        optim=OptimConfig(learning_rate=1e-5),
+        epochs=1,
+        ema_decay=0.9,
+        strategy="deepspeed",
+    )
+    made = train(platform.settings, warm, dataset_version, f"warm-{dataset_version}")
+    if before is None:
+        registry.remove_alias(VIT, "champion")
+    else:
+        registry.set_alias(VIT, "champion", before)
+    read = card(platform.settings, made, tmp_path)
+    assert read["start"] == f"xray-vit/{good.model_version}"
+    assert read["metrics"]["validation_accuracy"] > 0.95  # after one epoch at a hundredth of the rate
+    published = safetensors.torch.load((tmp_path / "model.safetensors").read_bytes())
+    assert weights_sha256(published) != made.weights_sha256
+    store = ObjectStore(platform.settings)
+    folder = next(
+        key.rsplit("/", 1)[0]
+        for key in store.keys(runs.BUCKET, f"runs/warm-{dataset_version}/g001/checkpoints/")
+        if key.endswith("average.safetensors")
+    )
+    raw = safetensors.torch.load(store.get(runs.BUCKET, f"{folder}/model.safetensors"))
+    assert weights_sha256(raw) == made.weights_sha256
+
+
+def test_a_champion_of_another_architecture_ends_the_run_before_a_worker_starts(
+    platform: Platform, good: TrainOutcome, dataset_version: str
+) -> None:
+    registry = Registry(platform.settings)
+    registry.set_alias(VIT, "champion", good.model_version)
+    deeper = replace(GOOD, model=ModelConfig(name=GOOD.model.name, kwargs={"depth": 2}, start="champion"))
+    with pytest.raises(TrainConfigError, match=f"xray-vit/{good.model_version} is vit_tiny_patch16_224 with"):
+        train(platform.settings, deeper, dataset_version, f"deeper-{dataset_version}")
+    registry.remove_alias(VIT, "champion")
+    with pytest.raises(TrainConfigError, match="no version of xray-vit is champion yet"):
+        train(platform.settings, deeper, dataset_version, f"deeper-{dataset_version}")

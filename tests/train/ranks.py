@@ -5,21 +5,25 @@ python tests/train/ranks.py RANK WORLD_SIZE FOLDER
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.fs
+import safetensors.torch
 import torch
 import torch.distributed as dist
 
 from data.preprocess import PixelConfig
-from train import checkpoint
-from train.checkpoint import Progress
+from train.checkpoint import CheckpointError, Progress
+from train.checkpoint_run import RunCheckpoints
+from train.checkpoint_store import CheckpointStore, Retention
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
 from train.dataset import Images, TrainingData
-from train.fit import Watch, fit, prepare, validate
+from train.fit import Watch, fit
+from train.setup import prepare
+from train.step import TrainingDivergedError
+from train.validate import validate
 
 STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
 CONFIG = TrainConfig(
@@ -36,32 +40,23 @@ ROUGH = replace(CONFIG, model=replace(CONFIG.model, drop_path_rate=0.3, drop_rat
 LEVIT = {"distilled": False, "embed_dim": [32, 48, 64], "num_heads": [1, 2, 2], "depth": [1, 1, 1]}
 NORMS = replace(CONFIG, model=ModelConfig(name="levit_128s", kwargs=LEVIT), epochs=1)
 PLAIN = replace(CONFIG, augment=STILL)
+LONG = replace(PLAIN, epochs=38, checkpoint_every_steps=10, label_smoothing=0.2)
+POISONED = replace(PLAIN, epochs=1, batch_size=2)
+POISON = "t11"
+"""An image that is white all over: with it in a batch, the model's outputs are no numbers."""
 
 
 class Killed(Exception):
     pass
 
 
-class FolderCheckpoints:
+class FolderCheckpoints(RunCheckpoints):
     """Checkpoints in a folder that all ranks see."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, newest: int = 2) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-
-    @contextmanager
-    def newest(self) -> Iterator[Path | None]:
-        pointer = self.folder / "newest"
-        yield self.folder / pointer.read_text() if pointer.exists() else None
-
-    def commit(self, name: str, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
-        directory = self.folder / name
-        directory.mkdir(exist_ok=True)
-        write(directory)
-        dist.barrier()
-        if dist.get_rank() == 0:
-            (self.folder / "newest").write_text(name)
-        dist.barrier()
+        store = CheckpointStore(pyarrow.fs.LocalFileSystem(), str(folder / "checkpoints"))
+        super().__init__(store, Retention(newest=newest))
 
 
 def data() -> TrainingData:
@@ -80,31 +75,64 @@ def data() -> TrainingData:
     )
 
 
+def poisoned(found: TrainingData) -> TrainingData:
+    pixels_NHW = found.train.pixels_NHW.copy()
+    pixels_NHW[list(found.train.hashes).index(POISON)] = 255
+    return replace(found, train=replace(found.train, pixels_NHW=pixels_NHW))
+
+
+def break_on_white(
+    module: torch.nn.Module, inputs: tuple[torch.Tensor], logits_BK: torch.Tensor
+) -> torch.Tensor:
+    x_BCHW = inputs[0]
+    white_B = x_BCHW.flatten(1).amin(dim=1) == x_BCHW.max()
+    return logits_BK / (~white_B[:, None]).float()
+
+
 def run(
-    config: TrainConfig, folder: Path, kill_at: int | None = None, name: str = "run"
+    config: TrainConfig,
+    folder: Path,
+    kill_at: int | None = None,
+    name: str = "run",
+    poison: bool = False,
 ) -> dict[str, object]:
     """Train to the end or until the kill; what the run left, on rank 0."""
-    setup = prepare(config, data(), run=name, device=torch.device("cpu"))
-    losses: list[float] = []
+    setup = prepare(config, poisoned(data()) if poison else data(), run=name, device=torch.device("cpu"))
     first_validation = validate(setup)["validation_loss"]
+    if poison:
+        setup.strategy.module.register_forward_hook(break_on_white)
+    losses: list[float] = []
+    before_2 = [0.0, 0.0]
 
     def step(progress: Progress, steps: int, loss: float) -> None:
         if progress.step == kill_at:
             raise Killed
-        losses.append(loss)
+        now_2 = [progress.loss_sum, progress.weight_sum]
+        sums_2 = torch.tensor([now - before for now, before in zip(now_2, before_2, strict=True)])
+        dist.all_reduce(sums_2)
+        losses.append(float(sums_2[0] / sums_2[1]))
+        before_2[:] = now_2 if progress.position.batch else [0.0, 0.0]
 
+    checkpoints = FolderCheckpoints(folder)
     try:
-        progress = fit(setup, FolderCheckpoints(folder), Watch(step=step, epoch=lambda row, speed: None))
+        progress = fit(setup, checkpoints, Watch(step=step, epoch=lambda row, speed: None))
     except Killed:
-        return {"killed_at": kill_at}
-    checkpoint.save_weights(folder, setup.model)
-    moments = [setup.optimizer.state[one]["exp_avg"].to_local() for one in setup.model.parameters()]
+        checkpoints.flush()
+        return {"killed_at": kill_at, "losses": losses}
+    except TrainingDivergedError as error:
+        return {"stopped": str(error)}
+    finally:
+        checkpoints.close()
+    for file, tensors in setup.final_weights():
+        if dist.get_rank() == 0:
+            safetensors.torch.save_file(tensors, folder / file)
     return {
         "first_validation_loss": first_validation,
         "history": progress.history,
         "step": progress.step,
+        "skipped": progress.skipped,
         "losses": losses,
-        "moments": [float(one.double().sum()) for one in moments],
+        "checkpoint": checkpoints.current,
     }
 
 
@@ -120,6 +148,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     group(rank, world_size, folder / "two")
     results: dict[str, object] = {"undisturbed": run(ROUGH, folder / "undisturbed")}
+    run(replace(ROUGH, checkpoint_every_steps=0), folder / "seldom")
     results["killed"] = run(ROUGH, folder / "killed", kill_at=5)
     results["resumed"] = run(ROUGH, folder / "killed")
     results["norms"] = run(NORMS, folder / "norms")
@@ -129,13 +158,28 @@ def main() -> None:
     results["half"] = run(PLAIN, folder / "elastic", kill_at=5)
     try:
         run(PLAIN, folder / "elastic", name="another")
-    except checkpoint.CheckpointError as error:
+    except CheckpointError as error:
         results["refusal"] = str(error)
+    results["poisoned"] = run(POISONED, folder / "poisoned", poison=True)
+    run(POISONED, folder / "poisoned-killed", poison=True, kill_at=12)
+    results["poisoned-resumed"] = run(POISONED, folder / "poisoned-killed", poison=True)
+    results["poisoned-twice"] = run(replace(POISONED, epochs=2), folder / "twice", poison=True)
+    long = {"fsdp": LONG, "ddp": replace(LONG, strategy="ddp")}
+    changing: dict[str, list[object]] = {}
+    for name, config in long.items():
+        results[f"long-{name}"] = run(config, folder / f"long-{name}")
+        changing[name] = [run(config, folder / f"changing-{name}", kill_at=53)]
     if rank == 0:
         group(0, 1, folder / "one")
         results["one"] = run(PLAIN, folder / "one-rank")
         results["elastic"] = run(PLAIN, folder / "elastic")
-        (folder / "results.json").write_text(json.dumps(results))
+        for name, config in long.items():
+            changing[name].append(run(config, folder / f"changing-{name}", kill_at=105))
+    group(rank, world_size, folder / "two-again")
+    for name, config in long.items():
+        changing[name].append(run(config, folder / f"changing-{name}"))
+    if rank == 0:
+        (folder / "results.json").write_text(json.dumps(results | {"changing": changing}))
     dist.destroy_process_group()
 
 

@@ -1,9 +1,12 @@
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
+
+from train.fit import SKIPPED_BATCHES
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -17,11 +20,22 @@ def assert_same_bits(one: Path, other: Path) -> None:
         assert np.array_equal(left[name], right[name]), name
 
 
+def assert_same_state(gloo: Any, one: str, other: str) -> None:
+    """All files of the last checkpoints: weights, moments, position, history."""
+    folders = [
+        gloo.folder / folder / "checkpoints" / gloo.results[result]["checkpoint"]
+        for folder, result in (one.split("/"), other.split("/"))
+    ]
+    left, right = ({file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders)
+    assert left.keys() == right.keys()
+    assert [name for name in left if left[name] != right[name]] == []
+
+
 def test_a_run_killed_and_resumed_ends_with_the_same_bits_as_an_undisturbed_one(gloo: Any) -> None:
-    assert gloo.results["killed"] == {"killed_at": 5}
+    assert gloo.results["killed"]["killed_at"] == 5
     assert_same_bits(gloo.folder / "undisturbed", gloo.folder / "killed")
+    assert_same_state(gloo, "undisturbed/undisturbed", "killed/resumed")
     assert gloo.results["resumed"]["history"] == gloo.results["undisturbed"]["history"]
-    assert gloo.results["resumed"]["moments"] == gloo.results["undisturbed"]["moments"]
 
 
 def test_running_statistics_of_batch_norm_resume_with_the_same_bits_too(gloo: Any) -> None:
@@ -58,10 +72,49 @@ def test_validation_counts_each_image_once_whatever_the_number_of_ranks(gloo: An
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_what_to_do(gloo: Any) -> None:
-    assert "belongs to run" in gloo.results["refusal"]
+    assert "has run run, this run has another" in gloo.results["refusal"]
     assert "--fresh" in gloo.results["refusal"]
 
 
 def test_the_loss_falls(gloo: Any) -> None:
     first, last = (row["train_loss"] for row in gloo.results["one"]["history"])
     assert last < first
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_to_one_to_two_ranks_changes_no_loss_of_the_fifty_steps_after_each_change(
+    gloo: Any, strategy: str
+) -> None:
+    undisturbed = gloo.results[f"long-{strategy}"]["losses"]
+    two, one, two_again = (part["losses"] for part in gloo.results["changing"][strategy])
+    assert (len(two), len(one), len(two_again)) == (52, 52, 48)
+    worst = max(abs(a - b) for a, b in zip(undisturbed, [*two, *one, *two_again], strict=True))
+    assert worst < 1e-4
+    assert undisturbed[:52] == two
+    assert undisturbed[52:104] != one  # another order of sums, so this was another number of ranks
+
+
+def test_how_often_checkpoints_are_made_changes_nothing_of_what_is_learned(gloo: Any) -> None:
+    assert_same_bits(gloo.folder / "undisturbed", gloo.folder / "seldom")
+
+
+def test_a_batch_that_makes_the_loss_no_number_is_passed_over_once(gloo: Any) -> None:
+    result = gloo.results["poisoned"]
+    assert len(result["skipped"]) == SKIPPED_BATCHES
+    assert (
+        result["step"] == 15
+    )  # skipped batches count: the learning rate and the epochs stay where they were
+    assert np.isfinite(result["history"][0]["train_loss"])
+
+
+def test_a_kill_after_the_loss_was_no_number_changes_nothing(gloo: Any) -> None:
+    assert_same_bits(gloo.folder / "poisoned", gloo.folder / "poisoned-killed")
+    assert_same_state(gloo, "poisoned/poisoned", "poisoned-killed/poisoned-resumed")
+
+
+def test_a_loss_that_is_no_number_again_ends_the_run_and_says_where_and_what_to_change(gloo: Any) -> None:
+    assert re.fullmatch(
+        r"the gradient is no number at step \d+: lower optim.learning_rate \(now 0.001\); steps \d+ to \d+ were "
+        "skipped for the same reason before",
+        gloo.results["poisoned-twice"]["stopped"],
+    )

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from train.config import ModelConfig, TrainConfigError
-from train.model import build_vit, decay_groups, timm_kwargs
+from train.config import ModelConfig, OptimConfig, TrainConfigError
+from train.model import build_vit, parameter_groups, timm_kwargs
 
 
 def test_the_default_is_a_small_vit_for_single_channel_images() -> None:
@@ -29,7 +29,7 @@ def test_depth_is_part_of_the_architecture_and_dropout_is_not() -> None:
 
 def test_vectors_and_position_do_not_decay() -> None:
     model = build_vit(ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 1}), classes=3, side=32)
-    decaying, still = decay_groups(model, 0.1)
+    decaying, still = parameter_groups(model, OptimConfig(weight_decay=0.1))
     assert (decaying["weight_decay"], still["weight_decay"]) == (0.1, 0.0)
     assert all(one.ndim >= 2 for one in decaying["params"])
     assert any(one is model.pos_embed for one in still["params"])
@@ -40,3 +40,17 @@ def test_vectors_and_position_do_not_decay() -> None:
 def test_a_model_that_is_no_vit_of_timm_is_refused(name: str) -> None:
     with pytest.raises(TrainConfigError, match=name):
         build_vit(ModelConfig(name=name), classes=3, side=32)
+
+
+def test_layer_decay_leaves_the_head_its_rate_and_lowers_that_of_each_layer_below() -> None:
+    model = build_vit(ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 2}), classes=3, side=32)
+    groups = parameter_groups(model, OptimConfig(weight_decay=0.1, layer_decay=0.5))
+    scale = {id(one): group["lr_scale"] for group in groups for one in group["params"]}
+    decay = {id(one): group["weight_decay"] for group in groups for one in group["params"]}
+    assert scale[id(model.head.weight)] == 1.0
+    assert scale[id(model.blocks[1].mlp.fc1.weight)] == 0.5
+    assert scale[id(model.blocks[0].mlp.fc1.weight)] == 0.25
+    assert scale[id(model.patch_embed.proj.weight)] == 0.125
+    assert decay[id(model.pos_embed)] == decay[id(model.head.bias)] == 0
+    assert decay[id(model.head.weight)] == 0.1
+    assert len(scale) == len(list(model.parameters()))

@@ -1,0 +1,150 @@
+"""Training on simulated nodes that die, come and are taken away: `python -m tests.ray.train_on_nodes FOLDER`.
+
+The nodes are Ray's own of `ray.cluster_utils`, the checkpoints lie in the folder. Every update is slowed down and noted
+in a file: its step, the number of workers, and which samples were in the global batch. The last line of standard output
+is JSON: the notes and the history of each run.
+"""
+
+import functools
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.fs
+import ray
+from ray._raylet import GcsClient
+from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
+
+from data.preprocess import PixelConfig
+from train.checkpoint import PROGRESS_NAME
+from train.checkpoint_store import CheckpointStore
+from train.config import AugmentConfig, ModelConfig, TrainConfig
+from train.dataset import Images, TrainingData
+from train.loop import Place
+from train.trainer import fit_on_workers
+
+PAUSE_S = 0.05
+STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
+CONFIG = TrainConfig(
+    model=ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 2}),
+    augment=STILL,
+    label_smoothing=0.2,
+    epochs=16,
+    batch_size=8,
+    checkpoint_every_steps=10,
+    min_workers=1,
+    resize_check_s=3.0,
+    max_failures=3,
+)
+NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+GRACE_S = 45.0
+Notes = list[list[Any]]
+
+
+def images(count: int, prefix: str) -> Images:
+    rng = np.random.default_rng(count)
+    return Images(
+        hashes=[f"{prefix}{i}" for i in range(count)],
+        pixels_NHW=rng.integers(0, 256, (count, 32, 32), dtype=np.uint8),
+        labels_N=rng.integers(0, 3, count),
+    )
+
+
+def load(notes: Path) -> TrainingData:
+    """The data; makes this worker's updates slow and noted."""
+    from train import fit
+
+    update = fit.update
+
+    def slow(setup: Any, progress: Any, batch_B: np.ndarray, speed: Any) -> tuple[float, float]:
+        time.sleep(PAUSE_S)
+        done = update(setup, progress, batch_B, speed)
+        if setup.rank == 0:
+            ids = hashlib.sha256(batch_B.tobytes()).hexdigest()[:8]
+            with notes.open("a") as file:
+                file.write(json.dumps([progress.step, setup.world_size, ids]) + "\n")
+        return done
+
+    fit.update = slow
+    return TrainingData(
+        train=images(200, "t"),
+        validation=images(9, "v"),
+        classes=("a", "b", "c"),
+        pixels=PixelConfig(side=32),
+    )
+
+
+def read(notes: Path) -> Notes:
+    return [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
+
+
+def wait(notes: Path, seen: Callable[[Notes], bool], within_s: float = 240.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not seen(read(notes)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def train(folder: Path, config: TrainConfig, happens: Callable[[Path], None] | None = None) -> dict[str, Any]:
+    """Train to the end while something happens; what was noted, and the history."""
+    folder.mkdir()
+    notes = folder / "notes"
+    store = CheckpointStore(pyarrow.fs.LocalFileSystem(), str(folder / "checkpoints"))
+    place = Place(
+        load=functools.partial(load, notes), mlflow_tracking_uri=None, mlflow_run_id=None, store=store
+    )
+    with ThreadPoolExecutor(1) as side:  # nodes can be added on the main thread only
+        last = side.submit(fit_on_workers, config, place, "key")
+        if happens is not None:
+            happens(notes)
+        name = last.result()
+    host = json.loads((folder / "checkpoints" / name / PROGRESS_NAME).read_text())
+    return {"notes": read(notes), "history": host["history"]}
+
+
+def drain(cluster: Cluster, node_id: str) -> None:
+    """Tell Ray that the node will be taken away."""
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline_ms = int((time.time() + GRACE_S) * 1000)
+    accepted, why = GcsClient(address=cluster.address).drain_node(node_id, reason, "test", deadline_ms)
+    assert accepted, why
+
+
+def main(folder: Path) -> dict[str, Any]:
+    cluster = Cluster(
+        initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False}
+    )
+    nodes = [cluster.add_node(**NODE) for _ in range(2)]
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+
+    def node_dies_and_another_comes(notes: Path) -> None:
+        wait(notes, lambda seen: len(seen) >= 30)
+        cluster.remove_node(nodes.pop(), allow_graceful=False)
+        wait(notes, lambda seen: sum(workers == 1 for _, workers, _ in seen) >= 60)
+        nodes.append(cluster.add_node(**NODE))
+
+    def node_is_taken_away(notes: Path) -> None:
+        wait(notes, lambda seen: len(seen) >= 33)
+        drain(cluster, nodes[-1].node_id)
+
+    try:
+        return {
+            "calm": train(folder / "calm", CONFIG),
+            "elastic": train(folder / "elastic", CONFIG, node_dies_and_another_comes),
+            "preempted": train(folder / "preempted", replace(CONFIG, epochs=8), node_is_taken_away),
+        }
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n" + json.dumps(main(Path(sys.argv[1]))) + "\n")

@@ -1,0 +1,146 @@
+"""How much memory a run will take on each worker, before it is started: counted on torch's meta device.
+
+Weights, gradients, moments and average are arithmetic over the strategy; activations are what a forward pass of one
+microbatch really keeps for the backward pass, counted tensor by tensor, without a byte allocated. Left out: the
+library's own workspace, and what `compile` spares.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from train.config import TrainConfig
+from train.model import build_vit
+from train.parallel import blocks, prepare_blocks
+
+MOMENTS = 2
+FLOAT32, BFLOAT16 = 4, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on one worker."""
+
+    parameters: int
+    """How many numbers the model has."""
+    weights: int
+    gradients: int
+    moments: int
+    """Of AdamW."""
+    average: int
+    gathered: int
+    """Weights that are there beside the shared out ones, while a block is computed or in another precision."""
+    activations: int
+    host: int = 0
+    """In the memory of the host, where it is offloaded."""
+
+    @property
+    def device(self) -> int:
+        return self.weights + self.gradients + self.moments + self.average + self.gathered + self.activations
+
+
+def estimate(config: TrainConfig, *, classes: int, side: int) -> Memory:
+    """For the configured number of workers, at the peak of one update."""
+    with torch.device("meta"):
+        model = build_vit(config.model, classes=classes, side=side)
+    parameters = sum(one.numel() for one in model.parameters())
+    largest = max((sum(one.numel() for one in block.parameters()) for block in blocks(model)), default=0)
+    rest = parameters - sum(one.numel() for block in blocks(model) for one in block.parameters())
+    found = _STRATEGIES[config.strategy](config, parameters, 3 * largest + rest)
+    found = replace(found, activations=activations(config, model, side))
+    return _offloaded(found) if config.cpu_offload else found
+
+
+def activations(config: TrainConfig, model: torch.nn.Module, side: int) -> int:
+    """Bytes that one microbatch keeps for the backward pass, with one block's inside where it is computed again."""
+    if config.precision == "bfloat16":
+        model = model.to(torch.bfloat16)
+    part = -(-config.batch_size // config.num_workers)
+    images = -(-part // config.accumulation())
+    whole = _kept(model, images, side)
+    if not config.activation_checkpointing:
+        return whole
+    prepare_blocks(model, replace(config, compile=False))
+    return _kept(model, images, side) + whole // len(blocks(model))
+
+
+def _kept(model: torch.nn.Module, images: int, side: int) -> int:
+    weights = {id(one) for one in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(one: torch.Tensor) -> torch.Tensor:
+        whole = one if one._base is None else one._base
+        if id(whole) not in weights:
+            kept[id(whole)] = whole
+        return one
+
+    dtype = next(model.parameters()).dtype
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+        model(torch.zeros(images, 1, side, side, dtype=dtype, device="meta"))
+    return sum(one.nbytes for one in kept.values())
+
+
+def _compute_bytes(config: TrainConfig) -> int:
+    return BFLOAT16 if config.precision == "bfloat16" else FLOAT32
+
+
+def _ddp(config: TrainConfig, parameters: int, gathered: int) -> Memory:
+    """Everything whole; autocast keeps a bfloat16 copy of the weights."""
+    copy = BFLOAT16 * parameters if config.precision == "bfloat16" else 0
+    return _memory(config, parameters, weights=1, gradients=1, state=1, gathered=copy)
+
+
+def _fsdp(config: TrainConfig, parameters: int, gathered: int) -> Memory:
+    """Everything shared out; gathered are a block, the next one, a block's gradients, and what is in no block.
+
+    As one unit, all weights and their gradients.
+    """
+    if config.fsdp_unit == "model":
+        gathered = 2 * parameters
+    share = 1 / config.num_workers
+    return _memory(
+        config,
+        parameters,
+        weights=share,
+        gradients=share,
+        state=share,
+        gathered=_compute_bytes(config) * gathered,
+    )
+
+
+def _deepspeed(config: TrainConfig, parameters: int, gathered: int) -> Memory:
+    """Masters and moments shared out; whole weights to compute with up to stage 2, whole gradients in stage 1."""
+    share = 1 / config.num_workers
+    whole = parameters if config.zero_stage < 3 else gathered + int(parameters * share)
+    return _memory(
+        config,
+        parameters,
+        weights=share,
+        gradients=1 if config.zero_stage == 1 else share,
+        state=share,
+        gathered=_compute_bytes(config) * whole,
+    )
+
+
+def _memory(
+    config: TrainConfig, parameters: int, *, weights: float, gradients: float, state: float, gathered: int
+) -> Memory:
+    size = FLOAT32 * parameters
+    return Memory(
+        parameters=parameters,
+        weights=int(size * weights),
+        gradients=int(size * gradients),
+        moments=int(MOMENTS * size * state),
+        average=int(size * weights) if config.ema_decay else 0,
+        gathered=gathered,
+        activations=0,
+    )
+
+
+def _offloaded(memory: Memory) -> Memory:
+    """What is shared out lies in the memory of the host."""
+    host = memory.weights + memory.gradients + memory.moments + memory.average
+    return replace(memory, weights=0, gradients=0, moments=0, average=0, host=host)
+
+
+_STRATEGIES = {"ddp": _ddp, "fsdp": _fsdp, "deepspeed": _deepspeed}
