@@ -29,7 +29,7 @@ from train.config import ModelConfig, OptimConfig
 from train.dataset import Images, TrainingData
 from train.model import build_vit
 
-MODEL, SIDE, BATCH, CLASSES = "vit_tiny_patch16_224", 128, 32, 10
+MODEL, SIDE, BATCH, CLASSES = "vit_tiny_patch16_224", 128, 64, 10
 STEPS = 80
 EVERY = 10
 OPTIM = OptimConfig()

@@ -126,15 +126,15 @@ class Job:
         self.reader.start()
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip())
-            said = progress.parse(line)
-            if said is not None and said.stage == "train" and said.total > 1:
-                with self.moved:
-                    self.step, self.steps = said.done, said.total
-                    self.moved.notify_all()
-        self.process.wait()
+        with self.process as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                self.lines.append(line.rstrip())
+                said = progress.parse(line)
+                if said is not None and said.stage == "train" and said.total > 1:
+                    with self.moved:
+                        self.step, self.steps = said.done, said.total
+                        self.moved.notify_all()
         with self.moved:
             self.ended = True
             self.moved.notify_all()

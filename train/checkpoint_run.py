@@ -7,7 +7,6 @@ them to the one before. Implements `train.fit.Checkpoints`; knows no Ray, which 
 import logging
 import math
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import torch.distributed as dist
 from train.checkpoint import CheckpointError
 from train.checkpoint_store import CheckpointStore, DamagedError, Mark, Retention, folder_name
 from train.checkpoint_writer import PATIENCE_S, CheckpointWriter, StoreAwayError, Write, first_line
+from train.scratch import scratch
 
 LOOK_S = 2.0
 """How often the ranks ask together whether the machine is about to be taken away."""
@@ -74,9 +74,9 @@ class RunCheckpoints:
             StoreAwayError: the store does not answer.
         """
         damaged: dict[str, str] = {}
-        with tempfile.TemporaryDirectory(prefix="restore-") as parent:
+        with scratch() as parent:
             while (name := self._candidate(damaged)) is not None:
-                folder = Path(parent) / name
+                folder = parent / name
                 found = [one for one in self._gather(self._damage(name, folder)) if one]
                 if not found:
                     self.current = name

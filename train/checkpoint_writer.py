@@ -6,7 +6,6 @@ checkpoints between, and no training.
 """
 
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 import torch.distributed as dist
 
 from train.checkpoint_store import CheckpointStore, Files, Mark, Receipt, Retention, folder_name
+from train.scratch import scratch
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 PATIENCE_S = 600.0
@@ -158,8 +158,8 @@ class CheckpointWriter:
 
     def _publish(self, offer: Offer) -> None:
         name = folder_name(offer.mark, self.attempt)
-        with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
-            receipts = self._patiently(offer, lambda: self._upload(name, offer, Path(folder)))
+        with scratch() as folder:
+            receipts = self._patiently(offer, lambda: self._upload(name, offer, folder))
         parts = self._gather(receipts)
         whole = all(one is not None for one in parts)
         if whole and self.rank == 0:

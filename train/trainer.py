@@ -33,6 +33,7 @@ from train.config import TrainConfig
 from train.inference import weights_sha256
 from train.loop import Place, train_loop_per_worker
 from train.model import build_vit
+from train.scratch import scratch
 
 Progress = Callable[[int, int, str], None]
 RAY_TRAIN = {
@@ -226,7 +227,7 @@ def _attempt(config: TrainConfig, place: Place, run_key: str) -> dict[str, str]:
     elastic = (config.min_workers, config.num_workers)
     for name, value in RAY_TRAIN.items():
         os.environ.setdefault(name, value)
-    with tempfile.TemporaryDirectory(prefix="ray-train-") as nothing:  # the checkpoints are not Ray's
+    with scratch() as nothing:  # the checkpoints are not Ray's
         trainer = TorchTrainer(
             functools.partial(train_loop_per_worker, place=place),
             train_loop_config={"train": config.as_dict(), "run": run_key},
@@ -238,7 +239,7 @@ def _attempt(config: TrainConfig, place: Place, run_key: str) -> dict[str, str]:
             ),
             run_config=ray.train.RunConfig(
                 name="train",
-                storage_path=nothing,
+                storage_path=str(nothing),
                 failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
                 worker_runtime_env={"env_vars": cuda} if config.use_gpu else None,
                 logging_config=ray.train.LoggingConfig("WARNING"),
