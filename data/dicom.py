@@ -24,6 +24,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    RLELossless,
 )
 
 from data.bad_image import BadImageError, check_size
@@ -43,7 +44,8 @@ DICOM_FIELDS = [
     *("ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData", *PALETTE_FIELDS),
 ]
-NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+CELLS = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless)
+"""Transfer syntaxes that keep a pixel's whole cell, unused bits too; other codecs keep its value."""
 COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT")
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 BARE = re.compile(
@@ -250,11 +252,11 @@ def _swapped(words: bytes) -> bytes:
 def _align_bits(header: Dataset) -> int:
     """Let pydicom keep the bits up to the highest used one; returns the unused bits below, to shift away.
 
-    Overlays in unused bits and garbage above them never reach a pixel. Source: PS3.5 8.1.1.
+    Overlays in unused bits and garbage above them never reach a pixel. Source: PS3.5 8.1.1; annex G for RLE.
     """
     stored = int(header.BitsStored)
     highest = int(header.get("HighBit", stored - 1))
-    if header.file_meta.TransferSyntaxUID not in NATIVE or not stored <= highest + 1 <= header.BitsAllocated:
+    if header.file_meta.TransferSyntaxUID not in CELLS or not stored <= highest + 1 <= header.BitsAllocated:
         return 0
     header.BitsStored = highest + 1
     return highest + 1 - stored

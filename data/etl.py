@@ -117,12 +117,14 @@ def run(
     fresh: bool = False,
     progress: Progress | None = None,
     git_commit: str = "unknown",
+    now: datetime | None = None,
 ) -> EtlReport:
     """Make the dataset version of what the catalog holds now; Ray is initialised by the caller.
 
     Args:
         fresh: compute again even where the version exists.
         git_commit: of this code, for the manifest; it has no part in the version.
+        now: by which what other runs have staged counts as abandoned; None: when this run sweeps.
     Raises:
         EtlError, CatalogError, ObjectStoreError, SecretError: what happened and what to do, in one line.
     """
@@ -142,7 +144,7 @@ def run(
         store = ObjectStore(settings, patience_s=PATIENCE_S)
         if known is not None:
             tell(len(samples), len(samples), f"dataset version {known['version']} exists")
-            _sweep(store, stage)
+            _sweep(store, stage, now)
             return _note(settings, known, reused=True)
         staged = _stage(reviewed, size, stage, tell)
         candidates = list(_candidates(samples, staged))
@@ -153,7 +155,7 @@ def run(
             ),
             patience_s=PATIENCE_S,
         )
-        del candidates
+        candidates.clear()  # a kilobyte an image
         if not assembly.rows:
             raise EtlError(
                 f"none of the {len(samples)} images in the catalog can be used: see the quarantine"
@@ -173,7 +175,7 @@ def run(
             _still_remembered(settings, samples, key)
             versions.publish(store, described["version"], described)
         store.put_json(BUCKET, _index_key(inputs), {"version": described["version"]})
-        _sweep(store, stage)
+        _sweep(store, stage, now)
         noted = _note(settings, before or described, reused=before is not None and not fresh)
         return replace(noted, blocks=len(staged.blocks), blocks_found=staged.found)
 
@@ -376,10 +378,10 @@ def _write(parts: Sequence[Part], stage: Stage, tell: Progress) -> list[dict[str
     return [written[number] for number in range(len(parts))]
 
 
-def _sweep(store: ObjectStore, stage: Stage) -> None:
+def _sweep(store: ObjectStore, stage: Stage, now: datetime | None) -> None:
     """Remove what was staged: it is in the version, or nobody will ask for it; and what others have abandoned."""
     store.delete(BUCKET, store.keys(BUCKET, stage.prefix + "/"))
-    store.delete(BUCKET, abandoned(stage.objects(), now=datetime.now(UTC)))
+    store.delete(BUCKET, abandoned(stage.objects(), now=now or datetime.now(UTC)))
 
 
 def _intact(store: ObjectStore, described: dict[str, Any]) -> bool:

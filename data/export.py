@@ -7,6 +7,7 @@
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,12 +28,15 @@ from data.dicom import DICOM_ERRORS, MONOCHROME, explain, open_dicom
 from data.manifest import REQUIRED_COLUMNS
 from data.originals import Originals
 from data.preprocess import encode_png, sniff
-from data.sandbox import process_decoder
+from data.sandbox import Decoder, keep_memory
 
 Progress = Callable[[int, int, str], None]
 
-THREADS = 4
+FURTHER_THREADS = 2
+"""Beyond one a child: they fetch and write while every child decodes."""
 BATCH_ROWS = 64
+"""At least; a machine with many children gets more at a time, lest they wait for a batch's last image."""
+BATCH_ROWS_A_CHILD = 16
 NAME_DIGITS = 32
 LOOKS = ("lateral", "not_an_xray", "inverted")
 """Reasons of `data.quality` that are no reason to withhold a copy: they say what a dataset is not made of."""
@@ -65,7 +69,8 @@ def export(
         folder: is made; must be empty or absent, so that nothing old is taken for a copy.
         dicom: write DICOM beside the PNG where the original is DICOM.
     Raises:
-        ExportError, CatalogError, ObjectStoreError, SecretError: what happened and what to do, in one line.
+        ExportError, CatalogError, ObjectStoreError, SecretError, SandboxError: what happened and what to do, in one
+            line.
     """
     tell = progress or (lambda done, total, note: None)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -76,16 +81,19 @@ def export(
     if not samples:
         raise ExportError("the catalog holds no image of these sources: `jobs.ingest --source DIR` first")
     originals = Originals.of(settings)
-
-    def write(sample: Sample) -> str | None:
-        released = waived.get((sample.source, sample.sha256), ())
-        return _write(sample, folder, originals, dicom=dicom, waived=(*LOOKS, *released))
-
+    keep_memory()
+    children = min(len(os.sched_getaffinity(0)), len(samples))
+    size = max(BATCH_ROWS, children * BATCH_ROWS_A_CHILD)
     rows: list[dict[str, str]] = []
     refused: Counter[str] = Counter()
-    with ThreadPoolExecutor(THREADS) as pool:
-        for start in range(0, len(samples), BATCH_ROWS):
-            batch = samples[start : start + BATCH_ROWS]
+    with Decoder(children=children) as decoder, ThreadPoolExecutor(children + FURTHER_THREADS) as pool:
+
+        def write(sample: Sample) -> str | None:
+            released = waived.get((sample.source, sample.sha256), ())
+            return _write(sample, folder, originals, decoder, dicom=dicom, waived=(*LOOKS, *released))
+
+        for start in range(0, len(samples), size):
+            batch = samples[start : start + size]
             for sample, reason in zip(batch, pool.map(write, batch), strict=True):
                 if reason is None:
                     rows.append(_row(sample))
@@ -97,7 +105,9 @@ def export(
     return ExportReport(exported=len(rows), refused=dict(sorted(refused.items())), folder=str(folder))
 
 
-def dicom_copy(blob: bytes, *, key: bytes, patient: str, waived: Collection[str] = ()) -> bytes:
+def dicom_copy(
+    blob: bytes, decoder: Decoder, *, key: bytes, patient: str, waived: Collection[str] = ()
+) -> bytes:
     """A DICOM file as one that may leave: header after Annex E, text masked in the stored pixels, uncompressed.
 
     Colour becomes 8-bit grey, as everywhere here. Grey keeps its depth and its look-up tables.
@@ -105,13 +115,13 @@ def dicom_copy(blob: bytes, *, key: bytes, patient: str, waived: Collection[str]
     Raises:
         BadImageError: it holds no picture that we can decode.
     """
-    stored_HW = process_decoder().stored(blob, waived=waived)
+    stored_HW = decoder.stored(blob, waived=waived)
     try:
         clean = deidentify(open_dicom(blob, pixels=False), key=key, patient=patient)
     except DICOM_ERRORS as error:
         raise explain(error, len(blob)) from error
     if clean.PhotometricInterpretation not in MONOCHROME:
-        clean.PhotometricInterpretation = "MONOCHROME2"
+        clean.PhotometricInterpretation, clean.BitsStored = "MONOCHROME2", 8
         for keyword in ("PlanarConfiguration", "PixelPaddingValue", "PixelPaddingRangeLimit"):
             clean.pop(keyword, None)
     _put_pixels(clean, stored_HW)
@@ -137,16 +147,22 @@ def _put_pixels(clean: Dataset, stored_HW: np.ndarray) -> None:
 
 
 def _write(
-    sample: Sample, folder: Path, originals: Originals, *, dicom: bool, waived: Collection[str]
+    sample: Sample,
+    folder: Path,
+    originals: Originals,
+    decoder: Decoder,
+    *,
+    dicom: bool,
+    waived: Collection[str],
 ) -> str | None:
     """Write one image; the reason when it has no copy."""
     try:
         blob = originals.get(sample.raw_key)
-        png = encode_png(process_decoder().decode(blob, waived=waived).shown_HW)
+        png = encode_png(decoder.decode(blob, waived=waived).shown_HW)
         copy = None
         if dicom and sniff(blob) == "dicom":
             copy = dicom_copy(
-                blob, key=originals.pseudonym_key, patient=sample.patient_pseudonym, waived=waived
+                blob, decoder, key=originals.pseudonym_key, patient=sample.patient_pseudonym, waived=waived
             )
     except FileNotFoundError:
         return "missing_original"

@@ -24,7 +24,7 @@ from data.dicom import decode_dicom, looks_like_dicom
 from data.lookup import look_up
 from data.tone import percentiles, ramp_limits, ramp_of, stretch
 
-PREPROCESS_VERSION = "2"
+PREPROCESS_VERSION = "3"
 """Raised whenever the same file would give other pixels; part of a dataset's version and a model's card."""
 
 MIN_CONTRAST = 8

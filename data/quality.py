@@ -1,12 +1,12 @@
 """Is this decoded image an X-ray that we can judge: no page of text, no screenshot, no lateral view, not inverted?
 
-`data.sandbox` asks for every image, so ETL (which quarantines) and serving (which answers 422) refuse alike;
-`data.preprocess` has refused before what cannot be decoded, is blank, too small or in colour. Judged on a
-128-pixel thumbnail; each threshold was chosen on 3,785 real X-rays (docs/experiments.md). Changes no pixel.
+`data.sandbox_child` opens every image through `judged`, so ETL (which quarantines) and serving (which answers 422)
+refuse alike; `data.preprocess` has refused before what cannot be decoded, is blank, too small or in colour. Judged on
+a 128-pixel thumbnail; each threshold was chosen on 3,785 real X-rays (docs/experiments.md). Changes no pixel.
 """
 
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,6 +83,30 @@ class Header:
 
 
 NO_HEADER = Header()
+
+
+def judged(
+    blob: bytes,
+    decode: Callable[..., Decoded],
+    *,
+    view: str | None = None,
+    region: Region | None = None,
+    waived: Collection[str] = (),
+) -> Decoded:
+    """Decode one file and check it, with its header where it is a DICOM file.
+
+    Args:
+        decode: `preprocess.decode`, or what stands in for it; is told of waived reasons only where there are some.
+        view: see `check`.
+        region: likewise.
+        waived: likewise; of the decoder's reasons too.
+    Raises:
+        BadImageError: the decoder's reasons, then those of `check`.
+    """
+    decoded = decode(blob, waived) if waived else decode(blob)
+    header = header_of(blob) if decoded.kind == "dicom" else NO_HEADER
+    check(decoded, header=header, view=view, region=region, waived=waived)
+    return decoded
 
 
 def header_of(blob: bytes) -> Header:

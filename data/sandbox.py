@@ -3,99 +3,37 @@
 A file that crashes its decoder, loops or unpacks to gigabytes ends a child and becomes one `BadImageError`; the
 next file goes to a new child. Children are fresh interpreters, never forks: a worker of Ray or of the front door
 has threads, secrets and gigabytes that a fork would share. They are kept for many files, and a shared memory
-carries the file there and the pixels back. Why so, and what it costs: docs/decisions/0006. Knows no Ray and no S3.
+carries the file there and the pixels back. Why so, and what it costs: docs/decisions/0006. One child is
+`data.sandbox_process`, whose `Limits` and `SandboxError` callers import from here. Knows no Ray and no S3.
 """
 
 import ctypes
-import fcntl
 import functools
-import json
-import mmap
-import os
 import queue
-import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import psutil
 
-from cluster.expected import ExpectedError
-from data.bad_image import MAX_PIXELS
-from data.preprocess import BadImageError, Decoded, PixelConfig, UnknownTypeError
+from data.preprocess import BadImageError, Decoded, PixelConfig
 from data.quality import Region
-from data.stored import KINDS
-
-ROOT = Path(__file__).resolve().parents[1]
-"""Where the rooms are: the child imports them from there, whatever started the parent."""
-BOOT = (
-    "import sys, json; sys.path[:0] = json.loads(sys.argv[1]); "
-    "from data.sandbox_child import main; main(sys.argv[2])"
+from data.sandbox_process import (
+    MMAP_THRESHOLD_BYTES,
+    REGION_BYTES,
+    TRIM_THRESHOLD_BYTES,
+    Child,
+    ChildLostError,
+    Limits,
+    SandboxError,
 )
-REGION_BYTES = 256 * 2**20
-"""Shared memory of one child, most of it never touched: the largest file that is ingested, or `MAX_PIXELS`."""
-KEPT_BYTES = 4 * 2**20
-"""Of the shared memory, what stays allocated between files."""
-MESSAGE_BYTES = 16 * 1024
-MESSAGE_CHARACTERS = 300
-"""Of an answer's text, what is believed to be a message."""
-F_ADD_SEALS, SEALS = 1033, 0x1 | 0x2 | 0x4  # linux/fcntl.h: no further seal, no shrinking, no growing
-INHERITED = ("LD_LIBRARY_PATH",)
-"""Of the parent's environment, what an interpreter may need to start; everything else stays with the parent."""
-MMAP_THRESHOLD_BYTES, TRIM_THRESHOLD_BYTES = 32 * 2**20, 64 * 2**20
-"""With glibc's own thresholds a process gives each picture's memory back and faults it in again: in the child 1,015
-page faults and 1.7 ms of the 5 ms that a 1,024-pixel JPEG takes, in the parent 3.2 ms of the 8.6 ms that it spends on
-a 12-bit DICOM file of that size. Source: mallopt(3)."""
+
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # malloc.h
-ENVIRONMENT = {
-    "LANG": "C.UTF-8",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OPENCV_FOR_THREADS_NUM": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD_BYTES),
-    "MALLOC_TRIM_THRESHOLD_": str(TRIM_THRESHOLD_BYTES),
-}
-DYING_S = 10.0
-"""How long a process may take to end after it closed its socket."""
-
-TOO_MUCH_MEMORY = "decoding the file takes more memory than is allowed"
-TOO_SLOW = "decoding the file takes more time than is allowed"
-
-
-class SandboxError(ExpectedError):
-    """No child process can be had: a fault of this machine, not of a file; one line."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one file may take."""
-
-    memory_bytes: int = 512 * 2**20
-    """Address space above what a child has in use after its start."""
-    cpu_s: float = 2.0
-    """CPU time, user and system, of a file up to `free_bytes`; never wall time, which a busy machine stretches."""
-    free_bytes: int = 8 * 2**20
-    cpu_s_per_mb: float = 0.25
-    """For each further 2**20 bytes of the file. Of its size, because a bomb is small: what takes long to unpack
-    and is no bomb, such as 25 megapixels of lossless JPEG, is large as a file too."""
-    wall_s: float = 60.0
-    """How long a child may answer nothing while it also computes nothing."""
-
-    def __post_init__(self) -> None:
-        if min(self.memory_bytes, self.cpu_s, self.free_bytes, self.wall_s) <= 0 or self.cpu_s_per_mb < 0:
-            raise ValueError(f"limits must be positive, got {self}")
-
-    def cpu_s_of(self, size_bytes: int) -> float:
-        return self.cpu_s + self.cpu_s_per_mb * max(0, size_bytes - self.free_bytes) / 2**20
 
 
 class Decoder:
@@ -127,14 +65,14 @@ class Decoder:
             raise ValueError(f"children must be at least 1, got {children}")
         self.limits = limits or Limits()
         self._decoder = decoder
-        self._import_from = [str(ROOT), *map(str, import_from)]
+        self._import_from = tuple(import_from)
         self._gate = _Gate()
         self._lock = threading.Lock()
         self._closed = False
-        self._alive: set[_Child] = set()
+        self._alive: set[Child] = set()
         # A child dies with the thread that started it (prctl(2), PR_SET_PDEATHSIG): this one lives as long as the pool.
         self._starter = ThreadPoolExecutor(1, "decoder-starter")
-        self._idle: queue.SimpleQueue[_Child | SandboxError] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[Child | SandboxError] = queue.SimpleQueue()
         try:
             started = [self._start() for _ in range(children)]
             for child in started:
@@ -165,7 +103,7 @@ class Decoder:
         with suppress(queue.Empty):
             while True:
                 child_or_error = self._idle.get_nowait()
-                if isinstance(child_or_error, _Child):
+                if isinstance(child_or_error, Child):
                     self._end(child_or_error)
         self._idle.put(SandboxError("the decoder is closed"))
 
@@ -228,17 +166,17 @@ class Decoder:
         try:
             with self._gate.together(), self._taken() as child:
                 return child.ask(request, blob)
-        except _ChildLostError as error:
+        except ChildLostError as error:
             if self._closed:
                 raise SandboxError("the decoder was closed while it had a file in hand") from error
         try:
             with self._gate.alone(), self._taken(unused=True) as child:
                 return child.ask(request, blob)
-        except _ChildLostError as error:
+        except ChildLostError as error:
             raise BadImageError(error.reason, str(error)) from error
 
     @contextmanager
-    def _taken(self, *, unused: bool = False) -> "Iterator[_Child]":
+    def _taken(self, *, unused: bool = False) -> Iterator[Child]:
         """One idle child, put back afterwards; one that is spent is replaced at once."""
         child = self._idle.get()
         if isinstance(child, SandboxError):
@@ -269,9 +207,9 @@ class Decoder:
         except SandboxError as error:
             self._idle.put(error)
 
-    def _start(self) -> "_Child":
+    def _start(self) -> Child:
         try:
-            child = self._starter.submit(_Child, self.limits, self._decoder, self._import_from).result()
+            child = self._starter.submit(Child, self.limits, self._decoder, self._import_from).result()
         except OSError as error:
             raise SandboxError(f"cannot start a decoder process: {error.strerror}") from error
         except RuntimeError as error:
@@ -280,7 +218,7 @@ class Decoder:
             self._alive.add(child)
         return child
 
-    def _end(self, child: "_Child") -> None:
+    def _end(self, child: Child) -> None:
         child.end()
         with self._lock:
             self._alive.discard(child)
@@ -300,147 +238,19 @@ _starting = threading.Lock()
 
 @functools.cache
 def _started() -> Decoder:
-    _keep_memory()
+    keep_memory()
     return Decoder(children=1)
 
 
-def _keep_memory() -> None:
-    """Give this process the thresholds of its children; where the C library has none to set, nothing changes."""
+def keep_memory() -> None:
+    """Give this process, which opens many files, the thresholds of its children, for good.
+
+    Where the C library has none to set, nothing changes.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
         mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
-
-
-class _ChildLostError(Exception):
-    """A child ended, or has to, at a file; the message is for whoever sent the file."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class _Child:
-    """One child process, used by one thread at a time."""
-
-    def __init__(self, limits: Limits, decoder: str, import_from: list[str]) -> None:
-        self.limits = limits
-        self.used = False
-        """Whether it has had a file."""
-        self.spent = False
-        """Whether it must not get another file."""
-        self._ready = False
-        memory = os.memfd_create("raydiology-image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.ftruncate(memory, REGION_BYTES)
-            fcntl.fcntl(memory, F_ADD_SEALS, SEALS)  # else a child could shrink it under the parent's feet
-            self.memory = mmap.mmap(memory, REGION_BYTES)
-            self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            start = _argument(theirs.fileno(), memory, limits, decoder)
-            with theirs:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", BOOT, json.dumps(import_from), start],
-                    pass_fds=(theirs.fileno(), memory),
-                    env=ENVIRONMENT | {name: os.environ[name] for name in INHERITED if name in os.environ},
-                    cwd="/",
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-        finally:
-            os.close(memory)
-        self.channel.settimeout(limits.wall_s)
-
-    def wait_until_ready(self) -> None:
-        """Raises SandboxError: it did not start."""
-        if self._ready:
-            return
-        try:
-            failed = self._receive().get("failed")
-        except _ChildLostError as error:
-            raise SandboxError(
-                f"a decoder process ended at its start (exit {self.process.poll()})"
-            ) from error
-        if failed is not None:
-            raise SandboxError(f"a decoder process did not start: {failed}")
-        self._ready = True
-
-    def ask(self, request: dict[str, Any], blob: bytes) -> tuple[np.ndarray, Any]:
-        """One file: its pixels and its kind.
-
-        Raises:
-            BadImageError: the child says so.
-            _ChildLostError: it ended, or is to be ended, without saying what the file is.
-        """
-        size = len(blob)
-        self.used = True
-        self.memory[:size] = blob
-        try:
-            try:
-                self.channel.send(json.dumps(request).encode())
-            except OSError as error:
-                raise self._lost() from error
-            told = self._receive()
-            if told["stale"]:
-                self.spent = True
-            if "reason" in told:
-                raise _refusal(told)
-            pixels_HW = self._pixels(told)
-            size = max(size, pixels_HW.nbytes)
-            return pixels_HW, told["kind"]
-        finally:
-            if size > KEPT_BYTES:
-                self.memory.madvise(mmap.MADV_REMOVE, KEPT_BYTES, REGION_BYTES - KEPT_BYTES)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.channel.close()
-
-    def _pixels(self, told: dict[str, Any]) -> np.ndarray:
-        height, width = told["shape"]
-        sound = isinstance(height, int) and isinstance(width, int) and 0 < height * width <= MAX_PIXELS
-        if not sound or told["type"] not in KINDS:
-            raise _ChildLostError("crash", "the decoder answered nonsense")
-        flat = np.frombuffer(self.memory, told["type"], height * width)
-        return flat.reshape(height, width).copy()
-
-    def _receive(self) -> dict[str, Any]:
-        """The next answer, however long it takes while the child still computes or waits for a processor."""
-        used_s = -1.0
-        while True:
-            try:
-                message = self.channel.recv(MESSAGE_BYTES)
-            except TimeoutError:
-                seen = psutil.Process(self.process.pid)
-                times = seen.cpu_times()
-                total_s = times.user + times.system
-                if total_s == used_s and seen.status() != psutil.STATUS_RUNNING:
-                    self.process.kill()
-                    raise _ChildLostError("too_slow", TOO_SLOW) from None
-                used_s = total_s
-                continue
-            except OSError as error:
-                raise self._lost() from error
-            if not message:
-                raise self._lost()
-            try:
-                told: dict[str, Any] = json.loads(message)
-            except ValueError as error:
-                raise _ChildLostError("crash", "the decoder answered nonsense") from error
-            return told
-
-    def _lost(self) -> _ChildLostError:
-        """What ended it; it has closed its socket, so it is ending or has ended."""
-        try:
-            code = self.process.wait(timeout=DYING_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
-        if code == -signal.SIGPROF:
-            return _ChildLostError("too_slow", TOO_SLOW)
-        how = signal.Signals(-code).name if code < 0 else f"exit {code}"
-        return _ChildLostError("crash", f"the decoder crashed at the file ({how})")
 
 
 def _request(
@@ -453,28 +263,6 @@ def _request(
 ) -> dict[str, Any]:
     """What a child is asked for: stored pixels, else scaled ones where a configuration says how, else shown ones."""
     return {"view": view, "region": region, "waived": list(waived), "pixels": pixels, "stored": stored}
-
-
-def _argument(channel: int, memory: int, limits: Limits, decoder: str) -> str:
-    return json.dumps(
-        {
-            "channel": channel,
-            "memory": memory,
-            "memory_bytes": limits.memory_bytes,
-            "parent": os.getpid(),
-            "decoder": decoder,
-        }
-    )
-
-
-def _refusal(told: dict[str, Any]) -> BadImageError | _ChildLostError:
-    reason = str(told["reason"])
-    if reason == "too_much_memory":
-        return _ChildLostError(reason, TOO_MUCH_MEMORY)
-    if reason == "crash":
-        return _ChildLostError(reason, f"the decoder crashed at the file ({told['message']})")
-    kind = UnknownTypeError if told["type"] == UnknownTypeError.__name__ else BadImageError
-    return kind(reason, str(told["message"])[:MESSAGE_CHARACTERS])
 
 
 class _Gate:

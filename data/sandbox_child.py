@@ -107,9 +107,8 @@ class Confined:
         waived = request["waived"]
         if request["stored"]:
             return "dicom", masked_stored(blob, waived)
-        decoded = self.decode(blob, waived) if waived else self.decode(blob)
-        header = quality.header_of(blob) if decoded.kind == "dicom" else quality.NO_HEADER
-        quality.check(decoded, header=header, view=request["view"], region=request["region"], waived=waived)
+        view, region = request["view"], request["region"]
+        decoded = quality.judged(blob, self.decode, view=view, region=region, waived=waived)
         if request["pixels"] is None:
             return decoded.kind, decoded.shown_HW
         return decoded.kind, scale(decoded.shown_HW, PixelConfig(**request["pixels"]))

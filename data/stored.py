@@ -23,7 +23,7 @@ def masked_stored(blob: bytes, waived: Collection[str] = ()) -> np.ndarray:
     Returns:
         stored_HW: of one of `KINDS`. Grey keeps depth and sign; colour is the 8-bit grey of `preprocess.decode`.
     Raises:
-        BadImageError: it holds no picture that we can decode.
+        BadImageError: it holds no picture that we can decode, or stored values of more than 16 bits.
     """
     try:
         header = open_dicom(blob)
@@ -35,4 +35,11 @@ def masked_stored(blob: bytes, waived: Collection[str] = ()) -> np.ndarray:
         raise explain(error, len(blob)) from error
     stored_HW = shown_HW if stored.ndim == 3 else stored
     kind = KINDS[2 * (stored_HW.dtype.itemsize > 1) + (stored_HW.dtype.kind == "i")]
+    if stored_HW.dtype.itemsize > 2 and not _fit(stored_HW, kind):
+        raise BadImageError("unsupported", "the image is deeper than 16 bits")
     return np.ascontiguousarray(fill(stored_HW, find_text(shown_HW)).astype(kind))
+
+
+def _fit(stored_HW: np.ndarray, kind: str) -> bool:
+    ends = np.iinfo(kind)
+    return bool(ends.min <= stored_HW.min() and stored_HW.max() <= ends.max)

@@ -16,7 +16,6 @@ from multiprocessing.pool import Pool
 from typing import Any
 
 import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
@@ -27,7 +26,7 @@ from cluster.settings import Settings
 from data import quality
 from data.near_duplicates import fingerprint
 from data.preprocess import PixelConfig, decode, scale
-from data.sandbox import ENVIRONMENT
+from data.sandbox_process import ENVIRONMENT
 from data.taxonomy import taxonomy
 
 THREADS = 2
@@ -79,7 +78,9 @@ def _one(row: dict[str, str]) -> dict[str, Any]:
     with _here["filesystem"].open_input_stream(path, buffer_size=0) as stream:
         sealed = stream.readall()
     blob = unseal(sealed, _here["key"], context=f"raw/{row['raw_key']}".encode())
-    pixels_HW = judged(blob, row["view"], row["label"], _here["config"])
+    region = taxonomy()[row["label"]].region
+    shown_HW = quality.judged(blob, decode, view=row["view"], region=region).shown_HW
+    pixels_HW = scale(shown_HW, _here["config"])
     pixels = pixels_HW.tobytes()
     digest = hashlib.sha256(pixels).hexdigest()
     return {
@@ -89,15 +90,3 @@ def _one(row: dict[str, str]) -> dict[str, Any]:
         "fingerprint": fingerprint(pixels_HW),
         "pixels": pixels,
     }
-
-
-def judged(blob: bytes, view: str | None, label: str, config: PixelConfig) -> np.ndarray:
-    """pixels_HW of one file, after the checks of ours.
-
-    Raises:
-        BadImageError: the peers are given good images only.
-    """
-    decoded = decode(blob)
-    header = quality.header_of(blob) if decoded.kind == "dicom" else quality.NO_HEADER
-    quality.check(decoded, header=header, view=view, region=taxonomy()[label].region)
-    return scale(decoded.shown_HW, config)

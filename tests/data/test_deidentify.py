@@ -1,6 +1,7 @@
 """`data.deidentify` and `data.export.dicom_copy`: nothing planted comes through, and what must hold together does."""
 
 import io
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from data.burned_in import find_text
 from data.deidentify import actions, deidentify, facts, new_uid, patient_of
 from data.dicom import decode_dicom, open_dicom
 from data.export import dicom_copy
+from data.sandbox import Decoder
 from tests.planted import Planted, plant
 
 KEY = bytes(range(32))
@@ -28,8 +30,22 @@ def planted() -> Planted:
     return plant(11)
 
 
-def copy_of(planted: Planted) -> Dataset:
-    return pydicom.dcmread(io.BytesIO(dicom_copy(planted.dicom, key=KEY, patient=PATIENT)))
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    with Decoder() as decoder:
+        yield decoder
+
+
+@pytest.fixture(scope="module")
+def blob(planted: Planted, decoder: Decoder) -> bytes:
+    """The copy, as a file."""
+    return dicom_copy(planted.dicom, decoder, key=KEY, patient=PATIENT)
+
+
+@pytest.fixture
+def data(blob: bytes) -> Dataset:
+    """The copy."""
+    return pydicom.dcmread(io.BytesIO(blob))
 
 
 def header(**fields: object) -> Dataset:
@@ -47,17 +63,15 @@ def test_the_planted_identifiers_are_many_and_all_in_the_original(planted: Plant
     assert set(planted.found_in(planted.png)) <= elsewhere
 
 
-def test_no_planted_identifier_is_in_the_copy(planted: Planted) -> None:
-    blob = dicom_copy(planted.dicom, key=KEY, patient=PATIENT)
+def test_no_planted_identifier_is_in_the_copy(planted: Planted, blob: bytes) -> None:
     assert planted.found_in(blob) == []
     assert blob[:128] == bytes(128)
 
 
 def test_the_burned_in_text_is_gone_from_the_stored_pixels_and_the_rest_is_untouched(
-    planted: Planted,
+    planted: Planted, data: Dataset
 ) -> None:
     before = pydicom.dcmread(io.BytesIO(planted.dicom)).pixel_array & 0xFFF
-    data = copy_of(planted)
     after = data.pixel_array
     changed = before != after
     rows, columns = np.nonzero(changed)
@@ -70,15 +84,13 @@ def test_the_burned_in_text_is_gone_from_the_stored_pixels_and_the_rest_is_untou
     assert int(np.frombuffer(data.PixelData, "<u2").max()) < 4096, "nothing is left in the unused bits"
 
 
-def test_what_the_picture_needs_stays(planted: Planted) -> None:
-    data = copy_of(planted)
-    assert np.array_equal(decode_dicom(dicom_copy(planted.dicom, key=KEY, patient=PATIENT)).shape, (256, 320))
+def test_what_the_picture_needs_stays(data: Dataset, blob: bytes) -> None:
+    assert decode_dicom(blob).shape == (256, 320)
     assert (data.Modality, data.BodyPartExamined, data.ViewPosition) == ("DX", "CHEST", "PA")
     assert (data.BitsStored, data.VOILUTSequence[0].LUTDescriptor[0], float(data.KVP)) == (12, 4096, 81.0)
 
 
-def test_the_copy_says_what_was_done_to_it(planted: Planted) -> None:
-    data = copy_of(planted)
+def test_the_copy_says_what_was_done_to_it(data: Dataset) -> None:
     assert data.PatientIdentityRemoved == "YES"
     assert data.LongitudinalTemporalInformationModified == "MODIFIED"
     codes = [item.CodeValue for item in data.DeidentificationMethodCodeSequence]
@@ -211,12 +223,12 @@ def test_facts_of_a_header_are_few_and_clean() -> None:
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real X-rays are not here")
-def test_copies_of_real_files_show_the_same_picture_and_hold_no_value_of_the_header() -> None:
+def test_copies_of_real_files_show_the_same_picture_and_hold_no_value_of_the_header(decoder: Decoder) -> None:
     for path in sorted(REAL.glob("*.dcm")):
         if path.stem in ("dx_no_pixel_data", "der_truncated"):
             continue
         original = pydicom.dcmread(path)
-        blob = dicom_copy(path.read_bytes(), key=KEY, patient=PATIENT)
+        blob = dicom_copy(path.read_bytes(), decoder, key=KEY, patient=PATIENT)
         shown_HW = decode_dicom(path.read_bytes())
         outside_HW = np.ones(shown_HW.shape, bool)
         for box in find_text(shown_HW):

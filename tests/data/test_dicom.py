@@ -278,6 +278,7 @@ def test_bits_above_and_below_the_stored_ones_are_no_part_of_the_picture() -> No
     assert np.array_equal(decode_dicom(dicom(stored | overlay)), by_percentile(stored))
     shifted = (stored << 4) | (stored % 16)
     assert np.array_equal(stored_of(dicom(shifted, HighBit=15)), stored)
+    assert np.array_equal(stored_of(compressed(dicom(shifted, HighBit=15), RLELossless)), stored)
     signed = stored.astype(int) - 2048
     above = ((signed & 0xFFF) | 0xA000).astype(np.uint16).view(np.int16)
     assert np.array_equal(stored_of(dicom(above)), signed)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_sample_images
@@ -19,6 +20,7 @@ from data import quality
 from data.preprocess import BadImageError, Decoded, decode
 from data.quality import Header
 from data.synthetic import SyntheticConfig, draw, subjects
+from tests.planted import plant
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "xrays"
 SIDE = 512
@@ -216,6 +218,26 @@ def test_a_reason_that_a_reviewer_has_judged_keeps_nothing_out_and_the_next_one_
     assert reason(noise) == "not_an_xray"
     assert reason(noise, header=Header(modality="CT"), view="L", waived=("not_an_xray",)) == "lateral"
     assert reason(noise, waived=("not_an_xray", "inverted")) is None
+
+
+def test_a_file_is_judged_with_its_own_header_and_a_waived_reason_passes_the_decoder_and_the_check() -> None:
+    data = pydicom.dcmread(io.BytesIO(plant(3).dicom))
+    data.ViewPosition = "LL"
+    file = io.BytesIO()
+    data.save_as(file)
+    blob = file.getvalue()
+    with pytest.raises(BadImageError, match="lateral view"):
+        quality.judged(blob, decode)
+    shown_HW = decode(blob).shown_HW
+    assert np.array_equal(quality.judged(blob, decode, region="limb").shown_HW, shown_HW)
+    told: list[tuple[str, ...]] = []
+
+    def decoder(blob: bytes, *waived: tuple[str, ...]) -> Decoded:
+        told.extend(waived)
+        return decode(blob, *waived)
+
+    assert np.array_equal(quality.judged(blob, decoder, waived=("lateral",)).shown_HW, shown_HW)
+    assert told == [("lateral",)]
 
 
 def test_a_colour_photograph_that_a_reviewer_has_released_decodes() -> None:

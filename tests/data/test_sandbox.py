@@ -20,7 +20,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from data import preprocess, sandbox
+from data import preprocess, sandbox, sandbox_process
 from data.preprocess import BadImageError, PixelConfig, UnknownTypeError
 from data.sandbox import Decoder, Limits, SandboxError
 from data.stored import masked_stored
@@ -393,9 +393,9 @@ def test_a_pool_without_children_is_refused() -> None:
 
 def test_an_answer_is_read_as_text_and_never_believed_blindly() -> None:
     told = {"type": "UnknownTypeError", "reason": "unknown_type", "message": "x" * 10_000}
-    refusal = sandbox._refusal(told)
+    refusal = sandbox_process._refusal(told)
     assert isinstance(refusal, UnknownTypeError)
-    assert len(str(refusal)) == sandbox.MESSAGE_CHARACTERS
+    assert len(str(refusal)) == sandbox_process.MESSAGE_CHARACTERS
 
 
 def test_all_threads_of_a_process_share_one_decoder() -> None:

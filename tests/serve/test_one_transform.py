@@ -105,4 +105,4 @@ def test_an_image_without_text_keeps_the_pixels_of_the_plain_decoder() -> None:
 
 
 def test_other_pixels_have_another_version() -> None:
-    assert PREPROCESS_VERSION == "2"
+    assert PREPROCESS_VERSION == "3"

@@ -1,5 +1,6 @@
 """A dataset that grows: nobody changes sides, who would join two is withheld, versions have parents."""
 
+import base64
 import csv
 import hashlib
 import io
@@ -23,7 +24,7 @@ from data.groups import WOULD_JOIN_TWO_SIDES
 from data.ingest import ingest
 from data.manifest import REQUIRED_COLUMNS
 from data.originals import QUARANTINE, Originals
-from data.preprocess import PixelConfig
+from data.preprocess import PixelConfig, to_pixels
 from data.split import SPLITS
 
 pytestmark = [
@@ -185,6 +186,26 @@ def test_the_page_of_a_version_shows_what_was_left_out_and_is_no_part_of_it(
     assert store.get("datasets", key).decode() == page
     with pytest.raises(versions.VersionError, match="no dataset version"):
         report.publish(settings, "0123")
+
+
+@pytest.mark.parametrize("reason", ["colour", "too_small"])
+def test_what_was_left_out_for_its_colour_or_its_size_has_its_stamp_on_the_page(
+    settings: Settings, source: Source, reason: str
+) -> None:
+    colours = [picture(PATIENTS + channel) for channel in range(3)]
+    image = Image.merge("RGB", colours) if reason == "colour" else colours[0].resize((30, 24))
+    source.add(image, "left out")
+    source.ingest(settings)
+    made = etl.run(settings, source.config)
+    assert made.quarantined == {reason: 1}
+    page = ObjectStore(settings).get("datasets", report.publish(settings, made.version)).decode()
+    alt = f"X-ray from {source.name} that was left out: {reason}"
+    (stamp,) = re.findall(f'<img src="data:image/jpeg;base64,([^"]+)" alt="{alt}"', page)
+    shown_HW = np.asarray(Image.open(io.BytesIO(base64.b64decode(stamp))))
+    blob = (source.path / source.rows[-1]["path"]).read_bytes()
+    expected_HW = to_pixels(blob, PixelConfig(side=report.REJECT_SIDE), waived=(reason,))
+    assert shown_HW.shape == expected_HW.shape
+    assert np.abs(shown_HW.astype(int) - expected_HW).mean() < 8, "a JPEG of that picture"
 
 
 def test_decisions_forgotten_give_the_same_version_where_the_data_did_not_grow(

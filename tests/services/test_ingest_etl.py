@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from data.manifest import REQUIRED_COLUMNS, ManifestError
 from data.originals import QUARANTINE, RAW, Originals
 from data.preprocess import PixelConfig, to_pixels
 from data.split import SPLITS
+from data.staging import ABANDONED_AFTER
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 """The default context of Ray Data warns of its own defaults."""
@@ -78,6 +80,18 @@ def sha256(blob: bytes) -> str:
 def staged(store: ObjectStore) -> set[str]:
     """Objects; an empty folder that the server keeps is none."""
     return {key for key in store.keys("datasets", "_staging") if key.startswith("_staging/")}
+
+
+def cut_short(settings: Settings, config: EtlConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run ETL as far as its last step; what it has staged stays."""
+
+    def cut(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "publish", cut)
+        with pytest.raises(KeyboardInterrupt):
+            etl.run(settings, config)
 
 
 @pytest.fixture
@@ -290,13 +304,7 @@ def test_an_interrupted_etl_shows_nothing_and_continues_with_its_staged_blocks(
     store = ObjectStore(settings)
     before, unfinished = versions.names(store), staged(store)
 
-    def cut(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(versions, "publish", cut)
-        with pytest.raises(KeyboardInterrupt):
-            etl.run(settings, config)
+    cut_short(settings, config, monkeypatch)
     assert versions.names(store) == before
     left = staged(store) - unfinished
     kinds = Counter(key.partition("/")[2].partition("/")[2].partition(".")[2] for key in left)
@@ -319,6 +327,26 @@ def test_an_interrupted_etl_shows_nothing_and_continues_with_its_staged_blocks(
     assert report.version in versions.names(store)
     assert etl.run(settings, config).reused
     assert not staged(store) & left
+
+
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize("known", [False, True], ids=["a new version", "a version that exists"])
+def test_a_run_sweeps_what_another_has_staged_and_nobody_finished_for_a_week(
+    settings: Settings, folder: Folder, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    ingest(filled(folder, 12).write(), settings)
+    other, config = (EtlConfig(pixels=PIXELS, sources=(folder.source,), seed=seed) for seed in (1, 2))
+    store = ObjectStore(settings)
+    before = staged(store)
+    cut_short(settings, other, monkeypatch)
+    left = staged(store) - before
+    assert len(left) >= 3, "the pixels of a block, its outcome, and a receipt for each part"
+    week = datetime.now(UTC) + ABANDONED_AFTER
+    etl.run(settings, config, now=week - timedelta(hours=1))
+    assert left <= staged(store)
+    assert etl.run(settings, config, fresh=not known, now=week + timedelta(hours=1)).reused is known
+    assert not staged(store) & left
+    assert etl.run(settings, other).blocks_found == 0, "begun anew"
 
 
 @pytest.mark.usefixtures("ray_local")

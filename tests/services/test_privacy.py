@@ -9,6 +9,7 @@ jobs printed, the metrics pages, and the exported folder.
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import uuid
@@ -20,6 +21,7 @@ from typing import Any
 import httpx
 import mlflow
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from psycopg import sql
@@ -28,7 +30,7 @@ from cluster.credentials import load_or_generate
 from cluster.database import connect
 from cluster.objects import ObjectStore
 from cluster.settings import BUCKETS
-from data import catalog, versions
+from data import catalog, export, versions
 from data.ingest import ingest
 from data.manifest import REQUIRED_COLUMNS
 from data.split import SPLITS
@@ -229,6 +231,24 @@ def test_pixels_of_the_dataset_and_of_the_copies_show_no_text(platform: Any, run
         assert found(run, str(path.relative_to(run.exported)).encode() + path.read_bytes()) == []
     before_HW = np.asarray(Image.open(io.BytesIO(run.patients[0].png)))
     assert edges(before_HW[8:28, 8:170]) > 20
+
+
+def test_an_export_decodes_in_a_child_a_core_and_leaves_none_behind(
+    platform: Any, run: Run, tmp_path: Path
+) -> None:
+    def children() -> set[psutil.Process]:
+        return set(psutil.Process().children())
+
+    before = children()
+    at_work: list[int] = []
+    done = export.export(
+        platform.settings,
+        tmp_path / "copies",
+        sources=[run.source],
+        progress=lambda *_: at_work.append(len(children() - before)),
+    )
+    assert at_work == [min(len(os.sched_getaffinity(0)), done.exported + sum(done.refused.values()))]
+    assert children() <= before
 
 
 def test_the_exported_folder_can_be_ingested_again_and_a_full_folder_is_refused(
