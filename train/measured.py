@@ -5,6 +5,7 @@ Kept apart from those modules so that `train.gates` needs none of their librarie
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from train.bootstrap import Estimate
 
@@ -78,6 +79,8 @@ class Behaviour:
     """None: the test could not be made ..."""
     why_not: str = ""
     """... and why."""
+    family: Literal["behaviour", "refusal"] = "behaviour"
+    """refusal: what stands before the model must refuse."""
 
 
 @dataclass(frozen=True, kw_only=True)

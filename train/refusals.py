@@ -69,9 +69,10 @@ def _of_films(
 ) -> Behaviour:
     if not films:
         why = "no original of a chest film of the test split can be read"
-        return Behaviour(name=name, estimate=None, why_not=why)
-    return Behaviour(name=name, estimate=share(np.array([refused(one) for one in films]), groups))
+        return Behaviour(name=name, estimate=None, why_not=why, family="refusal")
+    return _of(name, [refused(one) for one in films], groups)
 
 
-def _of(name: str, refused: list[bool]) -> Behaviour:
-    return Behaviour(name=name, estimate=share(np.array(refused), [str(nth) for nth in range(len(refused))]))
+def _of(name: str, refused: list[bool], groups: Sequence[str] | None = None) -> Behaviour:
+    of_whom = groups or [str(nth) for nth in range(len(refused))]
+    return Behaviour(name=name, estimate=share(np.array(refused), of_whom), family="refusal")

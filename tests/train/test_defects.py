@@ -199,8 +199,11 @@ def test_a_model_that_reads_a_marker_fails_the_shortcut_audit(held_out: Images) 
 def test_a_biased_model_fails_in_the_subgroups(held_out: Images) -> None:
     """Women's signs are fainter, in training as in the test: they are taken for healthy."""
     biased = [images(count, seed, in_women=0.12) for count, seed in ((900, 0), (300, 1), (500, 2))]
-    found = judged(learned(biased[0], biased[1]), biased[2], biased[1])
+    model = learned(biased[0], biased[1])
+    found = judged(model, biased[2], biased[1], "production")
     halted(found, "subgroup_sex")
+    told = judged(model, biased[2], biased[1], "development")["subgroup_sex"]
+    assert (told.verdict, told.halts) == ("fail", False)
     assert "more findings missed in F than in M" in found["subgroup_sex"].why
 
 
@@ -266,4 +269,4 @@ def test_a_model_that_goes_by_brightness_fails_where_brightness_changes(
         found[:, 0] += 3 * (pixels_NHW.mean(axis=(1, 2)) - 105)
         return found
 
-    halted(judged(replace(honest, logits=logits), unseen, held_out), "behaviour_brightness")
+    halted(judged(replace(honest, logits=logits), unseen, held_out, "production"), "behaviour_brightness")

@@ -35,6 +35,7 @@ def test_what_serving_checks_refuses_each_kind_and_lets_films_pass(
     found = refusals.refusals(refuses, chests, [str(nth) for nth in range(len(chests))])
     shares = {one.name: one.estimate.value for one in found if one.estimate is not None}
     assert set(shares) == {"inverted", "lateral", "blank", "photograph"}
+    assert {one.family for one in found} == {"refusal"}
     assert min(shares.values()) >= 0.95, shares
     assert not any(refuses(refusals.encode_png(film), None) for film in chests)
 
