@@ -10,6 +10,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from train.bootstrap import INTERVAL, Estimate, Resampling, ratio
+
 BINS = 15
 TEMPERATURES = (0.05, 20.0)
 
@@ -80,12 +82,73 @@ def calibration_error(probabilities_NK: np.ndarray, labels_N: np.ndarray, bins: 
     Equal-mass bins (Nguyen & O'Connor 2015) instead of Guo et al.'s equal-width ones: with a few hundred
     images many equal-width bins are almost empty, and their noise is counted as error.
     """
+    return float(
+        sum(
+            one.weight * abs(one.confidence - one.accuracy) for one in _bins(probabilities_NK, labels_N, bins)
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """Images of like confidence: one point of the reliability diagram."""
+
+    confidence: float
+    """Mean calibrated probability of the top answer."""
+    accuracy: float
+    """Share of top answers that are right."""
+    weight: float
+    """Share of all images."""
+
+
+def reliability(probabilities_NK: np.ndarray, labels_N: np.ndarray, bins: int = BINS) -> list[Bin]:
+    """The bins whose gaps `calibration_error` adds up, from the least confident on."""
+    return _bins(probabilities_NK, labels_N, bins)
+
+
+def estimate_calibration_error(
+    probabilities_NK: np.ndarray, labels_N: np.ndarray, resampling: Resampling, bins: int = BINS
+) -> Estimate:
+    """`calibration_error` with an interval.
+
+    A sum of absolute gaps grows with noise, so resampled values lie above the measured one; the interval is
+    mirrored at the measured value (the basic bootstrap), which takes that bias off again. The bins stay.
+    Source: Davison & Hinkley 1997, Bootstrap Methods and their Application, section 5.2.
+    """
+    value = calibration_error(probabilities_NK, labels_N, bins)
     confidence_N = probabilities_NK.max(axis=1)
-    right_N = (probabilities_NK.argmax(axis=1) == labels_N).astype(np.float64)
+    gaps_ND = np.zeros((len(labels_N), bins + 1))
+    for nth, part in enumerate(_parts(confidence_N, bins)):
+        gaps_ND[part, nth] = confidence_N[part] - (probabilities_NK[part].argmax(axis=1) == labels_N[part])
+    gaps_ND[:, bins] = 1
+    sums_RD = resampling.sums(gaps_ND)
+    drawn = resampling.estimate(value, np.abs(sums_RD[:, :bins]).sum(axis=1) / sums_RD[:, bins])
+    return Estimate(
+        value=value,
+        low=max(0.0, 2 * value - drawn.high),
+        high=max(value, 2 * value - drawn.low),
+        images=drawn.images,
+        groups=drawn.groups,
+    )
+
+
+def _bins(probabilities_NK: np.ndarray, labels_N: np.ndarray, bins: int) -> list[Bin]:
+    confidence_N = probabilities_NK.max(axis=1)
+    right_N = probabilities_NK.argmax(axis=1) == labels_N
+    return [
+        Bin(
+            confidence=float(confidence_N[part].mean()),
+            accuracy=float(right_N[part].mean()),
+            weight=len(part) / len(labels_N),
+        )
+        for part in _parts(confidence_N, bins)
+    ]
+
+
+def _parts(confidence_N: np.ndarray, bins: int) -> list[np.ndarray]:
+    """Indices of the images of each bin, as even as can be."""
     order_N = np.argsort(confidence_N, kind="stable")
-    parts = [part for part in np.array_split(order_N, bins) if len(part)]
-    gaps = [len(part) * abs(confidence_N[part].mean() - right_N[part].mean()) for part in parts]
-    return float(sum(gaps) / len(labels_N))
+    return [part for part in np.array_split(order_N, bins) if len(part)]
 
 
 def fit_conformal(probabilities_NK: np.ndarray, labels_N: np.ndarray, coverage: float) -> float:
@@ -106,6 +169,47 @@ def prediction_sets(probabilities_NK: np.ndarray, threshold: float) -> np.ndarra
     sets_NK: np.ndarray = probabilities_NK >= threshold
     sets_NK[np.arange(len(sets_NK)), probabilities_NK.argmax(axis=1)] = True
     return sets_NK
+
+
+def estimate_coverage(
+    truth_N: np.ndarray,
+    resampling: Resampling,
+    calibration: Calibration,
+    held_out_N: np.ndarray,
+    held_out: Resampling,
+) -> Estimate:
+    """The share of conformal sets that hold the truth, as the guarantee means them: without the forced top class.
+
+    The guarantee is over calibration and test images together, so patients of both sides are drawn: each
+    resample fits the threshold anew on drawn validation patients and measures it on drawn test patients. The
+    interval is that spread around what the card's own threshold reaches. The guarantee is exact for scores
+    without ties; a very sure model has many of exactly 1, so the lower end counts no image on the threshold.
+
+    Args:
+        truth_N: calibrated probability of the true class, test images.
+        held_out_N: the same of the validation images, on which the card's threshold was fitted.
+    """
+    order_M = np.argsort(-held_out_N, kind="stable")
+    parts = []
+    for w_CN, v_CM in zip(resampling.weights(), held_out.weights(), strict=True):
+        counts_CM = v_CM[:, order_M].cumsum(axis=1)
+        rank_C = np.ceil((counts_CM[:, -1] + 1) * calibration.coverage)
+        nth_C = (counts_CM < rank_C[:, None]).sum(axis=1)
+        threshold_C1 = np.append(held_out_N[order_M], 0.0)[nth_C][:, None]
+        covered_2CN = np.stack([truth_N > threshold_C1, truth_N >= threshold_C1])
+        parts.append(ratio((w_CN * covered_2CN).sum(axis=2), w_CN.sum(axis=1)))
+    above_R, from_R = np.concatenate(parts, axis=1)
+    threshold = calibration.conformal_threshold
+    low = (truth_N > threshold).mean() + np.percentile(above_R, INTERVAL[0]) - above_R.mean()
+    value = (truth_N >= threshold).mean()
+    high = value + np.percentile(from_R, INTERVAL[1]) - from_R.mean()
+    return Estimate(
+        value=float(value),
+        low=max(0.0, float(low)),
+        high=min(1.0, float(high)),
+        images=resampling.images,
+        groups=resampling.groups,
+    )
 
 
 def fit_abstention(probabilities_NK: np.ndarray, labels_N: np.ndarray, config: CalibrationConfig) -> float:

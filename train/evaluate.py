@@ -6,7 +6,7 @@ audit table. May be repeated: the figures are the same, and the alias follows th
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,24 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from cluster import bundles
+from cluster.bundles import BundleError
 from cluster.database import connect
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
-from data.preprocess import PREPROCESS_VERSION, PixelConfig
-from data.versions import SplitTable, load_split
+from data.versions import manifest
+from train import examination, model_card, tracking
 from train import gates as rules
-from train import report, tracking
+from train.examination import EvaluateError, Examination, Version
+from train.figures import figures
 from train.gates import GateResult, Gates
-from train.inference import logits, rebuild
-from train.release import CARD, WEIGHTS
-from train.report import Report
+from train.measured import Comparison
+from train.metrics import CLASS_FIGURES
+from train.report import Report, as_csv
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-
-
-class EvaluateError(ValueError):
-    """The model version cannot be judged; the message says why in one line."""
+FOLDER = "evaluation"
+"""Of the run's artifacts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,57 +63,37 @@ def evaluate(
         EvaluateError, RegistryError, BundleError, VersionError, GateError: one line each.
     """
     store, registry = ObjectStore(settings), Registry(settings)
-    card, weights = _fetch(store, registry.bundle_key(VIT, model_version))
-    table = load_split(store, card["dataset_version"], "test")
-    measured = _measure(card, weights, table, progress)
-    results = rules.judge(measured.measured(), gates, environment)
-    verdict = rules.overall(results)
+    version = examination.load(store, model_version, registry.bundle_key(VIT, model_version))
+    champion = _champion(store, registry, model_version)
+    examined = examination.examine(settings, version, champion, gates, progress or _silent)
+    results = rules.judge(examined.measured, gates, environment)
     judged = Evaluation(
         model_version=model_version,
-        dataset_version=card["dataset_version"],
-        metrics=measured.scalars(),
+        dataset_version=version.card["dataset_version"],
+        metrics=examined.report.scalars(),
         gates={one.name: one.verdict for one in results},
         details=results,
-        report=measured,
-        verdict=verdict,
+        report=examined.report,
+        verdict=rules.overall(results),
         alias=None,
     )
-    _log(settings, registry, judged, card, gates, environment)
-    evaluation = replace(judged, alias=_alias(registry, model_version, verdict))
+    described = manifest(store, judged.dataset_version)
+    _log(settings, judged, version, examined, described, gates, environment)
+    _tag(registry, judged, environment)
+    evaluation = replace(judged, alias=_alias(registry, model_version, judged.verdict))
     _audit(settings, evaluation, gates, environment)
     return evaluation
 
 
-def _fetch(store: ObjectStore, bundle_key: str) -> tuple[dict[str, Any], bytes]:
-    with tempfile.TemporaryDirectory() as folder:
-        files = bundles.fetch(store, bundle_key, Path(folder), [CARD, WEIGHTS])
-        card: dict[str, Any] = json.loads(files[CARD].read_bytes())
-        weights = files[WEIGHTS].read_bytes()
-    if card["preprocess_version"] != PREPROCESS_VERSION:
-        raise EvaluateError(
-            f"the model was trained on preprocessing {card['preprocess_version']}, this code has "
-            f"{PREPROCESS_VERSION}: evaluate it with the code of commit {card['git_commit']}"
-        )
-    return card, weights
-
-
-def _measure(
-    card: dict[str, Any],
-    weights: bytes,
-    table: SplitTable,
-    progress: Callable[[int, int, str], None] | None,
-) -> Report:
-    if not len(table):
-        raise EvaluateError(f"dataset version {card['dataset_version']} has no test image: add patients")
-    model = rebuild(card["architecture"], weights)
-    return report.build(
-        logits(model, table.pixels_NHW, PixelConfig(**card["pixels"]), progress),
-        table.labels_N,
-        groups=table.groups,
-        sources=table.sources,
-        names=card["classes"],
-        calibration=card["calibration"],
-    )
+def _champion(store: ObjectStore, registry: Registry, model_version: str) -> Version | Comparison:
+    """The champion, or why there is nothing to compare with."""
+    number = registry.version_by_alias(VIT, CHAMPION)
+    if number is None or number == model_version:
+        return Comparison(champion=None)
+    try:
+        return examination.load(store, number, registry.bundle_key(VIT, number))
+    except (EvaluateError, BundleError) as error:
+        return Comparison(champion=number, why_not=f"champion {number} cannot be asked: {error}")
 
 
 def _alias(registry: Registry, version: str, verdict: str) -> str | None:
@@ -136,37 +115,65 @@ def _alias(registry: Registry, version: str, verdict: str) -> str | None:
 
 def _log(
     settings: Settings,
-    registry: Registry,
     evaluation: Evaluation,
-    card: dict[str, Any],
+    version: Version,
+    examined: Examination,
+    described: Mapping[str, Any],
     gates: Gates,
     environment: str,
 ) -> None:
-    """Figures, table and picture to the run that trained the model; the verdict to the version's tags."""
+    """Figures, tables, pictures and the card for people to the run that trained the model."""
     mlflow = tracking.client(settings.mlflow_tracking_uri)
-    run_id = card["run_id"]
+    run_id, found = version.card["run_id"], evaluation.report
     tracking.log_figures(
-        mlflow, run_id, {f"test_{name}": value for name, value in evaluation.metrics.items()}
+        mlflow, run_id, {f"test_{name}": value for name, value in _logged(evaluation).items()}
     )
     details = {
         "environment": environment,
         "verdict": evaluation.verdict,
         "settings": asdict(gates),
         "gates": [one.as_dict() for one in evaluation.details],
-        "test": evaluation.report.as_dict(),
+        "test": found.as_dict(),
+        "probes": asdict(examined.probes),
     }
-    title = f"xray-vit {evaluation.model_version}, accuracy {evaluation.report.accuracy.value:.3f}"
-    figure = report.confusion_figure(evaluation.report.confusion_KK, card["classes"], title)
+    card = model_card.card(
+        model_version=evaluation.model_version,
+        machine_card=version.card,
+        dataset=described,
+        report=found,
+        gates=evaluation.details,
+        verdict=evaluation.verdict,
+        environment=environment,
+    )
+    title = f"xray-vit {evaluation.model_version}, accuracy {found.accuracy.value:.3f}"
+    texts = {
+        "evaluation.json": json.dumps(details, indent=1),
+        "card.md": card,
+        "gates.csv": as_csv([one.as_dict() for one in evaluation.details]),
+        **found.tables(),
+    }
+    files = {name: text.encode() for name, text in texts.items()} | figures(found, version.classes, title)
     with tempfile.TemporaryDirectory() as folder:
-        files = {
-            "evaluation.json": json.dumps(details, indent=1).encode(),
-            "classes.csv": report.class_table(evaluation.report.classes).encode(),
-            "confusion.png": figure,
-        }
-        paths = [Path(folder) / name for name in files]
-        for path, blob in zip(paths, files.values(), strict=True):
-            path.write_bytes(blob)
-        tracking.log_files(mlflow, run_id, paths, "evaluation")
+        for name, blob in files.items():
+            (Path(folder) / name).write_bytes(blob)
+        tracking.log_files(mlflow, run_id, [Path(folder) / name for name in files], FOLDER)
+
+
+def _logged(evaluation: Evaluation) -> dict[str, float]:
+    """All figures that are single numbers: overall, by class, and what each gate measured."""
+    values = dict(evaluation.metrics)
+    for one in evaluation.report.classes:
+        for name in CLASS_FIGURES:
+            if (found := getattr(one, name)) is not None:
+                values[f"{name}_{one.label}"] = found.value
+    for gate in evaluation.details:
+        if gate.measured is not None and gate.family in ("champion", "subgroup", "shortcut", "behaviour"):
+            values[gate.name] = gate.measured
+    return values
+
+
+def _tag(registry: Registry, evaluation: Evaluation, environment: str) -> None:
+    """The verdict, where deploying looks for it."""
     halting = [one.name for one in evaluation.details if one.halts]
     registry.set_tags(
         VIT,
@@ -202,3 +209,7 @@ def _audit(settings: Settings, evaluation: Evaluation, gates: Gates, environment
             f"the verdict could not be written to the audit table: {str(error).splitlines()[0]}. "
             "`make status` shows whether PostgreSQL runs"
         ) from error
+
+
+def _silent(done: int, total: int, note: str) -> None:
+    """No one asked how far it is."""

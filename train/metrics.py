@@ -1,46 +1,65 @@
-"""How good answers are: accuracy, per-class tables, confusion, AUROC, each with an interval over patients.
+"""How good answers are: accuracy, per-class tables, confusion, AUROC, sensitivity, each with an interval over patients.
 
-Pure arithmetic on labels, answers and probabilities.
+Pure arithmetic on labels, answers and probabilities; docs/evaluation.md has the formulas.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
-RESAMPLES = 2000
-INTERVAL = (2.5, 97.5)
+from train.bootstrap import Estimate, Resampling, ratio, share
+
+__all__ = ["share"]
+
+SPECIFICITY = 0.90
+"""At which sensitivities are read off the ROC curve."""
+CLASS_FIGURES = ("precision", "recall", "f1", "auroc", "sensitivity")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassResult:
-    """One class on one split; None where it cannot be computed."""
+    """One class on one set of images; a figure is None where it cannot be computed."""
 
     label: str
     images: int
     groups: int
     """Patients, or groups of near-duplicates."""
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    auroc: float | None
+    precision: Estimate | None
+    recall: Estimate | None
+    f1: Estimate | None
+    auroc: Estimate | None
     """This class against all others."""
+    sensitivity: Estimate | None
+    """Of this class against all others, where `SPECIFICITY` of the others are told apart."""
+
+    def flat(self) -> dict[str, Any]:
+        """One row of a table: `recall`, `recall_low`, `recall_high` and so on."""
+        row: dict[str, Any] = {"label": self.label, "images": self.images, "groups": self.groups}
+        for name in CLASS_FIGURES:
+            found: Estimate | None = getattr(self, name)
+            empty = {name: None, f"{name}_low": None, f"{name}_high": None}
+            row |= empty if found is None else found.flat(name)
+        return row
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """A share of images with its 95 % bootstrap interval over groups."""
+class Overall:
+    """A set of images in a few figures."""
 
-    value: float
-    low: float
-    high: float
-    images: int
-    groups: int
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    """Mean recall over the classes that occur."""
+    macro_f1: Estimate
+    """Mean F1 over the classes that occur."""
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def flat(self) -> dict[str, float]:
+        return {
+            **self.accuracy.flat("accuracy"),
+            **self.balanced_accuracy.flat("balanced_accuracy"),
+            **self.macro_f1.flat("macro_f1"),
+        }
 
 
 def confusion(labels_N: np.ndarray, answers_N: np.ndarray, classes: int) -> np.ndarray:
@@ -50,70 +69,127 @@ def confusion(labels_N: np.ndarray, answers_N: np.ndarray, classes: int) -> np.n
 
 def balanced_accuracy(confusion_KK: np.ndarray) -> float:
     """Mean recall over the classes that occur."""
-    counts_K = confusion_KK.sum(axis=1)
-    present_K = counts_K > 0
-    return float((confusion_KK.diagonal()[present_K] / counts_K[present_K]).mean())
+    return float(_balanced(confusion_KK[None])[0])
+
+
+def overall(labels_N: np.ndarray, answers_N: np.ndarray, classes: int, resampling: Resampling) -> Overall:
+    """Accuracy, balanced accuracy and macro F1."""
+    confusion_1KK = confusion(labels_N, answers_N, classes)[None]
+    drawn_RKK = _drawn_confusions(labels_N, answers_N, classes, resampling)
+    return Overall(
+        accuracy=resampling.estimate(_accuracy(confusion_1KK)[0], _accuracy(drawn_RKK)),
+        balanced_accuracy=resampling.estimate(_balanced(confusion_1KK)[0], _balanced(drawn_RKK)),
+        macro_f1=resampling.estimate(_macro_f1(confusion_1KK)[0], _macro_f1(drawn_RKK)),
+    )
 
 
 def per_class(
-    labels_N: np.ndarray, probabilities_NK: np.ndarray, groups_N: Sequence[str], names: Sequence[str]
+    labels_N: np.ndarray,
+    probabilities_NK: np.ndarray,
+    groups_N: Sequence[str],
+    names: Sequence[str],
+    resampling: Resampling,
 ) -> list[ClassResult]:
     """One row a class of the taxonomy, in its order."""
-    confusion_KK = confusion(labels_N, probabilities_NK.argmax(axis=1), len(names))
-    groups = np.asarray(groups_N)
+    answers_N, groups = probabilities_NK.argmax(axis=1), np.asarray(groups_N)
+    measured = _class_figures(confusion(labels_N, answers_N, len(names))[None])
+    drawn = _class_figures(_drawn_confusions(labels_N, answers_N, len(names), resampling))
     rows = []
     for k, name in enumerate(names):
-        right, answered, true = (
-            int(n) for n in (confusion_KK[k, k], confusion_KK[:, k].sum(), confusion_KK[k].sum())
-        )
+        true_N = labels_N == k
+        areas = ranked(true_N, probabilities_NK[:, k], resampling)
+        figures = {
+            figure: resampling.estimate(values_1K[0, k], drawn[figure][:, k])
+            if np.isfinite(values_1K[0, k])
+            else None
+            for figure, values_1K in measured.items()
+        }
         rows.append(
             ClassResult(
                 label=name,
-                images=true,
-                groups=len(np.unique(groups[labels_N == k])),
-                precision=right / answered if answered else None,
-                recall=right / true if true else None,
-                f1=2 * right / (answered + true) if true else None,
-                auroc=auroc(labels_N == k, probabilities_NK[:, k]),
+                images=int(true_N.sum()),
+                groups=len(np.unique(groups[true_N])),
+                auroc=areas["auroc"] if areas else None,
+                sensitivity=areas["sensitivity"] if areas else None,
+                **figures,
             )
         )
     return rows
 
 
-def auroc(positive_N: np.ndarray, scores_N: np.ndarray) -> float | None:
-    """Area under the ROC curve by ranks (Mann-Whitney), ties counted half; None without both kinds."""
-    positives = int(positive_N.sum())
-    negatives = len(positive_N) - positives
-    if not positives or not negatives:
-        return None
-    ranks = float(rankdata(scores_N)[positive_N].sum())
-    return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
+def ranked(
+    positive_N: np.ndarray, scores_N: np.ndarray, resampling: Resampling
+) -> Mapping[str, Estimate] | None:
+    """`auroc` and `sensitivity` at `SPECIFICITY` of a score; None without both kinds of images.
 
-
-def share(hits_N: np.ndarray, groups_N: Sequence[str], *, seed: int = 0) -> Share:
-    """The share of true values, with an interval from resampling whole groups.
-
-    Images of one patient are not independent, so patients are drawn, not images.
+    The area is by ranks (Mann-Whitney), ties counted half. The sensitivity is the highest that a threshold
+    reaches at which no more than 1 - `SPECIFICITY` of the others are taken for positive.
     """
-    _, group_N = np.unique(np.asarray(groups_N), return_inverse=True)
-    groups = int(group_N.max()) + 1
-    size_G = np.bincount(group_N, minlength=groups)
-    hits_G = np.bincount(group_N, weights=hits_N.astype(np.float64), minlength=groups)
-    rng = np.random.default_rng(seed)
-    picked_RG = rng.integers(groups, size=(RESAMPLES, groups))
-    shares_R = hits_G[picked_RG].sum(axis=1) / size_G[picked_RG].sum(axis=1)
-    low, high = np.percentile(shares_R, INTERVAL)
-    return Share(
-        value=float(hits_N.mean()), low=float(low), high=float(high), images=len(hits_N), groups=groups
+    if positive_N.all() or not positive_N.any():
+        return None
+    order_N = np.argsort(-scores_N, kind="stable")
+    steps_N = np.flatnonzero(np.r_[True, np.diff(scores_N[order_N]) != 0])
+    one = _rank_figures(positive_N[order_N], steps_N, np.ones((1, len(order_N))))
+    parts = [_rank_figures(positive_N[order_N], steps_N, w_CN[:, order_N]) for w_CN in resampling.weights()]
+    return {
+        name: resampling.estimate(one[nth][0], np.concatenate([part[nth] for part in parts]))
+        for nth, name in enumerate(("auroc", "sensitivity"))
+    }
+
+
+def roc(positive_N: np.ndarray, scores_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False- and true-positive rates from (0, 0) to (1, 1), one point a threshold; both kinds must occur."""
+    order_N = np.argsort(-scores_N, kind="stable")
+    ends_N = np.flatnonzero(np.r_[np.diff(scores_N[order_N]) != 0, True])
+    true_T = positive_N[order_N].cumsum()[ends_N] / positive_N.sum()
+    false_T = (~positive_N[order_N]).cumsum()[ends_N] / (~positive_N).sum()
+    return np.r_[0.0, false_T], np.r_[0.0, true_T]
+
+
+def _rank_figures(
+    positive_N: np.ndarray, steps_T: np.ndarray, weights_CN: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC and sensitivity in each resample; images are sorted by falling score, `steps_T` starts each run of ties."""
+    true_CT = np.add.reduceat(weights_CN * positive_N, steps_T, axis=1)
+    false_CT = np.add.reduceat(weights_CN * ~positive_N, steps_T, axis=1)
+    true_sum_CT, false_sum_CT = true_CT.cumsum(axis=1), false_CT.cumsum(axis=1)
+    true_C, false_C = true_sum_CT[:, -1], false_sum_CT[:, -1]
+    beaten_C = (true_CT * (false_C[:, None] - false_sum_CT + false_CT / 2)).sum(axis=1)
+    allowed_C = (false_sum_CT <= (1 - SPECIFICITY) * false_C[:, None] + 1e-9).sum(axis=1)
+    caught_C = np.where(allowed_C > 0, true_sum_CT[np.arange(len(true_C)), np.maximum(allowed_C - 1, 0)], 0.0)
+    return (
+        ratio(beaten_C, true_C * false_C),
+        np.where(false_C > 0, ratio(caught_C, true_C), np.nan),
     )
 
 
-def share_by(
-    hits_N: np.ndarray, groups_N: Sequence[str], keys_N: Sequence[str], *, seed: int = 0
-) -> dict[str, Share]:
-    """The same for each value of `keys_N`, for example for each source."""
-    keys, groups = np.asarray(keys_N), np.asarray(groups_N)
+def _drawn_confusions(
+    labels_N: np.ndarray, answers_N: np.ndarray, classes: int, resampling: Resampling
+) -> np.ndarray:
+    """counts_RKK: one confusion matrix a resample."""
+    cells_ND = np.zeros((len(labels_N), classes**2), np.uint8)
+    cells_ND[np.arange(len(labels_N)), labels_N * classes + answers_N] = 1
+    return resampling.sums(cells_ND).reshape(-1, classes, classes)
+
+
+def _class_figures(confusion_RKK: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall and F1, (R, K); NaN where a class is not answered or does not occur."""
+    right_RK = np.diagonal(confusion_RKK, axis1=1, axis2=2).astype(np.float64)
+    true_RK, answered_RK = confusion_RKK.sum(axis=2), confusion_RKK.sum(axis=1)
     return {
-        str(key): share(hits_N[keys == key], groups[keys == key].tolist(), seed=seed)
-        for key in np.unique(keys)
+        "precision": ratio(right_RK, answered_RK),
+        "recall": ratio(right_RK, true_RK),
+        "f1": np.where(true_RK > 0, ratio(2 * right_RK, true_RK + answered_RK), np.nan),
     }
+
+
+def _accuracy(confusion_RKK: np.ndarray) -> np.ndarray:
+    return ratio(np.trace(confusion_RKK, axis1=1, axis2=2), confusion_RKK.sum(axis=(1, 2)))
+
+
+def _balanced(confusion_RKK: np.ndarray) -> np.ndarray:
+    return np.asarray(np.nanmean(_class_figures(confusion_RKK)["recall"], axis=1))
+
+
+def _macro_f1(confusion_RKK: np.ndarray) -> np.ndarray:
+    return np.asarray(np.nanmean(_class_figures(confusion_RKK)["f1"], axis=1))

@@ -1,146 +1,248 @@
 """The figures of one model version on one split, computed once from logits: for the gates, MLflow and people.
 
-Pure arithmetic, and the drawing of the confusion matrix.
+Pure arithmetic; `train.figures` draws, `train.human_card` words.
 """
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from train import metrics
-from train.calibration import calibration_error, prediction_sets, probabilities
-from train.gates import ClassCount, Measured
-from train.metrics import ClassResult, Share
+from train import abstention, calibration, metrics, subgroups
+from train.abstention import Point
+from train.bootstrap import Estimate, Resampling, share
+from train.calibration import Bin, Calibration, probabilities
+from train.measured import ClassCount
+from train.metrics import ClassResult, Overall
+from train.subgroups import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """The images of one split and what a model says about them."""
+
+    logits_NK: np.ndarray
+    labels_N: np.ndarray
+    groups: Sequence[str]
+    sources: Sequence[str]
+    sexes: Sequence[str | None]
+    ages: Sequence[float | None]
+    views: Sequence[str | None]
+
+    def known(self) -> dict[str, np.ndarray]:
+        """What subgroups are made by."""
+        return subgroups.attributes(self.sexes, self.ages, self.views, self.sources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The validation images, which the calibration was fitted on: coverage depends on them too."""
+
+    logits_NK: np.ndarray
+    labels_N: np.ndarray
+    groups: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One source's images."""
+
+    images: int
+    groups: int
+    overall: Overall
+    false_normal_rate: Estimate | None
+    classes: Sequence[ClassResult]
+
+    def as_dict(self) -> dict[str, Any]:
+        """`value`, `low` and `high` are the accuracy's."""
+        accuracy = {name: getattr(self.overall.accuracy, name) for name in ("value", "low", "high")}
+        row = {"images": self.images, "groups": self.groups, **accuracy, **self.overall.flat()}
+        return (
+            row if self.false_normal_rate is None else row | self.false_normal_rate.flat("false_normal_rate")
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What evaluation measured on the test split."""
 
-    accuracy: Share
-    balanced_accuracy: float
-    macro_f1: float
+    overall: Overall
     macro_auroc: float | None
-    ece_before: float
+    false_normal_rate: Estimate | None
+    """Share of images with a finding that are answered as one without; None when none has one."""
+    abnormal: Mapping[str, Estimate] | None
+    """`auroc` and `sensitivity` of "some finding" against none, by the summed probabilities; None without both."""
+    ece_before: Estimate
     """Expected calibration error with temperature 1."""
-    ece: float
-    coverage: float
-    """Measured share of prediction sets that hold the truth."""
+    ece: Estimate
+    coverage: Estimate
+    """Share of conformal sets that hold the truth, before the top class is put into each."""
+    promised_coverage: float
+    set_coverage: Estimate
+    """The same of the sets that serving gives, which always hold the top class."""
     set_size: float
-    """Mean number of classes in a prediction set."""
+    """Mean number of classes in such a set."""
     abstained: float
     """Share of images without a definite answer."""
-    answered_accuracy: float | None
+    answered_accuracy: Estimate | None
     """Accuracy on the others."""
     classes: Sequence[ClassResult]
-    sources: Mapping[str, Share]
+    sources: Mapping[str, Source]
+    subgroups: Sequence[Row]
+    abstention: Sequence[Point]
+    reliability: Mapping[str, Sequence[Bin]]
+    """`before` and `after` temperature scaling."""
     confusion_KK: np.ndarray
+    probabilities_NK: np.ndarray = field(repr=False)
+    labels_N: np.ndarray = field(repr=False)
+
+    @property
+    def accuracy(self) -> Estimate:
+        return self.overall.accuracy
 
     def scalars(self) -> dict[str, float]:
         """Flat figures, as MLflow takes them and the job's last line shows them."""
-        named = {
-            "accuracy": self.accuracy.value,
-            "accuracy_low": self.accuracy.low,
-            "accuracy_high": self.accuracy.high,
-            "balanced_accuracy": self.balanced_accuracy,
-            "macro_f1": self.macro_f1,
+        named: dict[str, float | None] = {
+            **self.overall.flat(),
             "macro_auroc": self.macro_auroc,
-            "ece_before": self.ece_before,
-            "ece": self.ece,
-            "coverage": self.coverage,
+            **self.ece_before.flat("ece_before"),
+            **self.ece.flat("ece"),
+            **self.coverage.flat("coverage"),
+            **self.set_coverage.flat("set_coverage"),
             "set_size": self.set_size,
             "abstained": self.abstained,
-            "answered_accuracy": self.answered_accuracy,
             "images": self.accuracy.images,
             "groups": self.accuracy.groups,
         }
+        for name, found in (
+            ("false_normal_rate", self.false_normal_rate),
+            ("answered_accuracy", self.answered_accuracy),
+            *((f"abnormal_{name}", one) for name, one in (self.abnormal or {}).items()),
+        ):
+            if found is not None:
+                named |= found.flat(name)
         return {name: float(value) for name, value in named.items() if value is not None}
 
-    def measured(self) -> Measured:
-        """What the gates look at."""
-        return Measured(
-            accuracy=self.accuracy.value,
-            low=self.accuracy.low,
-            high=self.accuracy.high,
-            images=self.accuracy.images,
-            groups=self.accuracy.groups,
-            classes=[
-                ClassCount(label=one.label, recall=one.recall, images=one.images, groups=one.groups)
-                for one in self.classes
-            ],
-        )
+    def class_counts(self) -> list[ClassCount]:
+        """What the floors look at."""
+        return [
+            ClassCount(
+                label=one.label,
+                recall=one.recall.value if one.recall else None,
+                images=one.images,
+                groups=one.groups,
+            )
+            for one in self.classes
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         return {
             **self.scalars(),
-            "classes": [asdict(one) for one in self.classes],
+            "classes": [one.flat() for one in self.classes],
             "sources": {name: one.as_dict() for name, one in self.sources.items()},
+            "subgroups": [one.flat() for one in self.subgroups],
+            "abstention": [one.flat() for one in self.abstention],
+            "reliability": {name: [asdict(one) for one in bins] for name, bins in self.reliability.items()},
             "confusion": self.confusion_KK.tolist(),
         }
 
+    def tables(self) -> dict[str, str]:
+        """File name → CSV."""
+        by_source = [
+            {"source": name, **one.flat()} for name, source in self.sources.items() for one in source.classes
+        ]
+        return {
+            "classes.csv": as_csv([one.flat() for one in self.classes]),
+            "sources.csv": as_csv([{"source": name, **one.as_dict()} for name, one in self.sources.items()]),
+            "source_classes.csv": as_csv(by_source),
+            "subgroups.csv": as_csv([one.flat() for one in self.subgroups]),
+            "abstention.csv": as_csv([one.flat() for one in self.abstention]),
+        }
 
-def build(
-    logits_NK: np.ndarray,
-    labels_N: np.ndarray,
-    *,
-    groups: Sequence[str],
-    sources: Sequence[str],
-    names: Sequence[str],
-    calibration: Mapping[str, float],
-) -> Report:
-    """Compute everything; at least one image."""
-    calibrated_NK = probabilities(logits_NK, calibration["temperature"])
-    right_N = calibrated_NK.argmax(axis=1) == labels_N
-    sets_NK = prediction_sets(calibrated_NK, calibration["conformal_threshold"])
-    answered_N = calibrated_NK.max(axis=1) >= calibration["abstain_below"]
-    classes = metrics.per_class(labels_N, calibrated_NK, groups, names)
-    areas = [one.auroc for one in classes if one.auroc is not None]
-    confusion_KK = metrics.confusion(labels_N, calibrated_NK.argmax(axis=1), len(names))
+
+def build(answered: Answered, held_out: HeldOut, names: Sequence[str], fitted: Calibration) -> Report:
+    """Compute everything; at least one image on both sides."""
+    labels_N = answered.labels_N
+    resampling = Resampling(answered.groups)
+    chances_NK = probabilities(answered.logits_NK, fitted.temperature)
+    raw_NK = probabilities(answered.logits_NK, 1.0)
+    held_out_MK = probabilities(held_out.logits_NK, fitted.temperature)
+    answers_N, rows = chances_NK.argmax(axis=1), np.arange(len(labels_N))
+    sets_NK = calibration.prediction_sets(chances_NK, fitted.conformal_threshold)
+    answered_N = chances_NK.max(axis=1) >= fitted.abstain_below
+    classes = metrics.per_class(labels_N, chances_NK, answered.groups, names, resampling)
+    areas = [one.auroc.value for one in classes if one.auroc is not None]
+    missed_N, found_N = abstention.false_normal(labels_N, answers_N, names)
     return Report(
-        accuracy=metrics.share(right_N, groups),
-        balanced_accuracy=metrics.balanced_accuracy(confusion_KK),
-        macro_f1=float(np.mean([one.f1 for one in classes if one.f1 is not None])),
+        overall=metrics.overall(labels_N, answers_N, len(names), resampling),
         macro_auroc=float(np.mean(areas)) if areas else None,
-        ece_before=calibration_error(probabilities(logits_NK, 1.0), labels_N),
-        ece=calibration_error(calibrated_NK, labels_N),
-        coverage=float(sets_NK[np.arange(len(labels_N)), labels_N].mean()),
+        false_normal_rate=resampling.share(missed_N, found_N),
+        abnormal=metrics.ranked(found_N, chances_NK[:, abstention.findings(names)].sum(axis=1), resampling),
+        ece_before=calibration.estimate_calibration_error(raw_NK, labels_N, resampling),
+        ece=calibration.estimate_calibration_error(chances_NK, labels_N, resampling),
+        coverage=calibration.estimate_coverage(
+            chances_NK[rows, labels_N],
+            resampling,
+            fitted,
+            held_out_MK[np.arange(len(held_out.labels_N)), held_out.labels_N],
+            Resampling(held_out.groups, seed=1),
+        ),
+        promised_coverage=fitted.coverage,
+        set_coverage=share(sets_NK[rows, labels_N], answered.groups),
         set_size=float(sets_NK.sum(axis=1).mean()),
         abstained=float(1 - answered_N.mean()),
-        answered_accuracy=float(right_N[answered_N].mean()) if answered_N.any() else None,
+        answered_accuracy=resampling.share(answers_N == labels_N, answered_N),
         classes=classes,
-        sources=metrics.share_by(right_N, groups, sources),
-        confusion_KK=confusion_KK,
+        sources=_sources(answered, chances_NK, names),
+        subgroups=subgroups.table(labels_N, answers_N, names, answered.known(), answered.groups),
+        abstention=abstention.curve(chances_NK, labels_N, names, resampling),
+        reliability={
+            "before": calibration.reliability(raw_NK, labels_N),
+            "after": calibration.reliability(chances_NK, labels_N),
+        },
+        confusion_KK=metrics.confusion(labels_N, answers_N, len(names)),
+        probabilities_NK=chances_NK,
+        labels_N=labels_N,
     )
 
 
-def class_table(classes: Sequence[ClassResult]) -> str:
-    """The per-class results as CSV."""
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table whose columns are those of all rows."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     written = io.StringIO()
-    table = csv.DictWriter(written, fieldnames=list(asdict(classes[0])), lineterminator="\n")
+    table = csv.DictWriter(written, fieldnames=columns, lineterminator="\n")
     table.writeheader()
-    table.writerows(asdict(one) for one in classes)
+    table.writerows(rows)
     return written.getvalue()
 
 
-def confusion_figure(confusion_KK: np.ndarray, names: Sequence[str], title: str) -> bytes:
-    """The confusion matrix as PNG: counts, shaded by the share of the true class."""
-    from matplotlib.figure import Figure  # a second of imports, for this picture only
+def _sources(answered: Answered, chances_NK: np.ndarray, names: Sequence[str]) -> dict[str, Source]:
+    source_N, group_N = np.asarray(answered.sources), np.asarray(answered.groups)
+    return {
+        str(name): _source(
+            answered.labels_N[source_N == name],
+            chances_NK[source_N == name],
+            group_N[source_N == name].tolist(),
+            names,
+        )
+        for name in np.unique(source_N)
+    }
 
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    axes = figure.subplots()
-    shares_KK = confusion_KK / np.maximum(confusion_KK.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares_KK, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(confusion_KK):
-        if count:
-            color = "white" if shares_KK[row, column] > 0.5 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="answer", ylabel="truth", title=title)
-    written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=110)
-    return written.getvalue()
+
+def _source(
+    labels_N: np.ndarray, chances_NK: np.ndarray, groups: Sequence[str], names: Sequence[str]
+) -> Source:
+    resampling = Resampling(groups)
+    answers_N = chances_NK.argmax(axis=1)
+    missed_N, found_N = abstention.false_normal(labels_N, answers_N, names)
+    occurring = metrics.per_class(labels_N, chances_NK, groups, names, resampling)
+    return Source(
+        images=resampling.images,
+        groups=resampling.groups,
+        overall=metrics.overall(labels_N, answers_N, len(names), resampling),
+        false_normal_rate=resampling.share(missed_N, found_N),
+        classes=[one for one in occurring if one.images],
+    )

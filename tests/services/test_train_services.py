@@ -53,7 +53,7 @@ class Platform(Protocol):
 
 @pytest.fixture(scope="module")
 def dataset_version(platform: Platform) -> str:
-    """Five classes, each a bright band at another height: easy, and published as `etl` does."""
+    """Five classes, each but normal with a bright band at its height of the lungs: easy, published as `etl` does."""
     store = ObjectStore(platform.settings)
     names = taxonomy().names
     version = f"test{uuid.uuid4().hex[:12]}"
@@ -63,8 +63,9 @@ def dataset_version(platform: Platform) -> str:
         rows = []
         for label in LABELS * count:
             pixels_HW = rng.integers(0, 90, (SIDE, SIDE), dtype=np.uint8)
-            top = 6 * LABELS.index(label)
-            pixels_HW[top : top + 6] += 130
+            top = 4 * LABELS.index(label) + 2
+            if label != "normal":
+                pixels_HW[top : top + 4, 6:26] += 130
             blob = pixels_HW.tobytes()
             rows.append(
                 {
@@ -90,7 +91,7 @@ def dataset_version(platform: Platform) -> str:
         "version": version,
         "classes": list(names),
         "parts": parts,
-        "synthetic": True,
+        "synthetic": False,
         "settings": {
             "pixels": {"side": SIDE, "mean": 0.5, "std": 0.25},
             "preprocess_version": PREPROCESS_VERSION,
@@ -129,7 +130,7 @@ def test_a_run_leaves_a_bundle_with_card_and_a_version_without_alias(
     assert read["classes"] == list(taxonomy().names)
     assert PixelConfig(**read["pixels"]).side == SIDE
     assert read["architecture"]["timm"] == "vit_tiny_patch16_224"
-    assert (read["dataset_version"], read["synthetic"], read["git_commit"]) == (dataset_version, True, "abc")
+    assert (read["dataset_version"], read["synthetic"], read["git_commit"]) == (dataset_version, False, "abc")
     assert TrainConfig.from_dict(read["config"]) == POOR
     assert set(read["calibration"]) == {"temperature", "conformal_threshold", "coverage", "abstain_below"}
     registry = Registry(platform.settings)

@@ -1,15 +1,20 @@
 import numpy as np
 import pytest
 
+from train.bootstrap import Estimate, Resampling
 from train.calibration import (
+    Calibration,
     CalibrationConfig,
     calibrate,
     calibration_error,
+    estimate_calibration_error,
+    estimate_coverage,
     fit_abstention,
     fit_conformal,
     fit_temperature,
     prediction_sets,
     probabilities,
+    reliability,
 )
 
 
@@ -85,3 +90,66 @@ def test_calibrate_fits_everything_that_the_card_holds() -> None:
     assert 0 < fitted.conformal_threshold < 1
     assert fitted.coverage == 0.9
     assert 0 <= fitted.abstain_below < 1
+
+
+def test_bins_are_of_equal_mass_and_their_gaps_make_the_error() -> None:
+    logits, labels = sample(600, scale=3.0)
+    chances = probabilities(logits, 1.0)
+    bins = reliability(chances, labels)
+    assert len(bins) == 15
+    assert {round(one.weight * 600) for one in bins} == {40}
+    assert [one.confidence for one in bins] == sorted(one.confidence for one in bins)
+    gaps = sum(one.weight * abs(one.confidence - one.accuracy) for one in bins)
+    assert gaps == pytest.approx(calibration_error(chances, labels))
+
+
+def test_the_error_of_a_sure_and_of_an_honest_model_have_intervals_apart() -> None:
+    logits, labels = sample(600, scale=3.0)
+    groups = [str(i // 2) for i in range(600)]
+    sure = estimate_calibration_error(probabilities(logits, 1.0), labels, Resampling(groups))
+    honest = estimate_calibration_error(probabilities(logits, 3.0), labels, Resampling(groups))
+    assert sure.low <= sure.value <= sure.high
+    assert 0 <= honest.low <= honest.value <= honest.high
+    assert honest.high < sure.low
+
+
+def covered(threshold: float | None, seed: int, count: int = 300) -> Estimate:
+    """What 300 test and 300 validation images tell of a model that is honest; None is the fitted threshold."""
+    rng = np.random.default_rng(seed)
+    held_out, tested = (rng.uniform(size=count) for _ in range(2))
+    fitted = fit_conformal(np.column_stack([held_out, 1 - held_out]), np.zeros(count, int), 0.9)
+    return estimate_coverage(
+        tested,
+        Resampling([str(i) for i in range(count)]),
+        Calibration(
+            temperature=1.0,
+            conformal_threshold=fitted if threshold is None else threshold,
+            coverage=0.9,
+            abstain_below=0.0,
+        ),
+        held_out,
+        Resampling([str(i) for i in range(count)], seed=1),
+    )
+
+
+def test_the_promise_lies_inside_the_interval_of_nearly_every_honest_model() -> None:
+    """An interval over test patients alone misses a fifth to a third of them: it forgets the validation images."""
+    found = [covered(None, seed) for seed in range(60)]
+    assert sum(one.low <= 0.9 <= one.high for one in found) >= 54
+
+
+def test_a_threshold_that_was_not_fitted_on_validation_data_is_found_out() -> None:
+    for threshold, share in ((0.3, 0.7), (0.0, 1.0)):
+        found = covered(threshold, seed=0)
+        assert found.value == pytest.approx(share, abs=0.06)
+        assert not found.low <= 0.9 <= found.high
+
+
+def test_a_model_that_is_always_sure_and_right_keeps_the_promise_though_its_scores_are_ties() -> None:
+    groups = [str(i) for i in range(200)]
+    card = Calibration(temperature=1.0, conformal_threshold=1.0, coverage=0.9, abstain_below=0.0)
+    found = estimate_coverage(
+        np.ones(200), Resampling(groups), card, np.ones(200), Resampling(groups, seed=1)
+    )
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low <= 0.9

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_score, roc_curve
 
 from train import metrics
+from train.bootstrap import Resampling
 
 NAMES = ("a", "b", "c", "d")
 
@@ -15,46 +16,82 @@ def answers(count: int = 300) -> tuple[np.ndarray, np.ndarray, list[str]]:
     return labels, chances / chances.sum(axis=1, keepdims=True), [f"g{i // 3}" for i in range(count)]
 
 
-def test_the_table_agrees_with_scikit_learn() -> None:
+def table() -> list[metrics.ClassResult]:
     labels, chances, groups = answers()
+    return metrics.per_class(labels, chances, groups, NAMES, Resampling(groups))
+
+
+def test_the_table_agrees_with_scikit_learn() -> None:
+    labels, chances, _ = answers()
     top = chances.argmax(axis=1)
-    table = metrics.per_class(labels, chances, groups, NAMES)
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, top, labels=range(4), zero_division=0
     )
-    for k in range(3):
-        row = table[k]
-        assert (row.precision, row.recall, row.f1) == pytest.approx((precision[k], recall[k], f1[k]))
+    for k, row in enumerate(table()[:3]):
+        found = [getattr(row, name).value for name in ("precision", "recall", "f1", "auroc")]
+        area = roc_auc_score(labels == k, chances[:, k])
+        assert found == pytest.approx([precision[k], recall[k], f1[k], area])
         assert row.images == support[k]
-        assert row.auroc == pytest.approx(roc_auc_score(labels == k, chances[:, k]))
     assert metrics.balanced_accuracy(metrics.confusion(labels, top, 4)) == pytest.approx(recall[:3].mean())
 
 
+def test_overall_figures_agree_with_scikit_learn_and_have_intervals() -> None:
+    labels, chances, groups = answers()
+    top = chances.argmax(axis=1)
+    found = metrics.overall(labels, top, 4, Resampling(groups))
+    assert found.accuracy.value == pytest.approx((labels == top).mean())
+    assert found.macro_f1.value == pytest.approx(f1_score(labels, top, labels=range(3), average="macro"))
+    for one in (found.accuracy, found.balanced_accuracy, found.macro_f1):
+        assert one.low < one.value < one.high
+        assert (one.images, one.groups) == (300, 100)
+
+
+def test_sensitivity_is_read_off_where_the_specificity_is_kept() -> None:
+    labels, chances, _ = answers()
+    for k, row in enumerate(table()[:3]):
+        false_rates, true_rates, _ = roc_curve(labels == k, chances[:, k], drop_intermediate=False)
+        kept = true_rates[false_rates <= 1 - metrics.SPECIFICITY + 1e-9].max()
+        assert row.sensitivity is not None
+        assert row.sensitivity.value == pytest.approx(kept)
+        assert row.sensitivity.low < kept < row.sensitivity.high
+
+
+def test_the_curve_goes_from_nothing_to_all_and_agrees_with_scikit_learn() -> None:
+    labels, chances, _ = answers()
+    false_rates, true_rates = metrics.roc(labels == 0, chances[:, 0])
+    assert (false_rates[0], true_rates[0], false_rates[-1], true_rates[-1]) == (0, 0, 1, 1)
+    area = np.trapezoid(true_rates, false_rates)
+    assert area == pytest.approx(roc_auc_score(labels == 0, chances[:, 0]))
+
+
+def test_the_interval_of_an_area_holds_what_many_samples_give() -> None:
+    """The interval of one sample against the spread of 200 samples from the same source."""
+    rng = np.random.default_rng(0)
+
+    def sample() -> tuple[np.ndarray, np.ndarray]:
+        positive = np.arange(120) < 40
+        return positive, rng.normal(size=120) + positive
+
+    areas = [roc_auc_score(*sample()) for _ in range(200)]
+    found = metrics.ranked(*sample(), Resampling([str(i) for i in range(120)]))
+    assert found is not None
+    width = found["auroc"].high - found["auroc"].low
+    assert width == pytest.approx(4 * np.std(areas), rel=0.35)
+
+
 def test_a_class_that_does_not_occur_has_no_figures() -> None:
-    absent = metrics.per_class(*answers(), NAMES)[3]
-    assert (absent.images, absent.groups, absent.recall, absent.f1, absent.auroc) == (0, 0, None, None, None)
+    absent = table()[3]
+    assert (absent.images, absent.groups, absent.recall, absent.f1) == (0, 0, None, None)
+    assert (absent.auroc, absent.sensitivity) == (None, None)
+    assert absent.flat()["recall_low"] is None
 
 
 def test_ties_count_half() -> None:
-    assert metrics.auroc(np.array([True, False]), np.array([0.5, 0.5])) == 0.5
+    found = metrics.ranked(np.array([True, False]), np.array([0.5, 0.5]), Resampling(["a", "b"]))
+    assert found is not None
+    assert found["auroc"].value == 0.5
+    assert found["sensitivity"].value == 0.0
 
 
-def test_the_interval_is_wider_when_images_come_from_fewer_patients() -> None:
-    hits = np.repeat(np.array([True, True, True, False] * 5), 10)
-    many = metrics.share(hits, [str(i) for i in range(200)])
-    few = metrics.share(hits, [str(i // 10) for i in range(200)])
-    assert many.value == few.value == 0.75
-    assert few.high - few.low > 2 * (many.high - many.low)
-    assert few.low < 0.75 < few.high
-    assert (few.images, few.groups) == (200, 20)
-
-
-def test_the_interval_is_the_same_each_time() -> None:
-    hits = np.array([True, False, True, True])
-    assert metrics.share(hits, list("aabb")) == metrics.share(hits, list("aabb"))
-
-
-def test_each_source_has_its_own_share() -> None:
-    hits = np.array([True, True, False, True])
-    by = metrics.share_by(hits, list("abcd"), ["x", "x", "y", "y"])
-    assert (by["x"].value, by["y"].value) == (1.0, 0.5)
+def test_a_score_without_both_kinds_has_no_area() -> None:
+    assert metrics.ranked(np.array([True, True]), np.array([0.1, 0.5]), Resampling(["a", "b"])) is None

@@ -1,0 +1,105 @@
+"""What people see of a report: four pictures and the card."""
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from train import figures, model_card, report
+from train.calibration import CalibrationConfig, calibrate
+from train.gates import Gates, judge, overall
+from train.measured import Measured
+from train.report import Answered, HeldOut
+
+NAMES = ("normal", "covid19", "tuberculosis")
+COUNT = 90
+
+
+def sample(labels: np.ndarray) -> report.Report:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(COUNT, 3)) + 2 * np.eye(3)[labels]
+    groups, nothing = [str(i) for i in range(COUNT)], [None] * COUNT
+    answered = Answered(
+        logits_NK=logits,
+        labels_N=labels,
+        groups=groups,
+        sources=["clinic"] * COUNT,
+        sexes=nothing,
+        ages=nothing,
+        views=nothing,
+    )
+    held_out = HeldOut(logits_NK=logits, labels_N=labels, groups=groups)
+    return report.build(answered, held_out, NAMES, calibrate(logits, labels, CalibrationConfig()))
+
+
+@pytest.fixture(scope="module")
+def built() -> report.Report:
+    return sample(np.arange(COUNT) % 3)
+
+
+def test_four_pictures_are_drawn_and_differ(built: report.Report) -> None:
+    drawn = figures.figures(built, NAMES, "a title")
+    assert set(drawn) == {"confusion.png", "reliability.png", "roc.png", "abstention.png"}
+    assert len(set(drawn.values())) == 4
+    for blob in drawn.values():
+        grey = np.asarray(Image.open(io.BytesIO(blob)).convert("L"))
+        assert grey.shape == (770, 880)
+        assert grey.std() > 10, "something is drawn"
+
+
+def test_a_split_without_findings_can_be_drawn_too() -> None:
+    assert len(figures.figures(sample(np.zeros(COUNT, int)), NAMES, "a title")) == 4
+
+
+def written(built: report.Report, **change: Any) -> str:
+    machine_card: dict[str, Any] = {
+        "dataset_version": "d1",
+        "synthetic": True,
+        "git_commit": "abc",
+        "architecture": {"timm": "levit_128s"},
+        "parameters": 1_234_567,
+        "pixels": {"side": 96},
+        "calibration": {"temperature": 0.75, "abstain_below": 0.4},
+        **change,
+    }
+    measured = Measured(accuracy=built.accuracy, classes=built.class_counts())
+    results = judge(measured, Gates(), "production")
+    return model_card.card(
+        model_version="3",
+        machine_card=machine_card,
+        dataset={"sources": {"clinic": 90}, "licenses": {"CC0-1.0": 90}},
+        report=built,
+        gates=results,
+        verdict=overall(results),
+        environment="production",
+    )
+
+
+def test_the_card_tells_use_data_figures_gates_and_limits(built: report.Report) -> None:
+    text = written(built)
+    for heading in ("Intended use", "Model", "Data", "Figures", "By class", "By subgroup", "Gates", "Limits"):
+        assert f"\n## {heading}\n" in text
+    assert "no medical device" in text
+    assert "drawings made by a program" in text
+    assert "| CC0-1.0 | 90 |" in text
+    assert f"| accuracy | {built.accuracy.value:.3f} |" in text
+    assert "1,234,567" in text
+    assert "Not known: `champion`: there is no other champion" in text
+
+
+def test_the_card_of_a_model_of_real_images_does_not_call_them_drawn(built: report.Report) -> None:
+    assert "drawings" not in written(built, synthetic=False)
+
+
+def test_a_failed_gate_is_among_the_limits(built: report.Report) -> None:
+    few = replace(built, classes=[replace(one, images=4) for one in built.classes])
+    assert "Too few test images to judge: normal, covid19, tuberculosis" in written(few)
+    right = np.eye(3, dtype=int)[0]
+    assert "Failed: `accuracy`" in written(
+        replace(
+            built, overall=replace(built.overall, accuracy=replace(built.accuracy, value=float(right[1])))
+        )
+    )

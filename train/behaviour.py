@@ -1,0 +1,173 @@
+"""Does the model behave as a reader would? The same picture slightly changed, a sign added, the simplest cases.
+
+Three kinds of test (Ribeiro et al. 2020, CheckList): invariance – the label stays; direction – a probability moves the
+way it must; minimum functionality – what nobody should get wrong. The model is a function from canonical pixels to
+calibrated probabilities; what is refused before a model sees it is in `train.refusals`. Thresholds are gates.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from data.preprocess import PixelConfig, to_pixels
+from data.synthetic import SyntheticConfig, draw, subjects
+from data.synthetic_signs import chest_sign
+from data.taxonomy import taxonomy
+from train.bootstrap import Estimate, Resampling, share
+from train.lungs import plane, two_lungs
+from train.measured import Behaviour
+
+Ask = Callable[[np.ndarray], np.ndarray]
+"""pixels_NHW, uint8 → probabilities_NK, calibrated."""
+
+IMAGES = 300
+"""At most, of the test split, for each test: more would change an interval by little."""
+ROTATION_DEGREES = 3.0
+BRIGHTNESS = 0.1
+"""As a share, up for one half of the images and down for the other."""
+CROP = 0.03
+"""Of the side, cut off all round; the rest is enlarged."""
+OPACITY = "lung_opacity"
+TEXTBOOK_SEED, TEXTBOOK_IMAGES = 730_001, 100
+"""Of drawn patients that no recipe draws; a tenth for each class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The test images with what the model says about each."""
+
+    pixels_NHW: np.ndarray
+    labels_N: np.ndarray
+    groups: Sequence[str]
+    names: Sequence[str]
+    """Classes, in the order of the model's outputs."""
+    probabilities_NK: np.ndarray
+
+    def only(self, chosen_N: np.ndarray) -> "Asked":
+        return Asked(
+            pixels_NHW=self.pixels_NHW[chosen_N],
+            labels_N=self.labels_N[chosen_N],
+            groups=[self.groups[nth] for nth in chosen_N],
+            names=self.names,
+            probabilities_NK=self.probabilities_NK[chosen_N],
+        )
+
+    def some(self, among_N: np.ndarray, most: int = IMAGES) -> "Asked":
+        """At most so many of those where `among_N` is true, drawn from a fixed seed."""
+        chosen = np.flatnonzero(among_N)
+        return self.only(np.sort(np.random.default_rng(0).permutation(chosen)[:most]))
+
+    def share(self, hits_N: np.ndarray) -> Estimate:
+        return share(hits_N, self.groups)
+
+
+def behaviours(ask: Ask, asked: Asked, pixels: PixelConfig, *, synthetic: bool) -> list[Behaviour]:
+    """All tests of the model.
+
+    Args:
+        synthetic: whether it was trained on drawn images; only then it must know drawn ones.
+    """
+    return [
+        *_invariance(ask, asked),
+        *_direction(ask, asked),
+        *_regions(asked),
+        _textbook(ask, asked.names, pixels, synthetic=synthetic),
+    ]
+
+
+def rotated(pixels_HW: np.ndarray, sign: int) -> np.ndarray:
+    turned = Image.fromarray(pixels_HW).rotate(sign * ROTATION_DEGREES, Image.Resampling.BILINEAR)
+    return np.asarray(turned)
+
+
+def brightened(pixels_HW: np.ndarray, sign: int) -> np.ndarray:
+    return np.asarray(ImageEnhance.Brightness(Image.fromarray(pixels_HW)).enhance(1 + sign * BRIGHTNESS))
+
+
+def cropped(pixels_HW: np.ndarray, sign: int) -> np.ndarray:
+    """Without its border; both signs alike."""
+    height, width = pixels_HW.shape
+    box = (width * CROP, height * CROP, width * (1 - CROP), height * (1 - CROP))
+    image = Image.fromarray(pixels_HW)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=box))
+
+
+CHANGES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "rotation": rotated,
+    "brightness": brightened,
+    "border_crop": cropped,
+}
+"""What leaves the diagnosis alone; the sign alternates from image to image."""
+
+
+def with_opacity(pixels_HW: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A round shadow in one lung, as `data.synthetic_signs` draws the class `lung_opacity`."""
+    side = len(pixels_HW)
+    density_HW = chest_sign(OPACITY, rng, plane(side), two_lungs(side), 1.0)
+    return np.clip(pixels_HW + 255 * density_HW, 0, 255).astype(np.uint8)
+
+
+def _invariance(ask: Ask, asked: Asked) -> Iterator[Behaviour]:
+    some = asked.some(np.ones(len(asked.labels_N), bool))
+    before_N = some.probabilities_NK.argmax(axis=1)
+    for name, change in CHANGES.items():
+        changed = np.stack([change(one, 1 if nth % 2 else -1) for nth, one in enumerate(some.pixels_NHW)])
+        yield Behaviour(name=name, estimate=some.share(ask(changed).argmax(axis=1) == before_N))
+
+
+def _direction(ask: Ask, asked: Asked) -> Iterator[Behaviour]:
+    """An opacity put into a normal chest raises the probability of an opacity, and lowers that of nothing wrong.
+
+    A model that has had no opacity to learn from need not know what one is.
+    """
+    wanted = {"opacity_raises_opacity": (OPACITY, 1), "opacity_lowers_normal": ("normal", -1)}
+    names = list(asked.names)
+    known = "normal" in names
+    normal_N = asked.labels_N == names.index("normal") if known else np.zeros(len(asked.labels_N), bool)
+    if not normal_N.any():
+        for name in wanted:
+            yield Behaviour(name=name, estimate=None, why_not="no test image is of the class normal")
+        return
+    some = asked.some(normal_N)
+    rng = np.random.default_rng(0)
+    after_NK = ask(np.stack([with_opacity(one, rng) for one in some.pixels_NHW]))
+    for name, (label, sign) in wanted.items():
+        if label not in names or not (asked.labels_N == names.index(label)).any():
+            yield Behaviour(name=name, estimate=None, why_not=f"no test image is of the class {label}")
+            continue
+        moved_N = (after_NK - some.probabilities_NK)[:, names.index(label)]
+        yield Behaviour(name=name, estimate=some.share(sign * moved_N > 0))
+
+
+def _regions(asked: Asked) -> Iterator[Behaviour]:
+    """A chest is told from a limb; above all a bone is not taken for a chest."""
+    limb_K = np.array([taxonomy()[name].region == "limb" for name in asked.names])
+    limb_N = limb_K[asked.labels_N]
+    answered_N = limb_K[asked.probabilities_NK.argmax(axis=1)]
+    resampling = Resampling(asked.groups)
+    if limb_N.all() or not limb_N.any():
+        why = f"the test split has no image of a {'chest' if limb_N.all() else 'limb'}"
+        yield Behaviour(name="region", estimate=None, why_not=why)
+        yield Behaviour(name="bone_for_chest", estimate=None, why_not=why)
+        return
+    yield Behaviour(name="region", estimate=resampling.share(answered_N == limb_N))
+    yield Behaviour(name="bone_for_chest", estimate=resampling.share(answered_N, limb_N))
+
+
+def _textbook(ask: Ask, names: Sequence[str], pixels: PixelConfig, *, synthetic: bool) -> Behaviour:
+    """Drawn patients of every class that nobody has seen: what a model of drawn images must know."""
+    if not synthetic:
+        why = "the model was not trained on drawn images, and there are no others that everybody may have"
+        return Behaviour(name="textbook", estimate=None, why_not=why)
+    config = SyntheticConfig(seed=TEXTBOOK_SEED, images=TEXTBOOK_IMAGES)
+    drawn, labels = [], []
+    for subject in subjects(config):
+        for number, seed in enumerate(subject.seed.spawn(subject.images), start=1):
+            blob, _, _ = draw(config, subject, number, np.random.default_rng(seed))
+            drawn.append(to_pixels(blob, pixels))
+            labels.append(subject.patient.label)
+    answers = [names[k] for k in ask(np.stack(drawn)).argmax(axis=1)]
+    right_N = np.array([answer == label for answer, label in zip(answers, labels, strict=True)])
+    return Behaviour(name="textbook", estimate=share(right_N, [str(nth) for nth in range(len(right_N))]))

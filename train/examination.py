@@ -1,0 +1,228 @@
+"""All that is measured of a model version before the gates judge it: on the test split, beside the champion, when its
+images are changed, and when it is offered what it must refuse.
+
+`train.evaluate` calls `examine`, and records what comes out.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster import bundles
+from cluster.objects import ObjectStore
+from cluster.settings import Settings
+from data.preprocess import PREPROCESS_VERSION, PixelConfig
+from data.sandbox import Decoder
+from data.shortcut import Shortcuts
+from data.split import Split
+from data.taxonomy import taxonomy
+from data.versions import SplitTable, load_split
+from train import behaviour, films, refusals, report, shortcut_audit, subgroups
+from train.behaviour import Asked
+from train.calibration import Calibration, probabilities
+from train.comparison import compare
+from train.gates import Gates
+from train.inference import logits, rebuild
+from train.measured import Behaviour, Comparison, Measured
+from train.release import CARD, WEIGHTS
+from train.report import Answered, HeldOut, Report
+
+Progress = Callable[[int, int, str], None]
+
+
+class EvaluateError(ValueError):
+    """The model version cannot be judged; the message says why in one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One model version, ready to be asked."""
+
+    number: str
+    card: dict[str, Any]
+    model: torch.nn.Module
+
+    @property
+    def pixels(self) -> PixelConfig:
+        return PixelConfig(**self.card["pixels"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.card["classes"])
+
+    @property
+    def calibration(self) -> Calibration:
+        return Calibration(**self.card["calibration"])
+
+    def logits(self, pixels_NHW: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+        return logits(self.model, pixels_NHW, self.pixels, progress)
+
+    def ask(self, pixels_NHW: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities."""
+        return probabilities(self.logits(pixels_NHW), self.calibration.temperature)
+
+    def answers(self, pixels_NHW: np.ndarray) -> np.ndarray:
+        """The name of the most probable class of each image."""
+        return np.asarray(self.classes)[self.logits(pixels_NHW).argmax(axis=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    report: Report
+    measured: Measured
+    probes: Shortcuts
+    """What the images themselves give away; no gate looks at it."""
+
+
+def load(store: ObjectStore, number: str, bundle_key: str) -> Version:
+    """A model version from its release bundle, verified.
+
+    Raises:
+        EvaluateError: it was trained on other pixels than this code makes. BundleError: it is absent or changed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files = bundles.fetch(store, bundle_key, Path(folder), [CARD, WEIGHTS])
+        card, weights = json.loads(files[CARD].read_bytes()), files[WEIGHTS].read_bytes()
+    return version_of(number, card, weights)
+
+
+def version_of(number: str, card: dict[str, Any], weights: bytes) -> Version:
+    """Raises EvaluateError, as `load`."""
+    if card["preprocess_version"] != PREPROCESS_VERSION:
+        raise EvaluateError(
+            f"version {number} was trained on preprocessing {card['preprocess_version']}, this code has "
+            f"{PREPROCESS_VERSION}: evaluate it with the code of commit {card['git_commit']}"
+        )
+    return Version(number=number, card=card, model=rebuild(card["architecture"], weights))
+
+
+def examine(
+    settings: Settings,
+    version: Version,
+    champion: Version | Comparison,
+    gates: Gates,
+    progress: Progress,
+) -> Examination:
+    """Measure everything.
+
+    Args:
+        champion: to compare with; or why there is no comparison.
+    Raises:
+        EvaluateError, VersionError, ObjectStoreError, SecretError, SandboxError: one line each.
+    """
+    table, held_out = _split(settings, version, "test"), _split(settings, version, "validation")
+    answered = _answered(table, version.logits(table.pixels_NHW, progress))
+    figures = report.build(
+        answered,
+        HeldOut(
+            logits_NK=version.logits(held_out.pixels_NHW),
+            labels_N=held_out.labels_N,
+            groups=held_out.groups,
+        ),
+        version.classes,
+        version.calibration,
+    )
+    asked = Asked(
+        pixels_NHW=table.pixels_NHW,
+        labels_N=table.labels_N,
+        groups=table.groups,
+        names=version.classes,
+        probabilities_NK=figures.probabilities_NK,
+    )
+    steps = 4
+    with Decoder(children=1) as decoder:
+        progress(0, steps, "beside the champion")
+        right_N = figures.probabilities_NK.argmax(axis=1) == table.labels_N
+        compared = (
+            champion
+            if isinstance(champion, Comparison)
+            else _compare(settings, decoder, table, version, right_N, champion)
+        )
+        progress(1, steps, "what must be refused")
+        refused = _refusals(settings, decoder, table, version.classes)
+    progress(2, steps, "changed images")
+    behaved = behaviour.behaviours(version.ask, asked, version.pixels, synthetic=version.card["synthetic"])
+    progress(3, steps, "without the lungs")
+    remaining = shortcut_audit.audit(version.ask, asked)
+    probes = shortcut_audit.probes(asked, table.sources)
+    progress(steps, steps, "measured")
+    return Examination(
+        report=figures,
+        probes=probes,
+        measured=Measured(
+            accuracy=figures.accuracy,
+            classes=figures.class_counts(),
+            calibration_error=figures.ece,
+            coverage=figures.coverage,
+            promised_coverage=figures.promised_coverage,
+            champion=compared,
+            subgroups=subgroups.gaps(
+                answered.labels_N,
+                figures.probabilities_NK.argmax(axis=1),
+                version.classes,
+                answered.known(),
+                answered.groups,
+                least_images=gates.subgroup_images,
+            ),
+            shortcuts=remaining,
+            behaviour=[*behaved, *refused],
+        ),
+    )
+
+
+def _split(settings: Settings, version: Version, split: Split) -> SplitTable:
+    table = load_split(ObjectStore(settings), version.card["dataset_version"], split)
+    if not len(table):
+        raise EvaluateError(
+            f"dataset version {version.card['dataset_version']} has no {split} image: add patients"
+        )
+    return table
+
+
+def _answered(table: SplitTable, logits_NK: np.ndarray) -> Answered:
+    return Answered(
+        logits_NK=logits_NK,
+        labels_N=table.labels_N,
+        groups=table.groups,
+        sources=table.sources,
+        sexes=table.sexes,
+        ages=table.ages,
+        views=table.views,
+    )
+
+
+def _compare(
+    settings: Settings,
+    decoder: Decoder,
+    table: SplitTable,
+    version: Version,
+    right_N: np.ndarray,
+    champion: Version,
+) -> Comparison:
+    """Both on the same images; a champion that takes other pixels gets its own, made from the originals."""
+    pixels_NHW, had_N = table.pixels_NHW, np.ones(len(table), bool)
+    if champion.pixels != version.pixels:
+        pixels_NHW, had_N = films.pixels(settings, decoder, table.sha256s, champion.pixels)
+    if not had_N.any():
+        why = "the champion takes other pixels, and no original of a test image is there to make them from"
+        return Comparison(champion=champion.number, why_not=why)
+    truth_N = np.asarray(version.classes)[table.labels_N[had_N]]
+    groups = [table.groups[nth] for nth in np.flatnonzero(had_N)]
+    return compare(right_N[had_N], champion.answers(pixels_NHW) == truth_N, groups, champion.number)
+
+
+def _refusals(
+    settings: Settings, decoder: Decoder, table: SplitTable, names: tuple[str, ...]
+) -> list[Behaviour]:
+    chest_K = np.array([taxonomy()[name].region == "chest" for name in names])
+    chests = np.flatnonzero(chest_K[table.labels_N])
+    chosen = np.sort(np.random.default_rng(0).permutation(chests)[: refusals.FILMS])
+    shown = films.films(settings, decoder, [table.sha256s[nth] for nth in chosen])
+    had = [(film, table.groups[nth]) for film, nth in zip(shown, chosen, strict=True) if film is not None]
+    return refusals.refusals(films.refuser(decoder), [film for film, _ in had], [group for _, group in had])

@@ -1,0 +1,104 @@
+"""How much of a model is left when the lungs are gone: chest films with the lungs masked out, and their borders only.
+
+What it still answers right there it has from elsewhere: markers, frames, machines, the shape of a body. The lungs are
+taken to be where `train.lungs` says. `data.shortcut` asks beside it what the images alone give away.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from data import shortcut
+from data.shortcut import Shortcuts
+from data.taxonomy import taxonomy
+from train.behaviour import Ask, Asked
+from train.bootstrap import Resampling, ratio
+from train.lungs import chest_box, inner_box
+from train.measured import Remaining
+
+IMAGES = 600
+"""Chest films that are asked again, at most."""
+CLASS_IMAGES = 10
+"""A class with fewer films is left out: its recall is a matter of one or two."""
+LEAST_LEARNED = 0.1
+"""A model whose balanced accuracy is less than this above chance has learned too little to be audited."""
+
+Mask = Callable[[int], np.ndarray]
+MASKS: dict[str, Mask] = {"lungs_masked": chest_box, "borders_only": inner_box}
+"""Side → what is painted over."""
+
+
+def audit(ask: Ask, asked: Asked) -> list[Remaining]:
+    """One result a mask."""
+    limb_K = np.array([taxonomy()[name].region == "limb" for name in asked.names])
+    counts = Counter(asked.labels_N.tolist())
+    large_K = np.array([counts[k] >= CLASS_IMAGES for k in range(len(asked.names))])
+    audited_N = (~limb_K & large_K)[asked.labels_N]
+    classes = int((~limb_K & large_K).sum())
+    if classes < 2:
+        why = f"fewer than two chest classes have {CLASS_IMAGES} test images"
+        return [Remaining(name=name, images=int(audited_N.sum()), why_not=why) for name in MASKS]
+    some = asked.some(audited_N, IMAGES)
+    return [_remaining(name, mask, ask, some) for name, mask in MASKS.items()]
+
+
+def painted(pixels_NHW: np.ndarray, inside_HW: np.ndarray) -> np.ndarray:
+    """Each image with the mean grey of the rest of it where `inside_HW` is true."""
+    result = pixels_NHW.copy()
+    for image_HW in result:
+        image_HW[inside_HW] = round(float(image_HW[~inside_HW].mean()))
+    return result
+
+
+def probes(asked: Asked, sources: list[str]) -> Shortcuts:
+    """What borders and thumbnails of the test images give away of label and source, without any model."""
+    chosen = np.random.default_rng(0).permutation(len(sources))[: shortcut.PROBED_IMAGES]
+    labels = [asked.names[k] for k in asked.labels_N]
+    return shortcut.shortcuts(
+        [shortcut.features(asked.pixels_NHW[nth]) for nth in chosen],
+        labels=[labels[nth] for nth in chosen],
+        sources=[sources[nth] for nth in chosen],
+        groups=[asked.groups[nth] for nth in chosen],
+        class_by_source={},
+    )
+
+
+def _remaining(name: str, mask: Mask, ask: Ask, some: Asked) -> Remaining:
+    answers_N = some.probabilities_NK.argmax(axis=1)
+    masked_N = ask(painted(some.pixels_NHW, mask(some.pixels_NHW.shape[1]))).argmax(axis=1)
+    classes = np.unique(some.labels_N)
+    chance = 1 / len(classes)
+    of_NK = some.labels_N[:, None] == classes
+    columns = np.column_stack(
+        [of_NK, of_NK & (answers_N == some.labels_N)[:, None], of_NK & (masked_N == some.labels_N)[:, None]]
+    )
+    full, without = (values[0] for values in _balanced(columns.sum(axis=0)[None], len(classes)))
+    if full - chance < LEAST_LEARNED:
+        return Remaining(
+            name=name,
+            images=len(answers_N),
+            full=float(full),
+            masked=float(without),
+            chance=chance,
+            why_not=f"the model is right in {full:.2f} of these films where chance is {chance:.2f}",
+        )
+    resampling = Resampling(some.groups)
+    full_R, without_R = _balanced(resampling.sums(columns), len(classes))
+    return Remaining(
+        name=name,
+        images=len(answers_N),
+        full=float(full),
+        masked=float(without),
+        chance=chance,
+        left=resampling.estimate(
+            float((without - chance) / (full - chance)), ratio(without_R - chance, full_R - chance)
+        ),
+    )
+
+
+def _balanced(counts_RD: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean recall over the classes, of the answers to the whole and to the masked films."""
+    true_RK = counts_RD[:, :classes]
+    whole_RK, masked_RK = counts_RD[:, classes : 2 * classes], counts_RD[:, 2 * classes :]
+    return np.nanmean(ratio(whole_RK, true_RK), axis=1), np.nanmean(ratio(masked_RK, true_RK), axis=1)
