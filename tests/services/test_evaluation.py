@@ -1,4 +1,4 @@
-"""A model version judged with the real services: what MLflow gets, what halts, and what the champion has to do with it."""
+"""A model version judged with the real services: what MLflow gets, what halts, what the champion has to do with it."""
 
 import hashlib
 import io
