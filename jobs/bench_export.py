@@ -15,14 +15,13 @@ from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from data.preprocess import PixelConfig
-from data.versions import load_split
 from jobs.bench_figure import Figure
 from jobs.entry import JobError
-from train import export_variants, release
+from train import release
 from train.config import ModelConfig
-from train.export import ExportConfig, calibration_inputs, make_forms
+from train.export import ExportConfig, measure
 from train.export_onnx import OnnxModel, quantise_dynamic, quantise_static, to_onnx
-from train.export_variants import FLOAT32, accuracy_loss, batched, better_int8
+from train.export_variants import FLOAT32, accuracy_loss, batched
 from train.model import build_vit
 
 MODEL, SIDE = ModelConfig(name="vit_small_patch16_224"), 224
@@ -72,24 +71,12 @@ def int8_accuracy_loss() -> Figure:
     if version is None:
         raise JobError("there is no champion; run `make demo` first")
     card, weights = release.read(store, registry.bundle_key(VIT, version))
-    pixels, config = PixelConfig(**card["pixels"]), ExportConfig()
-    train, validation, test = (
-        load_split(store, card["dataset_version"], split) for split in ("train", "validation", "test")
+    found, pixels = measure(store, card, weights, ExportConfig()), PixelConfig(**card["pixels"])
+    float32_NK, int8_NK = (
+        batched(found.forms.forwards[name], found.test.pixels_NHW, pixels) for name in (FLOAT32, found.int8)
     )
-    forms = make_forms(card, weights, calibration_inputs(train, pixels, config.calibration_images))
-    sizes = {name: len(graph) for name, graph in forms.graphs.items()} | {export_variants.TORCH: len(weights)}
-    rows = export_variants.measure(
-        forms.forwards,
-        sizes,
-        validation=validation,
-        test=test,
-        pixels=pixels,
-        latency_runs=config.latency_runs,
-    )
-    chosen = better_int8(rows, config.largest_loss).name
-    answers = {name: batched(forms.forwards[name], test.pixels_NHW, pixels) for name in (FLOAT32, chosen)}
-    _, at_most = accuracy_loss(answers[FLOAT32], answers[chosen], test.labels_N, test.groups)
-    peer = f"the most that may be lost; {chosen}, {len(test)} images"
+    _, at_most = accuracy_loss(float32_NK, int8_NK, found.test.labels_N, found.test.groups)
+    peer = f"the most that may be lost; {found.int8}, {len(found.test)} images"
     return Figure.of(
         "int8_accuracy_loss", 100 * at_most, LARGEST_LOSS_POINTS, peer, "points, upper 95 % bound"
     )

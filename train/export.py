@@ -80,6 +80,18 @@ class Forms:
     """The same and PyTorch, which is the first."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A model version in all its forms, beside each other."""
+
+    forms: Forms
+    rows: list[Variant]
+    int8: str
+    """The INT8 form for the edge."""
+    validation: SplitTable
+    test: SplitTable
+
+
 def export(
     settings: Settings,
     model_version: str,
@@ -92,42 +104,54 @@ def export(
         ExportError, ReleaseError, OnnxError, RegistryError, BundleError, VersionError: one line each.
     """
     store, registry = ObjectStore(settings), Registry(settings)
-    progress(0, STEPS, "reading bundle and dataset")
+    progress(0, STEPS, "reading the release bundle")
     card, weights = release.read(store, registry.bundle_key(VIT, model_version))
-    splits = {
-        name: load_split(store, card["dataset_version"], name) for name in ("train", "validation", "test")
-    }
-    for name, table in splits.items():
-        if not len(table):
-            raise ExportError(f"dataset version {card['dataset_version']} has no {name} image: add patients")
-    pixels = PixelConfig(**card["pixels"])
-    progress(1, STEPS, "writing ONNX and INT8")
-    forms = make_forms(card, weights, calibration_inputs(splits["train"], pixels, config.calibration_images))
-    progress(2, STEPS, "measuring on the test split")
-    sizes = {name: len(graph) for name, graph in forms.graphs.items()} | {variants.TORCH: len(weights)}
-    rows = variants.measure(
-        forms.forwards,
-        sizes,
-        validation=splits["validation"],
-        test=splits["test"],
-        pixels=pixels,
-        latency_runs=config.latency_runs,
-    )
-    int8 = variants.better_int8(rows, config.largest_loss)
-    told = card | {"model_version": model_version, "variants": [row.as_dict() for row in rows]}
+    found = measure(store, card, weights, config, progress)
+    told = card | {"model_version": model_version, "variants": [row.as_dict() for row in found.rows]}
     progress(3, STEPS, "publishing both variants")
-    edge = edge_files(told, forms, int8.name, splits["validation"], pixels)
     exported = Exported(
         model_version=model_version,
-        variants=rows,
-        int8=int8.name,
-        bundle_edge=bundles.publish(store, edge),
-        bundle_cloud=bundles.publish(store, cloud_files(told, forms, weights)),
+        variants=found.rows,
+        int8=found.int8,
+        bundle_edge=bundles.publish(store, edge_files(told, found.forms, found.int8, found.validation)),
+        bundle_cloud=bundles.publish(store, cloud_files(told, found.forms, weights)),
     )
     progress(4, STEPS, "noting them at the version")
     _note(settings, registry, exported, card["run_id"])
     progress(STEPS, STEPS, "exported")
     return exported
+
+
+def measure(
+    store: ObjectStore,
+    card: dict[str, Any],
+    weights: bytes,
+    config: ExportConfig,
+    progress: Progress = lambda done, total, note: None,
+) -> Measured:
+    """Make every form of a release's model and measure it on the splits of its dataset version.
+
+    Raises:
+        ExportError, OnnxError, VersionError: one line each.
+    """
+    version, pixels = card["dataset_version"], PixelConfig(**card["pixels"])
+    train, validation, test = (load_split(store, version, split) for split in ("train", "validation", "test"))
+    for name, table in (("train", train), ("validation", validation), ("test", test)):
+        if not len(table):
+            raise ExportError(f"dataset version {version} has no {name} image: add patients")
+    progress(1, STEPS, "writing ONNX and INT8")
+    forms = make_forms(card, weights, calibration_inputs(train, pixels, config.calibration_images))
+    progress(2, STEPS, "measuring on the test split")
+    rows = variants.measure(
+        forms.forwards,
+        {name: len(graph) for name, graph in forms.graphs.items()} | {variants.TORCH: len(weights)},
+        validation=validation,
+        test=test,
+        pixels=pixels,
+        latency_runs=config.latency_runs,
+    )
+    int8 = variants.better_int8(rows, config.largest_loss).name
+    return Measured(forms=forms, rows=rows, int8=int8, validation=validation, test=test)
 
 
 def calibration_inputs(table: SplitTable, pixels: PixelConfig, count: int) -> np.ndarray:
@@ -159,11 +183,9 @@ def make_forms(card: dict[str, Any], weights: bytes, calibration_NCHW: np.ndarra
     )
 
 
-def edge_files(
-    card: dict[str, Any], forms: Forms, int8: str, validation: SplitTable, pixels: PixelConfig
-) -> dict[str, bytes]:
+def edge_files(card: dict[str, Any], forms: Forms, int8: str, validation: SplitTable) -> dict[str, bytes]:
     """INT8, the runner, what it needs, and a card whose calibration is of the INT8 model itself."""
-    logits_NK = variants.batched(forms.forwards[int8], validation.pixels_NHW, pixels)
+    logits_NK = variants.batched(forms.forwards[int8], validation.pixels_NHW, PixelConfig(**card["pixels"]))
     calibration = calibrate(logits_NK, validation.labels_N, CalibrationConfig())
     files = {
         EDGE_MODEL: forms.graphs[int8],

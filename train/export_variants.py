@@ -31,7 +31,7 @@ class Variant:
     bytes: int
     """Of its weights or its graph."""
     latency_ms: float
-    """Median of one image at a time, on one core."""
+    """Median for one image at a time, on one core that has nothing else to do."""
     accuracy: float
     """On the test split."""
     accuracy_loss: float
@@ -112,14 +112,17 @@ def accuracy_loss(
 
 
 def latency_ms(forwards: Mapping[str, Forward], image_1CHW: np.ndarray, runs: int) -> dict[str, float]:
-    """Median milliseconds for one image, all forms taking turns, so that a busy machine hits each alike."""
+    """Median milliseconds of processor time for one image, all forms taking turns.
+
+    With one thread that is the latency on an idle core, also where other work keeps the machine busy.
+    """
     times: dict[str, list[float]] = {name: [] for name in forwards}
     for nth in range(WARM_UP + runs):
         for name, forward in forwards.items():
-            started_at = time.perf_counter()
+            started_s = time.process_time()
             forward(image_1CHW)
             if nth >= WARM_UP:
-                times[name].append((time.perf_counter() - started_at) * 1000)
+                times[name].append((time.process_time() - started_s) * 1000)
     return {name: statistics.median(one) for name, one in times.items()}
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from cluster.settings import Settings
 from data import versions
 from data.preprocess import PREPROCESS_VERSION
 from data.taxonomy import taxonomy
+from jobs import bench_export
 from jobs.deploy import cut_over
 from serve.reconciler import reconcile
 from train import dataset, release, tracking
@@ -204,21 +206,35 @@ def test_exporting_again_gives_the_same_graphs(platform: Platform, released: Rel
     assert one["model.onnx"] == other["model.onnx"]
 
 
-def test_mlflow_loads_the_champion_in_a_process_without_the_project(
-    platform: Platform, released: Released, tmp_path: Path
-) -> None:
+@pytest.fixture
+def champion(platform: Platform, released: Released) -> Iterator[None]:
+    """For a test, the version is the champion."""
     registry = Registry(platform.settings)
     before = registry.version_by_alias(VIT, "champion")
     registry.set_alias(VIT, "champion", released.version)
-    try:
-        ended = python(platform, "-I", "-c", LOAD, cwd=tmp_path)
-    finally:
-        registry.remove_alias(VIT, "champion")
-        if before is not None:
-            registry.set_alias(VIT, "champion", before)
-    told = last_line(ended)
+    yield
+    registry.remove_alias(VIT, "champion")
+    if before is not None:
+        registry.set_alias(VIT, "champion", before)
+
+
+def test_mlflow_loads_the_champion_in_a_process_without_the_project(
+    platform: Platform, champion: None, tmp_path: Path
+) -> None:
+    told = last_line(python(platform, "-I", "-c", LOAD, cwd=tmp_path))
     assert told["sum"] == pytest.approx(1.0)
     assert (told["classes"], told["project"]) == (10, [])
+
+
+def test_the_champions_loss_as_int8_is_a_benchmark(
+    platform: Platform, champion: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in platform.env.items():
+        monkeypatch.setenv(name, value)
+    figure = bench_export.int8_accuracy_loss()
+    assert figure.peer == 1.0
+    assert -100 <= figure.ours == figure.ratio <= 100
+    assert f"{COUNTS['test']} images" in figure.peer_name
 
 
 @pytest.fixture
