@@ -1,4 +1,4 @@
-"""A model version judged with the real services: what MLflow gets, what halts, and what the champion has to do with it."""
+"""A model version judged with the real services: what MLflow gets, what halts, what the champion has to do with it."""
 
 import hashlib
 import io
@@ -79,8 +79,8 @@ class Shelf:
         weights["head.bias"][taxonomy().names.index("tuberculosis")] -= 1000
         return self.register(weights)
 
-    def evaluate(self, version: str, environment: str = "development") -> Evaluation:
-        return evaluate(self.platform.settings, version, Gates(), environment)
+    def evaluate(self, version: str) -> Evaluation:
+        return evaluate(self.platform.settings, version, Gates(), "development")
 
 
 def picture(label: str, rng: np.random.Generator) -> np.ndarray:
@@ -287,7 +287,7 @@ def test_a_champion_that_takes_other_pixels_answers_the_same_images_made_from_th
         pixels=asdict(replace(PIXELS, side=2 * SIDE)),
     )
     champion(old)
-    found = shelf.evaluate(shelf.good(), "production")
+    found = shelf.evaluate(shelf.good())
     assert found.gates["champion"] == "pass"
     (gate,) = [one for one in found.details if one.name == "champion"]
     assert gate.images == COUNTS["test"]
