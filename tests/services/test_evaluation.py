@@ -241,6 +241,7 @@ def test_a_good_model_passes_and_mlflow_has_figures_tables_pictures_and_card(
     }
     assert files == {
         *("evaluation.json", "card.md", "gates.csv", "classes.csv", "sources.csv", "source_classes.csv"),
+        "confusion.csv",
         *("subgroups.csv", "abstention.csv", "confusion.png", "reliability.png", "roc.png", "abstention.png"),
     }
     read = Path(mlflow.download_artifacts(shelf.run_id, "evaluation", str(tmp_path)))
