@@ -96,6 +96,6 @@ def _abstention(axes: Any, report: Report) -> None:
         shares = [share for share, _ in rates]
         axes.plot(shares, [one.value for _, one in rates], marker="o", label="false-normal rate")
         axes.fill_between(shares, [one.low for _, one in rates], [one.high for _, one in rates], alpha=0.2)
-    axes.axvline(1 - report.abstained, color="grey", linestyle=":", label="as the card has it")
+    axes.axvline(1 - report.abstained.value, color="grey", linestyle=":", label="as the card has it")
     axes.set(xlabel="share of images answered", ylabel="share", ylim=(0, 1.01))
     axes.legend(loc="center left")

@@ -35,11 +35,18 @@ def pixels(
 
     Returns:
         pixels_MHW of those that could be had, and had_N, bool, which those are.
+    Raises: see `films`.
     """
-    shown = films(settings, decoder, sha256s)
-    had_N = np.array([one is not None for one in shown], bool)
-    made = [scale(one, config) for one in shown if one is not None]
-    return (np.stack(made) if made else np.zeros((0, config.side, config.side), np.uint8)), had_N
+    originals = Originals.of(settings)
+    made: list[np.ndarray] = []
+    had = []
+    for one in sha256s:
+        film_HW = _film(originals, decoder, one)
+        had.append(film_HW is not None)
+        if film_HW is not None:
+            made.append(scale(film_HW, config))
+    pixels_MHW = np.stack(made) if made else np.zeros((0, config.side, config.side), np.uint8)
+    return pixels_MHW, np.array(had, bool)
 
 
 def refuser(decoder: Decoder) -> Callable[[bytes, str | None], bool]:

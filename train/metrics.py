@@ -117,6 +117,58 @@ def per_class(
     return rows
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell of the confusion matrix that is not empty."""
+
+    truth: str
+    answer: str
+    images: int
+    share: Estimate
+    """Of the images of the true class."""
+
+    def flat(self) -> dict[str, Any]:
+        return {
+            "truth": self.truth,
+            "answer": self.answer,
+            "images": self.images,
+            **self.share.flat("share"),
+        }
+
+
+def cells(
+    labels_N: np.ndarray, answers_N: np.ndarray, names: Sequence[str], resampling: Resampling
+) -> list[Cell]:
+    """The confusion matrix with intervals, truth by truth."""
+    confusion_KK = confusion(labels_N, answers_N, len(names))
+    drawn_RKK = _drawn_confusions(labels_N, answers_N, len(names), resampling)
+    shares_RKK = ratio(drawn_RKK, drawn_RKK.sum(axis=2, keepdims=True))
+    return [
+        Cell(
+            truth=names[row],
+            answer=names[column],
+            images=int(count),
+            share=resampling.estimate(count / confusion_KK[row].sum(), shares_RKK[:, row, column]),
+        )
+        for (row, column), count in np.ndenumerate(confusion_KK)
+        if count
+    ]
+
+
+def macro_auroc(
+    labels_N: np.ndarray, probabilities_NK: np.ndarray, resampling: Resampling
+) -> Estimate | None:
+    """Mean area over the classes that have one; None when none has."""
+    present = [k for k in range(probabilities_NK.shape[1]) if 0 < (labels_N == k).sum() < len(labels_N)]
+    if not present:
+        return None
+    areas = [_areas(labels_N == k, probabilities_NK[:, k], resampling) for k in present]
+    return resampling.estimate(
+        float(np.mean([one[0][0] for one, _ in areas])),
+        np.nanmean(np.stack([drawn[0] for _, drawn in areas]), axis=0),
+    )
+
+
 def ranked(
     positive_N: np.ndarray, scores_N: np.ndarray, resampling: Resampling
 ) -> Mapping[str, Estimate] | None:
@@ -127,12 +179,9 @@ def ranked(
     """
     if positive_N.all() or not positive_N.any():
         return None
-    order_N = np.argsort(-scores_N, kind="stable")
-    steps_N = np.flatnonzero(np.r_[True, np.diff(scores_N[order_N]) != 0])
-    one = _rank_figures(positive_N[order_N], steps_N, np.ones((1, len(order_N))))
-    parts = [_rank_figures(positive_N[order_N], steps_N, w_CN[:, order_N]) for w_CN in resampling.weights()]
+    one, drawn = _areas(positive_N, scores_N, resampling)
     return {
-        name: resampling.estimate(one[nth][0], np.concatenate([part[nth] for part in parts]))
+        name: resampling.estimate(one[nth][0], drawn[nth])
         for nth, name in enumerate(("auroc", "sensitivity"))
     }
 
@@ -144,6 +193,17 @@ def roc(positive_N: np.ndarray, scores_N: np.ndarray) -> tuple[np.ndarray, np.nd
     true_T = positive_N[order_N].cumsum()[ends_N] / positive_N.sum()
     false_T = (~positive_N[order_N]).cumsum()[ends_N] / (~positive_N).sum()
     return np.r_[0.0, false_T], np.r_[0.0, true_T]
+
+
+def _areas(
+    positive_N: np.ndarray, scores_N: np.ndarray, resampling: Resampling
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """AUROC and sensitivity as measured (one value each), and in each resample."""
+    order_N = np.argsort(-scores_N, kind="stable")
+    steps_T = np.flatnonzero(np.r_[True, np.diff(scores_N[order_N]) != 0])
+    one = _rank_figures(positive_N[order_N], steps_T, np.ones((1, len(order_N))))
+    parts = [_rank_figures(positive_N[order_N], steps_T, w_CN[:, order_N]) for w_CN in resampling.weights()]
+    return one, (np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
 
 
 def _rank_figures(

@@ -16,7 +16,7 @@ from train.abstention import Point
 from train.bootstrap import Estimate, Resampling, share
 from train.calibration import Bin, Calibration, probabilities
 from train.measured import ClassCount
-from train.metrics import ClassResult, Overall
+from train.metrics import Cell, ClassResult, Overall
 from train.subgroups import Row
 
 
@@ -70,7 +70,7 @@ class Report:
     """What evaluation measured on the test split."""
 
     overall: Overall
-    macro_auroc: float | None
+    macro_auroc: Estimate | None
     false_normal_rate: Estimate | None
     """Share of images with a finding that are answered as one without; None when none has one."""
     abnormal: Mapping[str, Estimate] | None
@@ -83,13 +83,15 @@ class Report:
     promised_coverage: float
     set_coverage: Estimate
     """The same of the sets that serving gives, which always hold the top class."""
-    set_size: float
+    set_size: Estimate
     """Mean number of classes in such a set."""
-    abstained: float
+    abstained: Estimate
     """Share of images without a definite answer."""
     answered_accuracy: Estimate | None
     """Accuracy on the others."""
     classes: Sequence[ClassResult]
+    cells: Sequence[Cell]
+    """The confusion matrix, with intervals."""
     sources: Mapping[str, Source]
     subgroups: Sequence[Row]
     abstention: Sequence[Point]
@@ -107,17 +109,17 @@ class Report:
         """Flat figures, as MLflow takes them and the job's last line shows them."""
         named: dict[str, float | None] = {
             **self.overall.flat(),
-            "macro_auroc": self.macro_auroc,
             **self.ece_before.flat("ece_before"),
             **self.ece.flat("ece"),
             **self.coverage.flat("coverage"),
             **self.set_coverage.flat("set_coverage"),
-            "set_size": self.set_size,
-            "abstained": self.abstained,
+            **self.set_size.flat("set_size"),
+            **self.abstained.flat("abstained"),
             "images": self.accuracy.images,
             "groups": self.accuracy.groups,
         }
         for name, found in (
+            ("macro_auroc", self.macro_auroc),
             ("false_normal_rate", self.false_normal_rate),
             ("answered_accuracy", self.answered_accuracy),
             *((f"abnormal_{name}", one) for name, one in (self.abnormal or {}).items()),
@@ -156,6 +158,7 @@ class Report:
         ]
         return {
             "classes.csv": as_csv([one.flat() for one in self.classes]),
+            "confusion.csv": as_csv([one.flat() for one in self.cells]),
             "sources.csv": as_csv([{"source": name, **one.as_dict()} for name, one in self.sources.items()]),
             "source_classes.csv": as_csv(by_source),
             "subgroups.csv": as_csv([one.flat() for one in self.subgroups]),
@@ -174,11 +177,10 @@ def build(answered: Answered, held_out: HeldOut, names: Sequence[str], fitted: C
     sets_NK = calibration.prediction_sets(chances_NK, fitted.conformal_threshold)
     answered_N = chances_NK.max(axis=1) >= fitted.abstain_below
     classes = metrics.per_class(labels_N, chances_NK, answered.groups, names, resampling)
-    areas = [one.auroc.value for one in classes if one.auroc is not None]
     missed_N, found_N = abstention.false_normal(labels_N, answers_N, names)
     return Report(
         overall=metrics.overall(labels_N, answers_N, len(names), resampling),
-        macro_auroc=float(np.mean(areas)) if areas else None,
+        macro_auroc=metrics.macro_auroc(labels_N, chances_NK, resampling),
         false_normal_rate=resampling.share(missed_N, found_N),
         abnormal=metrics.ranked(found_N, chances_NK[:, abstention.findings(names)].sum(axis=1), resampling),
         ece_before=calibration.estimate_calibration_error(raw_NK, labels_N, resampling),
@@ -192,10 +194,11 @@ def build(answered: Answered, held_out: HeldOut, names: Sequence[str], fitted: C
         ),
         promised_coverage=fitted.coverage,
         set_coverage=share(sets_NK[rows, labels_N], answered.groups),
-        set_size=float(sets_NK.sum(axis=1).mean()),
-        abstained=float(1 - answered_N.mean()),
+        set_size=share(sets_NK.sum(axis=1), answered.groups),
+        abstained=share(~answered_N, answered.groups),
         answered_accuracy=resampling.share(answers_N == labels_N, answered_N),
         classes=classes,
+        cells=metrics.cells(labels_N, answers_N, names, resampling),
         sources=_sources(answered, chances_NK, names),
         subgroups=subgroups.table(labels_N, answers_N, names, answered.known(), answered.groups),
         abstention=abstention.curve(chances_NK, labels_N, names, resampling),

@@ -79,8 +79,8 @@ class Shelf:
         weights["head.bias"][taxonomy().names.index("tuberculosis")] -= 1000
         return self.register(weights)
 
-    def evaluate(self, version: str, environment: str = "development") -> Evaluation:
-        return evaluate(self.platform.settings, version, Gates(), environment)
+    def evaluate(self, version: str) -> Evaluation:
+        return evaluate(self.platform.settings, version, Gates(), "development")
 
 
 def picture(label: str, rng: np.random.Generator) -> np.ndarray:
@@ -241,6 +241,7 @@ def test_a_good_model_passes_and_mlflow_has_figures_tables_pictures_and_card(
     }
     assert files == {
         *("evaluation.json", "card.md", "gates.csv", "classes.csv", "sources.csv", "source_classes.csv"),
+        "confusion.csv",
         *("subgroups.csv", "abstention.csv", "confusion.png", "reliability.png", "roc.png", "abstention.png"),
     }
     read = Path(mlflow.download_artifacts(shelf.run_id, "evaluation", str(tmp_path)))
@@ -287,7 +288,7 @@ def test_a_champion_that_takes_other_pixels_answers_the_same_images_made_from_th
         pixels=asdict(replace(PIXELS, side=2 * SIDE)),
     )
     champion(old)
-    found = shelf.evaluate(shelf.good(), "production")
+    found = shelf.evaluate(shelf.good())
     assert found.gates["champion"] == "pass"
     (gate,) = [one for one in found.details if one.name == "champion"]
     assert gate.images == COUNTS["test"]

@@ -93,5 +93,25 @@ def test_ties_count_half() -> None:
     assert found["sensitivity"].value == 0.0
 
 
+def test_the_mean_area_is_that_of_the_classes_that_occur() -> None:
+    labels, chances, groups = answers()
+    found = metrics.macro_auroc(labels, chances, Resampling(groups))
+    assert found is not None
+    areas = [roc_auc_score(labels == k, chances[:, k]) for k in range(3)]
+    assert found.value == pytest.approx(np.mean(areas))
+    assert found.low < found.value < found.high
+    assert metrics.macro_auroc(np.zeros(300, int), chances, Resampling(groups)) is None
+
+
+def test_each_cell_of_the_confusion_has_its_share_of_the_truth() -> None:
+    labels, chances, groups = answers()
+    top = chances.argmax(axis=1)
+    found = metrics.cells(labels, top, NAMES, Resampling(groups))
+    assert sum(one.images for one in found) == 300
+    (one,) = [one for one in found if (one.truth, one.answer) == ("a", "b")]
+    assert one.share.value == pytest.approx(((labels == 0) & (top == 1)).sum() / (labels == 0).sum())
+    assert one.share.low < one.share.value < one.share.high
+
+
 def test_a_score_without_both_kinds_has_no_area() -> None:
     assert metrics.ranked(np.array([True, True]), np.array([0.1, 0.5]), Resampling(["a", "b"])) is None

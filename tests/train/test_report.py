@@ -43,7 +43,8 @@ def test_the_report_has_what_gates_and_people_ask(built: report.Report) -> None:
     assert set(built.sources) == {"x", "y"}
     assert [one.label for one in built.class_counts()] == list(NAMES)
     assert built.confusion_KK.sum() == COUNT
-    assert 0 <= built.abstained < 1
+    assert 0 <= built.abstained.value < 1
+    assert built.set_size.value >= 1
     assert built.set_coverage.value >= built.coverage.value >= 0.8
     assert built.abnormal is not None
     assert built.abnormal["auroc"].value > 0.9
@@ -54,6 +55,7 @@ def test_each_figure_has_an_interval(built: report.Report) -> None:
     flat = built.scalars()
     for name in (
         *("accuracy", "balanced_accuracy", "macro_f1", "ece", "ece_before", "coverage", "set_coverage"),
+        *("macro_auroc", "set_size", "abstained"),
         *("false_normal_rate", "abnormal_auroc", "abnormal_sensitivity", "answered_accuracy"),
     ):
         assert flat[f"{name}_low"] <= flat[name] <= flat[f"{name}_high"], name
@@ -82,6 +84,9 @@ def test_the_tables_can_be_read_again(built: report.Report) -> None:
     read = {name: list(csv.DictReader(io.StringIO(text))) for name, text in built.tables().items()}
     assert [row["label"] for row in read["classes.csv"]] == list(NAMES)
     assert len(read["source_classes.csv"]) == 6
+    rows = [row for row in read["confusion.csv"] if row["truth"] == "covid19"]
+    assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
+    assert sum(int(row["images"]) for row in rows) == built.confusion_KK[1].sum()
     assert {row["source"] for row in read["sources.csv"]} == {"x", "y"}
     assert len(read["subgroups.csv"]) == len(built.subgroups)
     assert float(read["abstention.csv"][0]["accuracy"]) == built.accuracy.value
