@@ -23,12 +23,13 @@ from cluster.objects import ObjectStore
 from cluster.patience import PATIENCE_S
 from cluster.secrets import keyed_hash, read_key
 from cluster.settings import Settings
-from data import catalog, decisions, forgotten, lineage, logical, review, spread, versions
+from data import catalog, decisions, forgotten, lineage, logical, owners, review, spread, versions
 from data.catalog import Quarantined, Sample
 from data.groups import WOULD_JOIN_TWO_SIDES, Withheld
 from data.logical import Assembly, Candidate
 from data.near_duplicates import NEAR_VERSION
 from data.originals import QUARANTINE, Originals
+from data.owners import Others
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.quality import QUALITY_VERSION
 from data.review import Reviewed
@@ -133,9 +134,10 @@ def run(
     with catalog.opened(settings) as connection:
         present = forgotten.remembered(connection, _selected(connection, config.sources), key)
         reviewed = review.applied(connection, present)
+        others = owners.read(connection, config.sources)
     samples = reviewed.samples
     recipe = _recipe(config)
-    inputs = _inputs(samples, recipe, key, reviewed)
+    inputs = _inputs(samples, recipe, key, reviewed, others)
     size = min(max(len(samples) // BLOCKS, SMALLEST_BLOCK_ROWS), LARGEST_BLOCK_ROWS)
     prefix = f"{STAGING}/{inputs}-{size}"
     stage = Stage(settings=settings, prefix=prefix, pixels=config.pixels, fresh=fresh)
@@ -147,7 +149,7 @@ def run(
             _sweep(store, stage, now)
             return _note(settings, known, reused=True)
         staged = _stage(reviewed, size, stage, tell)
-        candidates = list(_candidates(samples, staged))
+        candidates = list(_candidates(samples, staged, others))
         staged = staged.without_fingerprints()
         assembly = catalog.while_away(
             lambda: decisions.decide(
@@ -217,13 +219,17 @@ def _recipe(config: EtlConfig) -> dict[str, Any]:
     }
 
 
-def _inputs(samples: Sequence[Sample], recipe: dict[str, Any], key: bytes, reviewed: Reviewed) -> str:
+def _inputs(
+    samples: Sequence[Sample], recipe: dict[str, Any], key: bytes, reviewed: Reviewed, others: Others
+) -> str:
     """Fingerprint of all that the version follows from, known before any image is decoded."""
     digest = hashlib.sha256()
     for one in samples:
         digest.update(repr(one).encode() + b"\n")
     for released in sorted(reviewed.waived.items()):
         digest.update(repr(released).encode() + b"\n")
+    for further in sorted(others.items()):
+        digest.update(repr(further).encode() + b"\n")
     digest.update(str(reviewed.rejected).encode())
     return keyed_hash(key, "etl inputs", repr(sorted(recipe.items())), digest.hexdigest())[:32]
 
@@ -273,7 +279,7 @@ def _cut(reviewed: Reviewed, size: int) -> Iterator[pa.Table]:
         yield pa.Table.from_pydict({**columns, "block": [number] * len(some)}, schema=ASKED)
 
 
-def _candidates(samples: Sequence[Sample], staged: _Staged) -> Iterator[Candidate]:
+def _candidates(samples: Sequence[Sample], staged: _Staged, others: Others) -> Iterator[Candidate]:
     for sample, (_, outcome) in zip(samples, staged.rows(), strict=True):
         assert (sample.source, sample.sha256) == (outcome["source"], outcome["sha256"])
         if outcome["pixel_sha256"] is not None:
@@ -288,6 +294,7 @@ def _candidates(samples: Sequence[Sample], staged: _Staged) -> Iterator[Candidat
                 view=sample.view,
                 site=sample.site,
                 pixel_sha256=outcome["pixel_sha256"],
+                others=others.get((sample.source, sample.sha256), ()),
                 fingerprint=outcome["fingerprint"],
             )
 

@@ -76,6 +76,8 @@ def export(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} is not an empty folder: name a new one")
     with catalog.opened(settings) as connection:
+        if unknown := sorted(set(sources) - set(catalog.sources(connection))):
+            raise ExportError(f"the catalog has no source {', '.join(unknown)}: nothing was written")
         samples = catalog.samples(connection, sources)
         waived = review.applied(connection, samples).waived
     if not samples:

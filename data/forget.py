@@ -149,6 +149,7 @@ def _images(connection: Connection, pseudonym: str) -> tuple[set[Image], dict[Im
     """The patient's images, with every other row of the same files, and the licences that are known of them."""
     rows = connection.execute(
         "WITH files AS (SELECT sha256 FROM samples WHERE patient_pseudonym = %(who)s"
+        " UNION SELECT sha256 FROM further_owners WHERE patient_pseudonym = %(who)s"
         " UNION SELECT sha256 FROM quarantine WHERE sample->>'patient_pseudonym' = %(who)s)"
         " SELECT source, sha256, license FROM samples WHERE sha256 IN (SELECT sha256 FROM files)"
         " UNION SELECT source, sha256, NULL FROM quarantine WHERE sha256 IN (SELECT sha256 FROM files)",

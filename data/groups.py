@@ -28,6 +28,8 @@ class Member:
     """What the source says belongs together; the patient, where it says nothing."""
     pixel_sha256: str
     """Of the canonical pixels: equal ones tie."""
+    others: tuple[tuple[str, str], ...] = ()
+    """Patient and group key of whoever else the same file is said to be of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +135,8 @@ class _Ties:
     """What images have in common, as strings."""
 
     members: tuple[Member, ...]
-    declared: Mapping[Image, tuple[str, str]]
-    """What the source says: patient and group."""
+    declared: Mapping[Image, tuple[str, ...]]
+    """What the source says: patients and groups."""
     seen: Mapping[Image, tuple[str, ...]]
     """What the pixels say: equal or nearly."""
 
@@ -147,7 +149,14 @@ class _Ties:
             alike[other].append(tie)
         return cls(
             members=tuple(members),
-            declared={one.image: (f"patient {one.patient}", f"group {one.group_key}") for one in members},
+            declared={
+                one.image: tuple(
+                    tie
+                    for patient, group_key in ((one.patient, one.group_key), *one.others)
+                    for tie in (f"patient {patient}", f"group {group_key}")
+                )
+                for one in members
+            },
             seen={one.image: (f"pixels {one.pixel_sha256}", *alike[one.image]) for one in members},
         )
 

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,12 +18,13 @@ from typing import TypeVar
 
 from cluster.secrets import keyed_hash, seal
 from cluster.settings import Settings
-from data import catalog, deidentify, forgotten, manifest
+from data import catalog, deidentify, forgotten, manifest, owners
 from data.bad_image import BadImageError
 from data.catalog import SEALED, Connection, Quarantined, Sample
 from data.dicom import DICOM_ERRORS, open_dicom
 from data.manifest import Manifest, ManifestRow
 from data.originals import QUARANTINE, RAW, Originals
+from data.owners import Image, Owner
 from data.preprocess import sniff
 
 T = TypeVar("T")
@@ -54,6 +55,9 @@ class IngestReport:
     """Images that were there, unchanged."""
     duplicates: int
     """Rows whose file is, byte for byte, that of another row of the same source and label."""
+    shared: int
+    """Files that are said to be of more than one patient or group, in these rows or in earlier ones: kept once, all of
+    them on one side of every split."""
     quarantined: int
     """Rows whose file cannot be used."""
     forgotten: int
@@ -111,8 +115,12 @@ def ingest(listed: Manifest | Path, settings: Settings, progress: Progress | Non
             )
         looks = _agreed(listed, _remembered(connection, looks, originals.pseudonym_key))
         bad = [look for look in looks if look.reason is not None]
-        good = _distinct([look for look in looks if look.reason is None])
-        todo = _todo(connection, listed, originals, good)
+        sound = [look for look in looks if look.reason is None]
+        good = _distinct(sound)
+        known = {(row.source, row.sha256): row for row in catalog.samples(connection, listed.sources)}
+        further = _further_owners(sound, known, originals.pseudonym_key)
+        owners.write(connection, further)
+        todo = _todo(known, originals, good)
         done = total - len(todo) - len(bad)
         tell(done, total, f"{len(good) - len(todo)} are stored already")
         for batch in _batches(todo):
@@ -131,6 +139,7 @@ def ingest(listed: Manifest | Path, settings: Settings, progress: Progress | Non
         ingested=len(todo),
         already=len(good) - len(todo),
         duplicates=len(looks) - len(bad) - len(good),
+        shared=len({(one.source, one.sha256) for one in further}),
         quarantined=len(bad),
         forgotten=total - len(looks),
         by_reason=dict(sorted(Counter(look.reason for look in bad if look.reason).items())),
@@ -215,11 +224,28 @@ def _distinct(good: Sequence[_Look]) -> list[_Look]:
     return list(first.values())
 
 
-def _todo(
-    connection: Connection, listed: Manifest, originals: Originals, good: Sequence[_Look]
-) -> list[_Todo]:
+def _further_owners(sound: Sequence[_Look], known: Mapping[Image, Sample], key: bytes) -> list[Owner]:
+    """Whose the same files are said to be besides whom the catalog will name: the first of these rows."""
+    named: dict[Image, Owner] = {}
+    further = []
+    for look in sound:
+        image = look.row.source, look.sha256
+        before = known.get(image)
+        said = [
+            Owner(
+                source=image[0], sha256=image[1], patient_pseudonym=look.patient, group_key=_group(look, key)
+            )
+        ]
+        if before is not None:
+            who, group = before.patient_pseudonym, before.group_key
+            said.append(replace(said[0], patient_pseudonym=who, group_key=group))
+        first = named.setdefault(image, said[0])
+        further += [one for one in said if one != first]
+    return further
+
+
+def _todo(known: Mapping[Image, Sample], originals: Originals, good: Sequence[_Look]) -> list[_Todo]:
     """What is missing in the catalog or the store, or differs."""
-    known = {(row.source, row.sha256): row for row in catalog.samples(connection, listed.sources)}
     patients = [look.patient for look in good]
     groups = [_group(look, originals.pseudonym_key) for look in good]
     stored = originals.present(RAW, (row.raw_key for row in known.values()))

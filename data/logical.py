@@ -35,6 +35,8 @@ class Candidate:
     site: str | None
     pixel_sha256: str
     """Of the canonical pixels."""
+    others: tuple[tuple[str, str], ...] = ()
+    """Patient and group key of whoever else the same file is said to be of, see `data.owners`."""
     fingerprint: bytes = b""
     """What near-duplicates are found by, see `data.near_duplicates`; empty: none are looked for."""
 
@@ -115,7 +117,11 @@ def assemble(
         _row(ones[0], placing.names[ones[0].image], placing.sides[ones[0].image], classes) for ones in agreed
     ]
     known = {one.fact for one in before}
-    decided = (_placement(one, placing.sides[one.image]) for one in placed)
+    decided = (
+        _placement(one, patient, group_key, placing.sides[one.image])
+        for one in placed
+        for patient, group_key in ((one.patient, one.group_key), *one.others)
+    )
     return Assembly(
         rows=tuple(sorted(rows, key=lambda row: (row.split, row.sample_hash))),
         duplicates=sum(len(ones) - 1 for ones in agreed),
@@ -164,16 +170,20 @@ def _near(candidates: Sequence[Candidate]) -> list[tuple[Image, Image]]:
 
 def _member(one: Candidate) -> Member:
     return Member(
-        image=one.image, patient=one.patient, group_key=one.group_key, pixel_sha256=one.pixel_sha256
+        image=one.image,
+        patient=one.patient,
+        group_key=one.group_key,
+        pixel_sha256=one.pixel_sha256,
+        others=one.others,
     )
 
 
-def _placement(one: Candidate, side: Split) -> Placement:
+def _placement(one: Candidate, patient: str, group_key: str, side: Split) -> Placement:
     return Placement(
         source=one.source,
         sha256=one.sha256,
-        patient=one.patient,
-        group_key=one.group_key,
+        patient=patient,
+        group_key=group_key,
         split=side,
         decided=0,
     )

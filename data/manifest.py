@@ -6,6 +6,7 @@ here: a bad image is quarantined, a bad manifest refused.
 """
 
 import csv
+import difflib
 import io
 import os
 import re
@@ -118,7 +119,7 @@ def read(folder: Path) -> Manifest:
 
 
 def refusal(file: Path, problems: Sequence[Problem]) -> ManifestError:
-    """One line that names the first few problems by their lines, and no value but an unknown label."""
+    """One line that names the first few problems by their lines, and no value but a label that is nearly one."""
     first = sorted(problems, key=lambda one: one.line)
     shown = "; ".join(f"line {one.line}: {one.text}" for one in first[:SHOWN_PROBLEMS])
     more = f"; and {len(first) - SHOWN_PROBLEMS} more" if len(first) > SHOWN_PROBLEMS else ""
@@ -129,6 +130,15 @@ def refusal(file: Path, problems: Sequence[Problem]) -> ManifestError:
             f"in {TAXONOMY_PATH.parent.name}/{TAXONOMY_PATH.name}"
         )
     return ManifestError(f"{file}: {shown}{more}{hint}. Nothing was stored; correct the file and run again")
+
+
+def unknown_label(value: str) -> str:
+    """What is wrong with a label that the taxonomy does not know.
+
+    The value is named only where it is nearly a known one: where columns have slipped, it may be a patient's name.
+    """
+    near = difflib.get_close_matches(value.lower(), [*taxonomy().names, *taxonomy().synonyms], n=1)
+    return f"unknown label {_quote(value)}; is it {near[0]}?" if near else "unknown label"
 
 
 def _text(folder: Path, file: Path) -> str:
@@ -187,7 +197,7 @@ def _row(
     sex = values["sex"].lower()
     wrong = [
         wrong_path(root, values["path"]),
-        None if label else f"unknown label {_quote(values['label'])}" if values["label"] else "no label",
+        None if label else unknown_label(values["label"]) if values["label"] else "no label",
         None if values["source"] else "no source: name the collection that the image comes from",
         None if not sex or sex in SEXES else "sex cannot be read: write M, F, O or nothing",
         None if age else "age cannot be read: write years (46, 0.5), 046Y, a range (1-5) or nothing",

@@ -53,6 +53,8 @@ class Entry:
     source: str
     stage: str
     reason: str
+    detail: str
+    """One line: what is wrong, and where ingest met the file."""
     quarantined_at: datetime
     decision: Decision | None
     """None: nobody has decided yet."""
@@ -73,7 +75,7 @@ class Reviewed:
 def entries(connection: Connection) -> list[Entry]:
     """The quarantine, by source, reason and number."""
     rows = connection.execute(
-        "SELECT q.id, q.source, q.stage, q.reason, q.quarantined_at, r.decision FROM quarantine q"
+        "SELECT q.id, q.source, q.stage, q.reason, q.detail, q.quarantined_at, r.decision FROM quarantine q"
         " LEFT JOIN reviews r USING (source, sha256, reason) ORDER BY q.source, q.reason, q.id"
     )
     return [Entry(**row, releasable=row["reason"] in RELEASABLE) for row in rows]

@@ -276,7 +276,10 @@ def _class_balance(subject: Subject, config: ValidationConfig) -> Check:
     finding = f"{len(counts)} classes; the commonest, {commonest}, has {share:.0%} of the images"
     if len(counts) < config.fewest_classes:
         verdict = "fail"
-        finding = f"only {commonest} has images; {config.fewest_classes} classes are the least to learn from"
+        finding = (
+            f"only {', '.join(map(str, counts.index))} {'has' if len(counts) == 1 else 'have'} images; "
+            f"{config.fewest_classes} classes are the least to learn from"
+        )
     elif share > config.largest_class_share:
         verdict = "fail" if len(subject.rows) >= config.judged_from else "not evaluable"
         finding += f"; {config.largest_class_share:.0%} is the most"

@@ -32,7 +32,7 @@ def report(settings: Settings, *, details: bool) -> dict[str, Any]:
         images = [
             {**asdict(one), "quarantined_at": f"{one.quarantined_at:%Y-%m-%d %H:%M}"} for one in entries
         ]
-        _show("images", ("id", "source", "stage", "reason", "decision", "quarantined_at"), images)
+        _show("images", ("id", "source", "stage", "reason", "detail", "decision", "quarantined_at"), images)
         told["images"] = images
     return told
 

@@ -28,6 +28,7 @@ from data.manifest import (
     Problem,
     read_age,
     refusal,
+    unknown_label,
     wrong_path,
 )
 from data.sources import layout
@@ -168,7 +169,7 @@ def _labels(root: Path) -> list[Label]:
         label = taxonomy().translate(cells["label"])
         key = f"path {PurePosixPath(path)}" if path else f"uid {uid}"
         wrong = [
-            None if label else f"unknown label {cells['label']!r}" if cells["label"] else "no label",
+            None if label else unknown_label(cells["label"]) if cells["label"] else "no label",
             wrong_path(str(root), path) if path else None if uid else "neither a path nor a UID",
             f"it names the same file as line {labels[key].line}" if key in labels else None,
         ]

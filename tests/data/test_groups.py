@@ -202,3 +202,14 @@ def test_again_later_or_in_any_order_gives_the_same(history, random) -> None:  #
 def test_a_group_of_its_own_goes_where_its_key_says(side: Split, nth: int) -> None:
     alone = member("a", patient=group_on(side, nth % 3))
     assert place([alone], key=KEY).sides == {alone.image: side}
+
+
+def test_one_file_of_two_patients_keeps_all_images_of_both_on_one_side() -> None:
+    own = [member("own of a", patient=group_on("train")), member("own of b", patient=group_on("test"))]
+    owners = [(one.patient, one.group_key) for one in own]
+    shared = replace(member("shared", patient=owners[0][0]), others=(owners[1],))
+    apart = place([*own, replace(shared, others=())], key=KEY)
+    assert len(set(apart.sides.values())) == 2
+    together = place([*own, shared], key=KEY)
+    assert len(set(together.sides.values())) == 1
+    assert len(set(together.names.values())) == 1

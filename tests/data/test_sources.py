@@ -317,7 +317,7 @@ def test_dicom_files_without_a_label_are_refused_and_nobody_is_named(
     ("text", "part"),
     [
         ("label\nnormal\n", "needs the columns label and path or sop_instance_uid"),
-        ("label,path\nflu,DOE_JANE/IM1\n", "line 2: unknown label 'flu'"),
+        ("label,path\nflu,DOE_JANE/IM1\n", "line 2: unknown label. Known labels"),
         ("label,path\nnormal,../x\n", "stay below its folder"),
         ("label,path\nnormal,\n", "neither a path nor a UID"),
         ("label,path\n,DOE_JANE/IM1\n", "no label"),
