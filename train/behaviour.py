@@ -122,23 +122,27 @@ def _direction(ask: Ask, asked: Asked) -> Iterator[Behaviour]:
 
     A model that has had no opacity to learn from need not know what one is.
     """
-    wanted = {"opacity_raises_opacity": (OPACITY, 1), "opacity_lowers_normal": ("normal", -1)}
-    names = list(asked.names)
-    known = "normal" in names
-    normal_N = asked.labels_N == names.index("normal") if known else np.zeros(len(asked.labels_N), bool)
-    if not normal_N.any():
-        for name in wanted:
-            yield Behaviour(name=name, estimate=None, why_not="no test image is of the class normal")
+    healthy_K = np.array([_is_healthy(name) for name in asked.names])
+    opacity_K = np.array([name == OPACITY for name in asked.names])
+    rises, falls = "opacity_raises_opacity", "opacity_lowers_normal"
+    if not healthy_K[asked.labels_N].any():
+        for name in (rises, falls):
+            yield Behaviour(name=name, estimate=None, why_not="no test image is of a chest without a finding")
         return
-    some = asked.some(normal_N)
+    some = asked.some(healthy_K[asked.labels_N])
     rng = np.random.default_rng(0)
     after_NK = ask(np.stack([with_opacity(one, rng) for one in some.pixels_NHW]))
-    for name, (label, sign) in wanted.items():
-        if label not in names or not (asked.labels_N == names.index(label)).any():
-            yield Behaviour(name=name, estimate=None, why_not=f"no test image is of the class {label}")
-            continue
-        moved_N = (after_NK - some.probabilities_NK)[:, names.index(label)]
-        yield Behaviour(name=name, estimate=some.share(sign * moved_N > 0))
+    moved_NK = after_NK - some.probabilities_NK
+    if opacity_K[asked.labels_N].any():
+        yield Behaviour(name=rises, estimate=some.share(moved_NK[:, opacity_K].sum(axis=1) > 0))
+    else:
+        yield Behaviour(name=rises, estimate=None, why_not=f"no test image is of the class {OPACITY}")
+    yield Behaviour(name=falls, estimate=some.share(moved_NK[:, healthy_K].sum(axis=1) < 0))
+
+
+def _is_healthy(name: str) -> bool:
+    """A chest without a finding."""
+    return taxonomy()[name].region == "chest" and not taxonomy()[name].finding
 
 
 def _regions(asked: Asked) -> Iterator[Behaviour]:

@@ -86,7 +86,8 @@ def load(store: ObjectStore, number: str, bundle_key: str) -> Version:
     """A model version from its release bundle, verified.
 
     Raises:
-        EvaluateError: it was trained on other pixels than this code makes. BundleError: it is absent or changed.
+        EvaluateError: it was trained on other pixels than this code makes, or for other classes.
+        BundleError: it is absent or changed.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = bundles.fetch(store, bundle_key, Path(folder), [CARD, WEIGHTS])
@@ -100,6 +101,10 @@ def version_of(number: str, card: dict[str, Any], weights: bytes) -> Version:
         raise EvaluateError(
             f"version {number} was trained on preprocessing {card['preprocess_version']}, this code has "
             f"{PREPROCESS_VERSION}: evaluate it with the code of commit {card['git_commit']}"
+        )
+    if strange := sorted(set(card["classes"]) - set(taxonomy().names)):
+        raise EvaluateError(
+            f"version {number} knows classes that this site's taxonomy lacks: {', '.join(strange)}"
         )
     return Version(number=number, card=card, model=rebuild(card["architecture"], weights))
 

@@ -304,6 +304,8 @@ def test_a_champion_that_cannot_be_asked_halts_and_says_why(
     found = shelf.evaluate(shelf.good())
     assert (found.gates["champion"], found.verdict, found.alias) == ("not evaluable", "fail", None)
     assert "trained on preprocessing 0" in why(found, "champion")
+    champion(shelf.good(classes=["flu", *shelf.card["classes"][1:]]))
+    assert "taxonomy lacks: flu" in why(shelf.evaluate(shelf.good()), "champion")
     champion(shelf.registry.register(VIT, f"bundles/{uuid.uuid4().hex}", None, {}))
     found = shelf.evaluate(shelf.good())
     assert "no complete release bundle" in why(found, "champion")

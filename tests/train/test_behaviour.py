@@ -113,7 +113,7 @@ def test_what_cannot_be_asked_says_why() -> None:
         "bone_for_chest",
         "textbook",
     }
-    assert "normal" in why["opacity_lowers_normal"]
+    assert "a chest without a finding" in why["opacity_lowers_normal"]
     assert "limb" in why["region"]
 
 
