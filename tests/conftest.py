@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import ray
 
@@ -20,6 +21,8 @@ from cluster.settings import Settings
 from cluster.site import read_env
 
 ROOT = Path(__file__).resolve().parents[1]
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one is late, and nothing is wrong
+hypothesis.settings.load_profile("any machine")
 OURS = ("RAYDIOLOGY_", "RAY_", "AWS_ACCESS", "AWS_SECRET", "AWS_ENDPOINT", "MLFLOW_")
 
 
