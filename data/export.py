@@ -28,7 +28,7 @@ from data.dicom import DICOM_ERRORS, MONOCHROME, explain, open_dicom
 from data.manifest import REQUIRED_COLUMNS
 from data.originals import Originals
 from data.preprocess import encode_png, sniff
-from data.sandbox import Decoder, keep_memory
+from data.sandbox import Decoder
 
 Progress = Callable[[int, int, str], None]
 
@@ -81,7 +81,6 @@ def export(
     if not samples:
         raise ExportError("the catalog holds no image of these sources: `jobs.ingest --source DIR` first")
     originals = Originals.of(settings)
-    keep_memory()
     children = min(len(os.sched_getaffinity(0)), len(samples))
     size = max(BATCH_ROWS, children * BATCH_ROWS_A_CHILD)
     rows: list[dict[str, str]] = []

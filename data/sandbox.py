@@ -238,15 +238,12 @@ _starting = threading.Lock()
 
 @functools.cache
 def _started() -> Decoder:
-    keep_memory()
+    _keep_memory()
     return Decoder(children=1)
 
 
-def keep_memory() -> None:
-    """Give this process, which opens many files, the thresholds of its children, for good.
-
-    Where the C library has none to set, nothing changes.
-    """
+def _keep_memory() -> None:
+    """Give this process the thresholds of its children; where the C library has none to set, nothing changes."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
