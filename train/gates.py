@@ -86,8 +86,8 @@ class Gates:
     behaviour_images: int = 20
     """Images below which a test is not evaluable."""
     reported: Mapping[str, tuple[str, ...]] = field(default_factory=_reported)
-    """By environment, families of gates that are judged and halt nothing there. In development those that no model of
-    a few thousand public X-rays has passed (docs/experiments.md)."""
+    """By environment, families of gates that are judged and halt nothing there. In development those that neither
+    the demo nor a model of a few thousand public X-rays reliably passes (docs/experiments.md)."""
     beyond_chance: tuple[str, ...] = ("development",)
     """Environments in which a gate, other than accuracy and recall, halts only when its 95 % interval lies wholly on
     the wrong side; in the others whatever fails halts."""
