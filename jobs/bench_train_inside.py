@@ -125,15 +125,7 @@ def torchrun(settings: Settings, folder: Path) -> dict[str, float]:
         ours, plain = folder / f"ours-{nth}", folder / f"plain-{nth}"
         config = replace(CONFIG, checkpoint_every_steps=STALL_INTERVAL)
         train(settings, f"torchrun-{nth}", ours, config, peers.BATCH * peers.STEPS)
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            "2",
-            "--master-port",
-            "0",
-        ]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         script = ["-m", "jobs.bench_train_peers", str(plain)]
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([*command, *script], env=env, check=True, stdout=subprocess.DEVNULL)
