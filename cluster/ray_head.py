@@ -20,8 +20,6 @@ from cluster.site import LOOPBACK, Site
 
 MIN_CPUS = 8
 """Logical CPUs at least: two training workers, a driver and Serve's parts must fit on two real ones."""
-RAY_DATA_ACTORS = 2
-"""That a driver of Ray Data has beside its tasks: its statistics, and its coordinator of resources."""
 MIN_OBJECT_STORE_BYTES, MAX_OBJECT_STORE_BYTES = 256 * 1024**2, 2 * 1024**3
 KEPT_SESSIONS = 3
 PLAIN_ID = "req.hdr(x-request-id) -m reg ^[0-9A-Fa-f-]{16,64}$"
@@ -111,9 +109,6 @@ class RayHead(Component):
             "AUTOSCALER_METRIC_PORT": str(ports["ray_autoscaler_metrics"]),
             "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads of several replicas starve each other on few cores
             "DASHBOARD_METRIC_PORT": str(ports["ray_dashboard_metrics"]),
-            # Idle workers above this end, so that the ones that have imported everything are taken again; Ray Data's two
-            # actors count, and with them alone every worker that pauses between two stages would start anew.
-            "RAY_num_workers_soft_limit": str((os.cpu_count() or 1) + RAY_DATA_ACTORS),
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # the one node has nowhere to drain to
             "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc.stop - 1),
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http.stop - 1),
