@@ -4,17 +4,13 @@ images are changed, and when it is offered what it must refuse.
 `train.evaluate` calls `examine`, and records what comes out.
 """
 
-import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from cluster import bundles
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
@@ -23,14 +19,13 @@ from data.shortcut import Shortcuts
 from data.split import Split
 from data.taxonomy import taxonomy
 from data.versions import SplitTable, load_split
-from train import behaviour, films, refusals, report, shortcut_audit, subgroups
+from train import behaviour, films, refusals, release, report, shortcut_audit, subgroups
 from train.behaviour import Asked
 from train.calibration import Calibration, probabilities
 from train.comparison import compare
 from train.gates import Gates
 from train.inference import logits, rebuild
 from train.measured import Behaviour, Comparison, Measured
-from train.release import CARD, WEIGHTS
 from train.report import Answered, HeldOut, Report
 
 Progress = Callable[[int, int, str], None]
@@ -87,12 +82,9 @@ def load(store: ObjectStore, number: str, bundle_key: str) -> Version:
 
     Raises:
         EvaluateError: it was trained on other pixels than this code makes, or for other classes.
-        BundleError: it is absent or changed.
+        BundleError: it is absent, unsigned or was changed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        files = bundles.fetch(store, bundle_key, Path(folder), [CARD, WEIGHTS])
-        card, weights = json.loads(files[CARD].read_bytes()), files[WEIGHTS].read_bytes()
-    return version_of(number, card, weights)
+    return version_of(number, *release.fetch(store, bundle_key))
 
 
 def version_of(number: str, card: dict[str, Any], weights: bytes) -> Version:

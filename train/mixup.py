@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +33,8 @@ def blend(sample_hashes: Sequence[str], *, alpha: float, seed: int, epoch: int) 
     """Partners and shares of one epoch; alpha 0 blends nothing."""
     if not alpha:
         return Blend.none(len(sample_hashes))
+    from scipy.stats import beta  # 0.9 s of imports, spared where nothing is blended
+
     first, second = (_order(sample_hashes, f"mixup-{one}:{seed}:{epoch}:") for one in ("image", "partner"))
     partners_N = np.empty(len(sample_hashes), np.int64)
     partners_N[first] = second

@@ -87,6 +87,18 @@ def publish(
     return bundles.publish(store, {**files, CARD: json.dumps(card, sort_keys=True, indent=1).encode()})
 
 
+def fetch(store: ObjectStore, bundle_key: str) -> tuple[dict[str, Any], bytes]:
+    """Card and weights of a bundle, verified, whatever pixels they are for.
+
+    Raises:
+        BundleError: it is absent, unsigned or was changed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files = bundles.fetch(store, bundle_key, Path(folder), [CARD, WEIGHTS])
+        card: dict[str, Any] = json.loads(files[CARD].read_bytes())
+        return card, files[WEIGHTS].read_bytes()
+
+
 def read(store: ObjectStore, bundle_key: str) -> tuple[dict[str, Any], bytes]:
     """Card and weights of a bundle, verified.
 
@@ -94,10 +106,7 @@ def read(store: ObjectStore, bundle_key: str) -> tuple[dict[str, Any], bytes]:
         ReleaseError: it was trained on other pixels than this code makes.
         BundleError: it is absent, unsigned or was changed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        files = bundles.fetch(store, bundle_key, Path(folder), [CARD, WEIGHTS])
-        card: dict[str, Any] = json.loads(files[CARD].read_bytes())
-        weights = files[WEIGHTS].read_bytes()
+    card, weights = fetch(store, bundle_key)
     if card["preprocess_version"] != PREPROCESS_VERSION:
         raise ReleaseError(
             f"the model was trained on preprocessing {card['preprocess_version']}, this code has "
