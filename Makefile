@@ -16,10 +16,10 @@ SOURCE ?=
 FREE_PORTS ?=
 ARGS   ?=
 
-.PHONY: help setup demo test up down status check format bench
+.PHONY: help setup demo test test-gpu up down status check format bench
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP) $(LLM)/card.json  ## install the locked dependencies into .venv and convert the language model
 
@@ -40,6 +40,9 @@ demo: setup  ## the whole chain, from X-rays to an explained answer; SOURCE=DIR 
 
 test: setup  ## every test tier that needs no GPU
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-gpu: $(STAMP)  ## the tier that needs a CUDA device
+	@$(BIN)/python -m pytest tests/gpu $(ARGS)
 
 up: setup  ## start the embedded platform and serve the champion, if there is one
 	@$(BIN)/python -m cluster.platform up $(if $(FREE_PORTS),--free-ports)

@@ -42,6 +42,7 @@ CONFIG = TrainConfig(
 ROUNDS = 3
 KILL_AT = (23, 26, 29)
 """Steps: early, in the middle and late between two checkpoints of the peer."""
+RECOVERY_STEPS = 36
 STALL_INTERVAL = 50
 
 
@@ -66,8 +67,8 @@ def train(settings: Settings, name: str, notes: Path, config: TrainConfig, image
 
 def recovery(settings: Settings, folder: Path) -> dict[str, float]:
     sides: dict[str, Callable[[str, Path], None]] = {
-        "ours": lambda name, notes: train(settings, name, notes, CONFIG, peers.BATCH * 60),
-        "peer": lambda name, notes: peers.stock(settings, name, notes, steps=60),
+        "ours": lambda name, notes: train(settings, name, notes, CONFIG, peers.BATCH * RECOVERY_STEPS),
+        "peer": lambda name, notes: peers.stock(settings, name, notes, steps=RECOVERY_STEPS),
     }
     found: dict[str, list[float]] = {side: [] for side in sides}
     for nth, step in enumerate(KILL_AT):

@@ -30,7 +30,7 @@ from train.dataset import Images, TrainingData
 from train.model import build_vit
 
 MODEL, SIDE, BATCH, CLASSES = "vit_tiny_patch16_224", 128, 64, 10
-STEPS = 80
+STEPS = 40
 EVERY = 10
 OPTIM = OptimConfig()
 

@@ -21,6 +21,7 @@ from cluster.settings import Settings
 from cluster.site import read_env
 
 ROOT = Path(__file__).resolve().parents[1]
+GPU = ROOT / "tests" / "gpu"
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one is late, and nothing is wrong
 hypothesis.settings.load_profile("any machine")
 OURS = ("RAYDIOLOGY_", "RAY_", "AWS_ACCESS", "AWS_SECRET", "AWS_ENDPOINT", "MLFLOW_")
@@ -33,6 +34,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--train-kills", type=int, default=2, help="how many training runs are killed, each once"
     )
     parser.addoption("--kills-seed", type=int, default=0, help="of what is killed, and when")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The tier on a GPU runs where it is named (`make test-gpu`), and there it fails without one."""
+    named = any(Path(one).resolve().is_relative_to(GPU) for one in config.args)
+    return True if collection_path.is_relative_to(GPU) and not named else None
 
 
 @dataclass(frozen=True, kw_only=True)

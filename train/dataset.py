@@ -120,8 +120,8 @@ def inputs(images: Images, indices_B: np.ndarray, pixels: PixelConfig) -> torch.
 
 
 def training_inputs(
-    data: TrainingData, indices_B: np.ndarray, config: TrainConfig, epoch: int
+    data: TrainingData, indices_B: np.ndarray, config: TrainConfig, epoch: int, device: torch.device
 ) -> torch.Tensor:
-    """The same, each in the view that belongs to it in this epoch."""
+    """The same on `device`, each in the view that belongs to it in this epoch, which is drawn there."""
     numbers_BD = draws([data.train.hashes[i] for i in indices_B], seed=config.seed, epoch=epoch)
-    return augment(inputs(data.train, indices_B, data.pixels), numbers_BD, config.augment)
+    return augment(inputs(data.train, indices_B, data.pixels).to(device), numbers_BD, config.augment)

@@ -111,12 +111,13 @@ def _loss(setup: Setup, micro: Micro, *, last: bool) -> torch.Tensor:
 
 def _micro(setup: Setup, used_B: np.ndarray, counts: bool, epoch: int) -> Micro:
     blend, data = setup.blend(epoch), setup.data
-    x_BCHW = training_inputs(data, used_B, setup.config, epoch)
+    x_BCHW = training_inputs(data, used_B, setup.config, epoch, setup.device)
     labels_B, partners_B = data.train.labels_N[used_B], blend.partners_N[used_B]
     own_B = blend.shares_N[used_B]
     if blend.blends:
-        share_B = torch.from_numpy(own_B).float()[:, None, None, None]
-        x_BCHW = share_B * x_BCHW + (1 - share_B) * training_inputs(data, partners_B, setup.config, epoch)
+        share_B = torch.from_numpy(own_B).float().to(setup.device)[:, None, None, None]
+        others_BCHW = training_inputs(data, partners_B, setup.config, epoch, setup.device)
+        x_BCHW = share_B * x_BCHW + (1 - share_B) * others_BCHW
     weights_B = _weights(setup, blend, used_B)
     rows_B = np.arange(len(used_B))
     targets_BK = np.zeros((len(used_B), len(data.classes)))
@@ -124,7 +125,7 @@ def _micro(setup: Setup, used_B: np.ndarray, counts: bool, epoch: int) -> Micro:
     others_B = data.train.labels_N[partners_B]
     targets_BK[rows_B, others_B] += (1 - own_B) * setup.weights_K[others_B]
     return Micro(
-        x_BCHW=x_BCHW.to(setup.device),
+        x_BCHW=x_BCHW,
         targets_BK=torch.from_numpy(targets_BK / weights_B[:, None]).float().to(setup.device),
         weights_B=torch.from_numpy(weights_B * counts).float().to(setup.device),
     )

@@ -248,9 +248,19 @@ def _attempt(config: TrainConfig, place: Place, run_key: str) -> dict[str, str]:
         try:
             ending: dict[str, str] = trainer.fit().return_value
         except ray.train.TrainingFailedError as error:
-            reason = [line for line in str(error).splitlines() if line.strip()]
-            raise TrainError(f"training failed: {reason[-1] if reason else error!r}") from error
+            raise TrainError(f"training failed: {_reason(error)}") from error
     return ending
+
+
+def _reason(error: Exception) -> str:
+    """Ray's error as one line that says what to do."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if any("OutOfMemoryError" in line or "running low on memory" in line for line in lines):
+        return (
+            "the machine ran out of memory and Ray ended the workers: end what else runs there, or take a smaller "
+            "train.microbatch_size; the same command goes on from the last checkpoint"
+        )
+    return lines[-1] if lines else repr(error)
 
 
 def _release(

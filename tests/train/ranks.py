@@ -25,6 +25,7 @@ from train.setup import prepare
 from train.step import TrainingDivergedError
 from train.validate import validate
 
+CPU = torch.device("cpu")
 STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
 CONFIG = TrainConfig(
     model=ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 2}),
@@ -95,9 +96,10 @@ def run(
     kill_at: int | None = None,
     name: str = "run",
     poison: bool = False,
+    device: torch.device = CPU,
 ) -> dict[str, object]:
     """Train to the end or until the kill; what the run left, on rank 0."""
-    setup = prepare(config, poisoned(data()) if poison else data(), run=name, device=torch.device("cpu"))
+    setup = prepare(config, poisoned(data()) if poison else data(), run=name, device=device)
     first_validation = validate(setup)["validation_loss"]
     if poison:
         setup.strategy.module.register_forward_hook(break_on_white)
@@ -108,7 +110,8 @@ def run(
         if progress.step == kill_at:
             raise Killed
         now_2 = [progress.loss_sum, progress.weight_sum]
-        sums_2 = torch.tensor([now - before for now, before in zip(now_2, before_2, strict=True)])
+        steps_2 = [now - before for now, before in zip(now_2, before_2, strict=True)]
+        sums_2 = torch.tensor(steps_2, device=device)
         dist.all_reduce(sums_2)
         losses.append(float(sums_2[0] / sums_2[1]))
         before_2[:] = now_2 if progress.position.batch else [0.0, 0.0]
