@@ -41,6 +41,7 @@ def start(root: Path, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", START, str(root), "-p", "no:cacheprovider", *options],
         cwd=ROOT,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # starts in a third of the time
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
