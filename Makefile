@@ -39,7 +39,7 @@ demo: setup  ## the whole chain, from X-rays to an explained answer; SOURCE=DIR 
 	@$(WITH_ENV) $(BIN)/python -m jobs.pipeline $(if $(SOURCE),--source "$(SOURCE)") $(ARGS)
 
 test: setup  ## every test tier that needs no GPU
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m $(if $(ARGS),pytest $(ARGS),tests.side_by_side)
 
 test-gpu: $(STAMP)  ## the tier that needs a CUDA device
 	@$(BIN)/python -m pytest tests/gpu $(ARGS)

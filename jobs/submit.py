@@ -13,6 +13,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster import progress
 from cluster.settings import Settings
+from jobs import checkout
 from jobs.console import Console
 from jobs.entry import JobError, git_commit
 
@@ -53,7 +54,9 @@ def submit_and_follow(settings: Settings, entrypoint: str, console: Console) -> 
     jobs = client(settings)
     runtime_env = json.loads((ROOT / "runtime.json").read_text())
     runtime_env["working_dir"] = str(ROOT)
-    runtime_env.setdefault("env_vars", {})["RAYDIOLOGY_GIT_COMMIT"] = git_commit() + _dirty()
+    runtime_env.setdefault("env_vars", {}).update(
+        {"RAYDIOLOGY_GIT_COMMIT": git_commit() + _dirty(), **checkout.submitted(settings)}
+    )
     submission_id = jobs.submit_job(entrypoint=entrypoint, runtime_env=runtime_env)
     console.say(f"Ray job {submission_id} runs")
     try:

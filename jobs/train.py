@@ -3,13 +3,14 @@
 An unfinished run of the same name goes on from its last checkpoint; a finished one is not trained again.
 """
 
+import os
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster import progress
 from cluster.settings import Settings
 from data import acceptance, catalog
-from jobs import entry
+from jobs import checkout, entry
 from jobs.recipes import recipe
 from train import runs, trainer
 from train.config import TrainConfig
@@ -49,6 +50,7 @@ def run_train(
         name,
         fresh=fresh,
         git_commit=entry.git_commit(),
+        uncommitted=checkout.uncommitted(settings, os.environ),
         progress=lambda done, total, note: progress.report("register", done, total, note),
     )
     return {

@@ -20,7 +20,7 @@ from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from data.versions import manifest
-from train import examination, model_card, tracking
+from train import examination, model_card, provenance, tracking
 from train import gates as rules
 from train.examination import EvaluateError, Examination, Version
 from train.figures import figures
@@ -125,6 +125,7 @@ def _log(
     """Figures, tables, pictures and the card for people to the run that trained the model."""
     mlflow = tracking.client(settings.mlflow_tracking_uri)
     run_id, found = version.card["run_id"], evaluation.report
+    provenance.log_dataset(mlflow, run_id, settings, described, "test")
     tracking.log_figures(
         mlflow, run_id, {f"test_{name}": value for name, value in _logged(evaluation).items()}
     )

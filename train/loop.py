@@ -1,7 +1,7 @@
 """What each Ray Train worker runs: the loop of `train.fit` with Ray's context and the run's checkpoints.
 
 The workers' configuration is plain data (Ray shows it in the dashboard); whatever holds a secret travels in
-`Place`. MLflow and progress are rank 0's.
+`Place`. The metrics of MLflow and progress are rank 0's, its system metrics those of one worker of each machine.
 """
 
 import logging
@@ -25,6 +25,7 @@ from train.fit import LeaveError, Watch, fit
 from train.parallel import keep_freed_memory
 from train.setup import prepare
 from train.step import TrainingDivergedError
+from train.system_metrics import machine_name, watched
 from train.tracking import MetricLog
 
 REPORT_INTERVAL_S = 0.5
@@ -69,9 +70,11 @@ def train_loop_per_worker(config: dict[str, Any], place: Place) -> dict[str, str
     retention = Retention(newest=settings.keep_checkpoints, every_epochs=settings.keep_every_epochs)
     checkpoints = RunCheckpoints(place.store, retention, leaves=_is_preempted)
     try:
-        with MetricLog.opened(
-            place.mlflow_tracking_uri if rank == 0 else None, place.mlflow_run_id
-        ) as metrics:
+        tracking_uri = place.mlflow_tracking_uri
+        with (
+            watched(tracking_uri if _first_of_machine() else None, place.mlflow_run_id, _machine()),
+            MetricLog.opened(tracking_uri if rank == 0 else None, place.mlflow_run_id) as metrics,
+        ):
             fit(setup, checkpoints, _watch(settings, metrics, shown=rank == 0))
         assert checkpoints.current is not None
         ending = {"checkpoint": checkpoints.current}
@@ -86,6 +89,15 @@ def train_loop_per_worker(config: dict[str, Any], place: Place) -> dict[str, str
 
 def _is_preempted() -> bool:
     return ray.train.get_preemption_info() is not None
+
+
+def _first_of_machine() -> bool:
+    return ray.train.get_context().get_local_rank() == 0
+
+
+def _machine() -> str:
+    context = ray.train.get_context()
+    return machine_name(context.get_node_rank(), context.get_local_world_size(), context.get_world_size())
 
 
 def _watch(config: TrainConfig, metrics: MetricLog, *, shown: bool) -> Watch:

@@ -39,6 +39,8 @@ class TrackingError(ExpectedError):
 class MetricLog:
     """Sends rows of metrics to an MLflow run from a thread of its own, and again while MLflow is down."""
 
+    what = "metrics"
+
     def __init__(self, tracking_uri: str | None, run_id: str | None) -> None:
         self._rows: queue.Queue[Mapping[str, float] | None] = queue.Queue()
         self._thread: threading.Thread | None = None
@@ -63,11 +65,19 @@ class MetricLog:
 
     def close(self) -> None:
         """Wait a while for the queue to empty."""
-        if self._thread is not None:
-            self._rows.put(None)
-            self._thread.join(CLOSE_TIMEOUT_S)
-            if self._thread.is_alive():
-                logger.warning("MLflow is slow or down: the last metrics are logged when training is over")
+        if not self.end(CLOSE_TIMEOUT_S):
+            logger.warning("MLflow is slow or down: the last metrics are logged when training is over")
+
+    def end(self, within_s: float) -> bool:
+        """Take no more; whether all was sent in time."""
+        if self._thread is None:
+            return True
+        self._rows.put(None)
+        self._thread.join(within_s)
+        return not self._thread.is_alive()
+
+    def _deliver(self, mlflow: "MlflowClient", run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
+        log_rows(mlflow, run_id, rows)
 
     def _send(self, tracking_uri: str, run_id: str) -> None:
         waiting: deque[Mapping[str, float]] = deque(maxlen=KEPT_ROWS)
@@ -80,14 +90,15 @@ class MetricLog:
         client = MlflowClient(tracking_uri)
         while True:
             try:
-                log_rows(client, run_id, list(waiting))
+                self._deliver(client, run_id, list(waiting))
                 waiting.clear()
                 warned = False
             except MlflowException as error:
                 if not warned:
                     warned = True
                     logger.warning(
-                        "MLflow does not take metrics (%s); training goes on and they are sent again",
+                        "MLflow does not take %s (%s); training goes on and they are sent again",
+                        self.what,
                         str(error).split("\n")[0],
                     )
             if ended and not waiting:

@@ -26,7 +26,7 @@ from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.registry import Registry
 from cluster.settings import Settings
 from data.versions import manifest
-from train import dataset, release, runs, tracking, warm_start
+from train import dataset, provenance, release, runs, tracking, warm_start
 from train.checkpoint import AVERAGE_NAME, PROGRESS_NAME, WEIGHTS_NAME
 from train.checkpoint_store import CheckpointStore, DamagedError
 from train.config import TrainConfig
@@ -73,6 +73,7 @@ def train(
     *,
     fresh: bool = False,
     git_commit: str = "unknown",
+    uncommitted: str | None = None,
     progress: Progress | None = None,
 ) -> TrainOutcome:
     """Train, calibrate, publish the bundle and register the version, without alias.
@@ -80,6 +81,7 @@ def train(
     Args:
         run_name: continued when it is unfinished, returned when it is finished; `runs.default_name` gives one.
         fresh: start anew under the same name.
+        uncommitted: what the code differs by from that commit, for MLflow; empty: nothing; None: nobody knows.
         progress: told what the driver does when the workers are done.
     Raises:
         TrainError, TrainConfigError, TrainDataError, VersionError, RunError, TrackingError: one line each.
@@ -95,6 +97,8 @@ def train(
     mlflow = tracking.client(settings.mlflow_tracking_uri)
     params = tracking.flat(config.as_dict()) | {"dataset_version": dataset_version, "git_commit": git_commit}
     run_id = tracking.start_run(mlflow, run.key, run.name, params)
+    with tracking.answering(mlflow):
+        provenance.log(mlflow, run_id, settings, described, uncommitted)
     trained = runs.trained(store, run) or _fit(settings, store, config, run, run_id, start)
     with tracking.answering(mlflow):
         tracking.log_rows(mlflow, run_id, trained.history)

@@ -31,6 +31,7 @@ from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from cluster.supervisor import State, beyond_loopback
 from data.preprocess import PixelConfig, to_pixels
+from jobs import checkout
 from serve.classifier import Classifier
 from train.inference import logits, rebuild
 
@@ -105,6 +106,16 @@ def test_a_model_trained_for_one_epoch_is_halted_with_exit_3_and_gets_no_alias(
     registry = Registry(platform.settings)
     assert [registry.version_by_alias(VIT, alias) for alias in ("champion", "challenger")] == [None, None]
     assert "Gates: fail" in printed
+
+
+def test_what_was_not_committed_where_the_job_was_submitted_is_in_mlflow(
+    platform: Any, halted: tuple[int, dict[str, Any], str], tmp_path: Path
+) -> None:
+    client, run_id = Registry(platform.settings).client, halted[1]["train"]["mlflow_run_id"]
+    differs = bool(checkout.changes(ROOT, platform.env))
+    assert client.get_run(run_id).data.tags["raydiology.uncommitted"] == ("changed" if differs else "clean")
+    told = Path(client.download_artifacts(run_id, "code/uncommitted.diff", str(tmp_path))).read_text()
+    assert told.startswith("# Clean") is not differs
 
 
 def test_a_version_that_did_not_pass_cannot_be_deployed(

@@ -1,4 +1,4 @@
-"""Two nodes of one CPU each: one dies and another one comes; one is announced to be taken away."""
+"""Two nodes of one CPU each: one dies, another one comes, and that one is announced to be taken away."""
 
 import json
 import os
@@ -39,11 +39,23 @@ def worlds(notes: list[list[Any]]) -> list[int]:
     return found
 
 
+def parts(notes: list[list[Any]]) -> list[list[int]]:
+    """The steps that were done with the same number of workers, one after the other."""
+    found: list[list[int]] = []
+    before = None
+    for step, workers, _ in notes:
+        if workers != before:
+            found.append([])
+        found[-1].append(step)
+        before = workers
+    return found
+
+
 def test_two_workers_become_one_when_a_node_dies_and_two_again_when_another_comes(
     runs: dict[str, Any],
 ) -> None:
     assert worlds(runs["calm"]["notes"]) == [2]
-    assert worlds(runs["elastic"]["notes"]) == [2, 1, 2]
+    assert worlds(runs["elastic"]["notes"])[:3] == [2, 1, 2]
 
 
 def test_the_global_batches_are_the_same_whatever_the_number_of_workers(runs: dict[str, Any]) -> None:
@@ -53,9 +65,10 @@ def test_the_global_batches_are_the_same_whatever_the_number_of_workers(runs: di
     assert len(set(calm.values())) == len(calm)
 
 
-def test_the_losses_agree_after_each_change(runs: dict[str, Any]) -> None:
+def test_the_losses_agree_for_at_least_50_steps_after_each_change(runs: dict[str, Any]) -> None:
+    assert all(len(set(part)) >= 50 for part in parts(runs["elastic"]["notes"])[1:])
     calm, elastic = runs["calm"]["history"], runs["elastic"]["history"]
-    assert len(calm) == len(elastic) == 16
+    assert len(calm) == len(elastic) == 11
     for row, other in zip(calm, elastic, strict=True):
         assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-4)
 
@@ -67,6 +80,7 @@ def test_a_death_costs_at_most_an_interval_and_a_quarter(runs: dict[str, Any]) -
 
 
 def test_a_node_that_is_announced_to_go_costs_no_step(runs: dict[str, Any]) -> None:
-    notes = runs["preempted"]["notes"]
-    assert [step for step, _, _ in notes] == list(range(200))
-    assert worlds(notes) == [2, 1]
+    notes = runs["elastic"]["notes"]
+    assert worlds(notes) == [2, 1, 2, 1]
+    *_, both, alone = parts(notes)
+    assert [*both, *alone] == list(range(both[0], 275))

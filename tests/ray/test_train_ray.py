@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     assert len(list(pids.iterdir())) == 4  # two workers, and two again
     assert last.name[:-8] == undisturbed.name[:-8]
     assert contents(last) == contents(undisturbed)
-    assert train(tmp_path / "killed", pids) == last
+    assert train(tmp_path / "killed", pids, replace(CONFIG, num_workers=1)) == last
 
 
 def test_workers_that_cannot_train_end_in_one_line(ray_local: None, tmp_path: Path) -> None:

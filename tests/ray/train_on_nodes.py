@@ -1,8 +1,8 @@
 """Training on simulated nodes that die, come and are taken away: `python -m tests.ray.train_on_nodes FOLDER`.
 
-The nodes are Ray's own of `ray.cluster_utils`, the checkpoints lie in the folder. Every update is slowed down and noted
-in a file: its step, the number of workers, and which samples were in the global batch. The last line of standard output
-is JSON: the notes and the history of each run.
+The nodes are Ray's own of `ray.cluster_utils`, the checkpoints lie in the folder. Every update is noted in a file: its
+step, the number of workers, and which samples were in the global batch; where a run is to be changed, it crawls until
+it is. The last line of standard output is JSON: the notes and the history of both runs.
 """
 
 import functools
@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,13 @@ from train.dataset import Images, TrainingData
 from train.loop import Place
 from train.trainer import fit_on_workers
 
-PAUSE_S = 0.05
+CRAWL_S = 1.0
 STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
 CONFIG = TrainConfig(
     model=ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 2}),
     augment=STILL,
     label_smoothing=0.2,
-    epochs=16,
+    epochs=11,
     batch_size=8,
     checkpoint_every_steps=10,
     min_workers=1,
@@ -46,6 +45,8 @@ CONFIG = TrainConfig(
 )
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 GRACE_S = 45.0
+DEATH, ARRIVAL, NOTICE = (2, 30, 60), (1, 100, 160), (2, 180, 240)
+"""Where the number of workers is to change: how many there are, and from which step to which the run waits for it."""
 Notes = list[list[Any]]
 
 
@@ -58,14 +59,16 @@ def images(count: int, prefix: str) -> Images:
     )
 
 
-def load(notes: Path) -> TrainingData:
-    """The data; makes this worker's updates slow and noted."""
-    from train import fit
+def load(notes: Path, changes: bool) -> TrainingData:
+    """The data; makes this worker's updates noted, and slow where the run waits for a change."""
+    from train import checkpoint_run, fit
 
     update = fit.update
 
-    def slow(setup: Any, progress: Any, batch_B: np.ndarray, speed: Any) -> tuple[float, float]:
-        time.sleep(PAUSE_S)
+    def noted(setup: Any, progress: Any, batch_B: np.ndarray, speed: Any) -> tuple[float, float]:
+        for workers, first, end in (DEATH, ARRIVAL, NOTICE) if changes else ():
+            if setup.world_size == workers and first <= progress.step < end:
+                time.sleep(CRAWL_S)
         done = update(setup, progress, batch_B, speed)
         if setup.rank == 0:
             ids = hashlib.sha256(batch_B.tobytes()).hexdigest()[:8]
@@ -73,7 +76,8 @@ def load(notes: Path) -> TrainingData:
                 file.write(json.dumps([progress.step, setup.world_size, ids]) + "\n")
         return done
 
-    fit.update = slow
+    fit.update = noted
+    checkpoint_run.LOOK_S = 0.1  # it is counted in steps, at the pace of those before: few, once they crawl
     return TrainingData(
         train=images(200, "t"),
         validation=images(9, "v"),
@@ -86,22 +90,25 @@ def read(notes: Path) -> Notes:
     return [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
 
 
-def wait(notes: Path, seen: Callable[[Notes], bool], within_s: float = 240.0) -> None:
+def wait(notes: Path, change: tuple[int, int, int], within_s: float = 240.0) -> None:
+    """Until the run has come to where it waits for that change."""
+    workers, first, _ = change
     deadline = time.monotonic() + within_s
-    while not seen(read(notes)) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if any(step >= first and there == workers for step, there, _ in read(notes)):
+            return
         time.sleep(0.1)
 
 
-def train(folder: Path, config: TrainConfig, happens: Callable[[Path], None] | None = None) -> dict[str, Any]:
+def train(folder: Path, happens: Callable[[Path], None] | None = None) -> dict[str, Any]:
     """Train to the end while something happens; what was noted, and the history."""
     folder.mkdir()
     notes = folder / "notes"
     store = CheckpointStore(pyarrow.fs.LocalFileSystem(), str(folder / "checkpoints"))
-    place = Place(
-        load=functools.partial(load, notes), mlflow_tracking_uri=None, mlflow_run_id=None, store=store
-    )
+    data = functools.partial(load, notes, happens is not None)
+    place = Place(load=data, mlflow_tracking_uri=None, mlflow_run_id=None, store=store)
     with ThreadPoolExecutor(1) as side:  # nodes can be added on the main thread only
-        last = side.submit(fit_on_workers, config, place, "key")
+        last = side.submit(fit_on_workers, CONFIG, place, "key")
         if happens is not None:
             happens(notes)
         name = last.result()
@@ -125,21 +132,18 @@ def main(folder: Path) -> dict[str, Any]:
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
 
-    def node_dies_and_another_comes(notes: Path) -> None:
-        wait(notes, lambda seen: len(seen) >= 30)
+    def node_dies_another_comes_and_is_taken_away(notes: Path) -> None:
+        wait(notes, DEATH)
         cluster.remove_node(nodes.pop(), allow_graceful=False)
-        wait(notes, lambda seen: sum(workers == 1 for _, workers, _ in seen) >= 60)
+        wait(notes, ARRIVAL)
         nodes.append(cluster.add_node(**NODE))
-
-    def node_is_taken_away(notes: Path) -> None:
-        wait(notes, lambda seen: len(seen) >= 33)
+        wait(notes, NOTICE)
         drain(cluster, nodes[-1].node_id)
 
     try:
         return {
-            "calm": train(folder / "calm", CONFIG),
-            "elastic": train(folder / "elastic", CONFIG, node_dies_and_another_comes),
-            "preempted": train(folder / "preempted", replace(CONFIG, epochs=8), node_is_taken_away),
+            "calm": train(folder / "calm"),
+            "elastic": train(folder / "elastic", node_dies_another_comes_and_is_taken_away),
         }
     finally:
         ray.shutdown()

@@ -236,6 +236,8 @@ def test_a_good_model_passes_and_mlflow_has_figures_tables_pictures_and_card(
         "behaviour_rotation",
     ):
         assert f"test_{name}" in metrics
+    (tested,) = mlflow.get_run(shelf.run_id).inputs.dataset_inputs
+    assert (tested.dataset.name, tested.dataset.digest) == ("raydiology-test", shelf.dataset_version)
     files = {
         one.path.removeprefix("evaluation/") for one in mlflow.list_artifacts(shelf.run_id, "evaluation")
     }

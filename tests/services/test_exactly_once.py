@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,16 @@ class Ground:
             settings=replace(self.settings, bucket_prefix=prefix),
             env={**self.env, "RAYDIOLOGY_BUCKET_PREFIX": prefix},
         )
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a run that nothing happens to makes of the images, under the other prefix."""
+
+    version: str
+    rows: list[str]
+    blocks: int
+    seconds: float
 
 
 @dataclass
@@ -230,16 +240,22 @@ def ground(platform: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     restart()
 
 
+@pytest.fixture(scope="module")
+def undisturbed(ground: Ground) -> Undisturbed:
+    report, seconds = finished(ground.again(), "--fresh")
+    assert report["quarantined"] == {"truncated": IMAGES // 60}
+    assert report["blocks"]["all"] > 1
+    version = report["dataset_version"]
+    return Undisturbed(version, rows_of(ground.again().settings, version), report["blocks"]["all"], seconds)
+
+
 @pytest.mark.timeout(3600)
-def test_killed_anywhere_it_ends_in_the_same_version(ground: Ground, pytestconfig: pytest.Config) -> None:
+def test_killed_anywhere_it_ends_in_the_same_version(
+    ground: Ground, undisturbed: Undisturbed, pytestconfig: pytest.Config
+) -> None:
     kills = pytestconfig.getoption("--kills")
     chance = random.Random(pytestconfig.getoption("--kills-seed"))
-    undisturbed, calm_s = finished(ground.again(), "--fresh")
-    version = undisturbed["dataset_version"]
-    expected = rows_of(ground.again().settings, version)
-    assert undisturbed["quarantined"] == {"truncated": IMAGES // 60}
-    total = undisturbed["blocks"]["all"]
-    assert total > 1
+    version, expected, total, calm_s = astuple(undisturbed)
     print(f"\nundisturbed {calm_s:.1f} s, {total} blocks, version {version}")
     for nth in range(kills):
         victim = VICTIMS[nth % len(VICTIMS)] if kills < len(VICTIMS) else chance.choice(VICTIMS)
@@ -254,9 +270,8 @@ def test_killed_anywhere_it_ends_in_the_same_version(ground: Ground, pytestconfi
 
 
 @pytest.mark.timeout(600)
-def test_a_node_that_dies_at_work_changes_nothing(ground: Ground) -> None:
+def test_a_node_that_dies_at_work_changes_nothing(ground: Ground, undisturbed: Undisturbed) -> None:
     """Three simulated nodes of one CPU, and a head that does no work, on the stores of the platform."""
-    calm, _ = finished(ground.again(), "--fresh")
     other = {name: value for name, value in ground.env.items() if not name.startswith("RAY_AUTH")}
     ended = subprocess.run(
         [sys.executable, "-m", "tests.services.etl_on_nodes", ground.source],
@@ -270,11 +285,9 @@ def test_a_node_that_dies_at_work_changes_nothing(ground: Ground) -> None:
     told = json.loads(ended.stdout.strip().splitlines()[-1])
     assert told["nodes"] == [4, 3]
     assert 0 < told["images_done_at_death"] < IMAGES
-    assert told["version"] == calm["dataset_version"]
-    expected = rows_of(ground.again().settings, calm["dataset_version"])
-    assert rows_of(ground.settings, told["version"]) == expected
-    for settings in (ground.settings, ground.again().settings):
-        forget(settings, told["version"])
+    assert told["version"] == undisturbed.version
+    assert rows_of(ground.settings, told["version"]) == undisturbed.rows
+    forget(ground.settings, told["version"])
 
 
 def one_kill(

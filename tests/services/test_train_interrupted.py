@@ -21,6 +21,7 @@ from cluster.registry import Registry
 from jobs import kill_train
 from jobs.entry import JobError
 from jobs.kill_train import Ground
+from train.checkpoint_store import COMMIT_NAME, CheckpointStore
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -30,6 +31,7 @@ class Calm:
     """The platform, and what an undisturbed run on it ends with."""
 
     ground: Ground
+    run: str
     digest: str
     steps: int
     restart: Callable[[], None]
@@ -37,15 +39,20 @@ class Calm:
 
 @pytest.fixture(scope="module")
 def calm(platform: Any) -> Iterator[Calm]:
-    bare = Ground(home=platform.home, env=platform.env | {"SPT_NOENV": "1"}, settings=platform.settings)
-    ground = replace(bare, dataset_version=kill_train.dataset(bare))
-    steps, digest = kill_train.undisturbed(ground, new_name())
+    bare = Ground(
+        home=platform.home,
+        env=platform.env | {"SPT_NOENV": "1"},
+        settings=platform.settings,
+        options=kill_train.TINY | {"epochs": 8},
+    )
+    ground, run = replace(bare, dataset_version=kill_train.dataset(bare)), new_name()
+    steps, digest = kill_train.undisturbed(ground, run)
 
     def restart() -> None:
         started = platform.command("up")
         assert started.returncode == 0, started.stdout + started.stderr
 
-    yield Calm(ground, digest, steps, restart)
+    yield Calm(ground, run, digest, steps, restart)
     restart()
 
 
@@ -69,9 +76,25 @@ def test_killed_at_a_random_step_it_ends_with_the_same_bits(calm: Calm, pytestco
         assert ending.resumed == (victim == "driver")
 
 
-def test_the_digest_sees_a_single_other_number(calm: Calm) -> None:
-    other = replace(calm.ground, options=calm.ground.options | {"optim.weight_decay": 0.0501})
-    assert kill_train.undisturbed(other, new_name())[1] != calm.digest
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_digest_sees_a_single_other_bit(calm: Calm, rank: int, tmp_path: Path) -> None:
+    """In a copy of the undisturbed run's last checkpoint, committed as training does it."""
+    store, name = kill_train.checkpoints(calm.ground, calm.run), new_name()
+    last = store.committed()[0]
+    store.fetch(last, tmp_path)
+    changed = tmp_path / f"rank-000{rank}.safetensors"
+    copy = kill_train.checkpoints(calm.ground, name)
+
+    def committed() -> str:
+        files = [one for one in tmp_path.iterdir() if one.name != COMMIT_NAME]
+        copy.commit(last, {one.name: copy.put(last, one) for one in files})
+        return kill_train.digest(calm.ground, name)
+
+    assert committed() == calm.digest
+    blob = bytearray(changed.read_bytes())
+    blob[-4] ^= 1  # the lowest bit of the last number
+    changed.write_bytes(blob)
+    assert committed() != calm.digest
 
 
 def test_a_store_and_an_mlflow_that_die_hold_training_up_no_step_and_catch_up(calm: Calm) -> None:
@@ -97,33 +120,32 @@ def test_a_dataset_version_that_is_gone_is_one_line(calm: Calm) -> None:
         kill_train.train(gone, new_name()).report()
 
 
-def test_checkpoints_that_are_all_damaged_are_one_line_and_no_new_beginning(calm: Calm) -> None:
+def test_damaged_checkpoints_are_one_line_where_all_are_and_cost_one_where_it_is_the_newest(
+    calm: Calm, tmp_path: Path
+) -> None:
     name = new_name()
     job = kill_train.train(calm.ground, name)
     assert job.wait_for_step(20)
     job.process.kill()
     job.reader.join()
     store = kill_train.checkpoints(calm.ground, name)
-    for one in store.committed():
-        with store.filesystem.open_output_stream(f"{store.root}/{one}/rank-0000.safetensors") as stream:
-            stream.write(b"torn")
+    committed = store.committed()
+    whole = {one: tmp_path / one / "rank-0000.safetensors" for one in committed}
+    for one, file in whole.items():
+        file.parent.mkdir()
+        store.fetch(one, file.parent, file.name)
+        write(store, f"{one}/{file.name}", b"torn")
     with pytest.raises(JobError, match=r"none of the \d checkpoints of this run is whole"):
         kill_train.train(calm.ground, name).report()
-
-
-def test_a_torn_upload_costs_one_checkpoint_and_no_bit(calm: Calm, tmp_path: Path) -> None:
-    name = new_name()
-    job = kill_train.train(calm.ground, name)
-    assert job.wait_for_step(20)
-    job.process.kill()
-    job.reader.join()
-    store = kill_train.checkpoints(calm.ground, name)
-    newest = store.committed()[0]
-    whole = tmp_path / "rank-0001.safetensors"
-    store.fetch(newest, tmp_path, whole.name)
-    with store.filesystem.open_output_stream(f"{store.root}/{newest}/{whole.name}") as stream:
-        stream.write(whole.read_bytes()[:-100])
+    newest = committed[0]
+    for one, file in whole.items():
+        write(store, f"{one}/{file.name}", file.read_bytes()[: -100 if one == newest else None])
     again = kill_train.train(calm.ground, name)
     assert again.report()["resumed"]
     assert any(f"checkpoint {newest} is damaged" in line for line in again.lines)
     assert kill_train.digest(calm.ground, name) == calm.digest
+
+
+def write(store: CheckpointStore, key: str, blob: bytes) -> None:
+    with store.filesystem.open_output_stream(f"{store.root}/{key}") as stream:
+        stream.write(blob)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import safetensors.torch
 
 from cluster import bundles
@@ -109,7 +110,14 @@ def poor(platform: Platform, ray_local: None, dataset_version: str) -> TrainOutc
 
 @pytest.fixture(scope="module")
 def good(platform: Platform, ray_local: None, dataset_version: str) -> TrainOutcome:
-    return train(platform.settings, GOOD, dataset_version, f"good-{dataset_version}", git_commit="abc")
+    return train(
+        platform.settings,
+        GOOD,
+        dataset_version,
+        f"good-{dataset_version}",
+        git_commit="abc",
+        uncommitted="+ a line\n",
+    )
 
 
 def card(settings: Settings, outcome: TrainOutcome, folder: Path) -> dict[str, Any]:
@@ -150,6 +158,31 @@ def test_mlflow_has_settings_and_a_row_an_epoch(platform: Platform, good: TrainO
         "release/config.json",
         "release/card.json",
     }
+
+
+def test_mlflow_has_the_machine_the_packages_the_changes_and_the_dataset(
+    platform: Platform, good: TrainOutcome, dataset_version: str, tmp_path: Path
+) -> None:
+    client = Registry(platform.settings).client
+    run = client.get_run(good.run_id)
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(
+        run.data.metrics
+    )
+    assert run.data.tags["raydiology.uncommitted"] == "changed"
+    read = {
+        name: Path(client.download_artifacts(good.run_id, name, str(tmp_path))).read_text()
+        for name in ("code/uncommitted.diff", "environment/requirements.txt")
+    }
+    assert read["code/uncommitted.diff"] == "+ a line\n"
+    assert f"ray=={ray.__version__}" in read["environment/requirements.txt"].splitlines()
+    inputs = {one.dataset.name: one.dataset for one in run.inputs.dataset_inputs}
+    assert inputs.keys() >= {"raydiology-train", "raydiology-validation"}
+    for split in ("train", "validation"):
+        one = inputs[f"raydiology-{split}"]
+        assert one.digest == dataset_version
+        assert json.loads(one.profile)["num_rows"] == len(LABELS) * COUNTS[split]
+        (bucket, _, folder) = json.loads(one.source)["uri"].removeprefix("s3://").rstrip("/").partition("/")
+        assert (bucket, folder) == (platform.settings.bucket(versions.BUCKET), dataset_version)
 
 
 def test_a_finished_run_is_returned_without_training(

@@ -1,0 +1,99 @@
+"""`make test` in small: two halves with a test or two each."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+START = """
+import sys
+from pathlib import Path
+from tests.side_by_side import side_by_side
+sys.exit(side_by_side(Path(sys.argv[1]), ["other"], sys.argv[2:]))
+"""
+PASSES, FAILS = "def test_{0}(): print('{0} said')\n", "def test_{0}(): assert '{0}' == 'right'\n"
+WAITS = """
+import time
+from pathlib import Path
+import pytest
+@pytest.fixture
+def server():
+    yield
+    Path("{0}-is-down").touch()
+def test_{0}(server):
+    Path("{0}-is-up").touch()
+    time.sleep(60)
+"""
+
+
+def write(root: Path, first: str, other: str) -> None:
+    for name, text in (("first", first), ("other", other)):
+        (root / name).mkdir()
+        (root / name / f"test_{name}.py").write_text(text.format(name))
+
+
+def start(root: Path, *options: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", START, str(root), "-p", "no:cacheprovider", *options],
+        cwd=ROOT,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # starts in a third of the time
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "code"),
+    [
+        (PASSES, PASSES, 0),
+        (FAILS, PASSES, 1),
+        (PASSES, FAILS, 1),
+        (FAILS, FAILS, 1),
+        (PASSES, "import no_such", 2),
+    ],
+    ids=["both pass", "the first fails", "the other fails", "both fail", "the other cannot be read"],
+)
+def test_it_passes_where_both_halves_do_and_shows_what_each_said(
+    tmp_path: Path, first: str, other: str, code: int
+) -> None:
+    write(tmp_path, first, other)
+    run = start(tmp_path)
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode == code, said
+    assert said.count("test session starts") == 2
+    assert (
+        said.index("first/test_first.py") < said.index("Beside it, other") < said.index("other/test_other.py")
+    )
+
+
+def test_a_half_in_which_nothing_is_selected_is_no_failure_but_both_are(tmp_path: Path) -> None:
+    write(tmp_path, PASSES, PASSES)
+    codes = []
+    for words in ("test_first", "neither"):
+        run = start(tmp_path, "-k", words)
+        run.communicate(timeout=120)
+        codes.append(run.returncode)
+    assert codes == [0, 5]
+
+
+@pytest.mark.parametrize("from_terminal", [True, False])
+def test_an_interrupt_takes_down_what_both_have_started(tmp_path: Path, from_terminal: bool) -> None:
+    """A terminal tells all processes, a program that sends a signal tells the one that it knows."""
+    write(tmp_path, WAITS, WAITS)
+    run = start(tmp_path)
+    until_s = time.monotonic() + 60
+    while not ((tmp_path / "first-is-up").exists() and (tmp_path / "other-is-up").exists()):
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+    (os.killpg if from_terminal else os.kill)(run.pid, signal.SIGINT)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 2, said
+    assert (tmp_path / "first-is-down").exists()
+    assert (tmp_path / "other-is-down").exists()
