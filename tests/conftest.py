@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -163,3 +163,55 @@ def listen() -> Iterator[Callable[..., Listener]]:
     yield start
     for one in opened:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LitGPT checkpoint laid out like the real one: two layers, random weights, a tokenizer of our sentences."""
+    import safetensors.torch
+    import torch
+    import yaml
+    from litgpt.config import Config
+    from litgpt.model import GPT
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    from serve import wordings
+
+    folder = tmp_path_factory.mktemp("tiny-llm")
+    ends = ["<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=ends,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    texts = [text for pair in wordings.pairs(wordings.taught(60, seed=0)) for text in pair]
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"tokenizer_class": "GPT2Tokenizer", "bos_token": ends[0], "eos_token": ends[1]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 0, "eos_token_id": 1}))
+    small = {
+        "n_layer": 2,
+        "n_embd": 32,
+        "n_head": 4,
+        "n_query_groups": 2,
+        "head_size": 8,
+        "intermediate_size": 64,
+    }
+    config = Config.from_name("SmolLM2-135M-Instruct", **small, vocab_size=512, padded_vocab_size=512)
+    (folder / "model_config.yaml").write_text(yaml.safe_dump(asdict(config)))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT(config)
+        model.apply(model._init_weights)
+    weights = {
+        name: one.half() for name, one in model.state_dict().items() if not name.startswith("lm_head.")
+    }
+    safetensors.torch.save_file(weights, folder / "model.safetensors")
+    card = {"format": 1, "model": "xray-llm", "base": "tiny", "license": "Apache-2.0", "files": {}}
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder

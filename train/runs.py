@@ -7,10 +7,9 @@ when training is over, and `finished.json` when the model version is registered.
 
 import re
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.objects import ObjectStore
-from train.config import TrainConfig
 
 BUCKET = "checkpoints"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -18,6 +17,14 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 class RunError(ValueError):
     """The name is impossible or belongs to a run of other settings; the message says what to do."""
+
+
+class Settled(Protocol):
+    """The configuration of a run, of whatever model."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that changes what is learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +65,13 @@ class Trained:
     history: list[dict[str, float]]
 
 
-def default_name(config: TrainConfig, dataset_version: str) -> str:
+def default_name(config: Settled, dataset_version: str, *, kind: str = "vit") -> str:
     """The same settings on the same data are the same run."""
-    return f"vit-{dataset_version[:8]}-{config.fingerprint[:8]}"
+    return f"{kind}-{dataset_version[:8]}-{config.fingerprint[:8]}"
 
 
 def begin(
-    store: ObjectStore, name: str, config: TrainConfig, dataset_version: str, *, fresh: bool
+    store: ObjectStore, name: str, config: Settled, dataset_version: str, *, fresh: bool
 ) -> tuple[Run, bool]:
     """The run to work on, and whether it was begun before.
 

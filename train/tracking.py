@@ -142,7 +142,14 @@ def client(tracking_uri: str) -> "MlflowClient":
     return MlflowClient(tracking_uri)
 
 
-def start_run(mlflow: "MlflowClient", run_key: str, name: str, params: Mapping[str, Any]) -> str:
+def start_run(
+    mlflow: "MlflowClient",
+    run_key: str,
+    name: str,
+    params: Mapping[str, Any],
+    *,
+    experiment: str = EXPERIMENT,
+) -> str:
     """The id of the MLflow run that belongs to `run_key`; made at the first call.
 
     Raises:
@@ -151,7 +158,7 @@ def start_run(mlflow: "MlflowClient", run_key: str, name: str, params: Mapping[s
     from mlflow.entities import Param
 
     with answering(mlflow):
-        experiment_id = _experiment(mlflow)
+        experiment_id = _experiment(mlflow, experiment)
         found = mlflow.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run_key}'", max_results=1)
         run = found[0] if found else mlflow.create_run(experiment_id, run_name=name, tags={RUN_TAG: run_key})
         new = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
@@ -199,18 +206,18 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return pairs
 
 
-def _experiment(mlflow: "MlflowClient") -> str:
+def _experiment(mlflow: "MlflowClient", name: str) -> str:
     from mlflow.exceptions import MlflowException
 
-    found = mlflow.get_experiment_by_name(EXPERIMENT)
+    found = mlflow.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
     try:
-        return str(mlflow.create_experiment(EXPERIMENT, tags={"mlflow.experimentKind": KIND}))
+        return str(mlflow.create_experiment(name, tags={"mlflow.experimentKind": KIND}))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        return str(mlflow.get_experiment_by_name(EXPERIMENT).experiment_id)
+        return str(mlflow.get_experiment_by_name(name).experiment_id)
 
 
 def log_figures(mlflow: "MlflowClient", run_id: str, figures: Mapping[str, float]) -> None:

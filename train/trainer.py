@@ -31,11 +31,14 @@ from train.checkpoint import AVERAGE_NAME, PROGRESS_NAME, WEIGHTS_NAME
 from train.checkpoint_store import CheckpointStore, DamagedError
 from train.config import TrainConfig
 from train.inference import weights_sha256
+from train.llm_config import LlmConfig
 from train.loop import Place, train_loop_per_worker
 from train.model import build_vit
 from train.scratch import scratch
 
 Progress = Callable[[int, int, str], None]
+Loop = Callable[..., dict[str, str]]
+"""What a worker runs: with the configuration, and what it needs of the place; returns as `train.loop` does."""
 RAY_TRAIN = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
@@ -173,7 +176,7 @@ def _fit(
     )
     try:
         last = fit_on_workers(config, place, run.key)
-        host, weights = _last_state(place.store, last)
+        host, weights = last_state(place.store, last)
     except TrainError as error:
         try:
             with tracking.answering(mlflow):
@@ -191,7 +194,7 @@ def _fit(
     return trained
 
 
-def _last_state(store: CheckpointStore, last: str) -> tuple[dict[str, Any], bytes]:
+def last_state(store: CheckpointStore, last: str) -> tuple[dict[str, Any], bytes]:
     """Progress and raw weights of the last checkpoint."""
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -206,17 +209,21 @@ def _last_state(store: CheckpointStore, last: str) -> tuple[dict[str, Any], byte
         ) from error
 
 
-def fit_on_workers(config: TrainConfig, place: Place, run_key: str) -> str:
-    """Run `train_loop_per_worker` on Ray Train workers, which `max_failures` deaths do not end.
+def fit_on_workers(
+    config: TrainConfig | LlmConfig, place: Any, run_key: str, loop: Loop = train_loop_per_worker
+) -> str:
+    """Run a loop on Ray Train workers, which `max_failures` deaths do not end.
 
     Called again with the same arguments it goes on from the last checkpoint, or returns at once.
+    Args:
+        place: what the loop takes under this name, with a `store` of checkpoints.
     Returns:
         the name of the last checkpoint, in `place.store`.
     Raises:
         TrainError: the workers failed more often than that, or another attempt would end as this one did.
     """
     while True:
-        ending = _attempt(config, place, run_key)
+        ending = _attempt(config, run_key, functools.partial(loop, place=place))
         if "stopped" in ending:
             raise TrainError(ending["stopped"])
         if "checkpoint" in ending:
@@ -224,7 +231,7 @@ def fit_on_workers(config: TrainConfig, place: Place, run_key: str) -> str:
         logger.warning("training goes on elsewhere: %s", ending["left"])
 
 
-def _attempt(config: TrainConfig, place: Place, run_key: str) -> dict[str, str]:
+def _attempt(config: TrainConfig | LlmConfig, run_key: str, loop: Loop) -> dict[str, str]:
     """One Ray Train run; what the workers returned."""
     per_worker = {"CPU": float(config.cpus_per_worker)} | ({"GPU": 1.0} if config.use_gpu else {})
     cuda = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # without it cuBLAS is not deterministic
@@ -233,7 +240,7 @@ def _attempt(config: TrainConfig, place: Place, run_key: str) -> dict[str, str]:
         os.environ.setdefault(name, value)
     with scratch() as nothing:  # the checkpoints are not Ray's
         trainer = TorchTrainer(
-            functools.partial(train_loop_per_worker, place=place),
+            loop,
             train_loop_config={"train": config.as_dict(), "run": run_key},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=elastic if 0 < config.min_workers < config.num_workers else config.num_workers,

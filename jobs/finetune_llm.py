@@ -1,0 +1,216 @@
+"""Fine-tune the language model that writes explanations, compare it on findings it was not taught, and register it.
+
+Registered as `xray-llm` without alias; with `--promote` it becomes the champion when it passes the checker at least as
+often as before, else the job halts with 3. `--table` measures what the settings cost and registers nothing.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster import bundles, code_package, progress
+from cluster.objects import ObjectStore
+from cluster.registry import LLM, Registry
+from cluster.settings import Settings
+from jobs import entry, fetch_llm
+from serve import notes, wordings
+from serve.explanation_audit import Audit, audit
+from serve.finding import Finding
+from train import llm_merge, llm_trainer, runs, tracking
+from train.llm_config import LlmConfig
+from train.llm_trainer import Learned
+from train.llm_weights import convert
+
+BASE_TAG = "base_version"
+"""Of a fine-tuned version: the version that it was made from."""
+PASSING_TAG = "passing"
+"""Of a fine-tuned version: which share of its texts about unseen findings passed the checker."""
+UNSEEN_SEED = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    base: str | None = None
+    """Version of `xray-llm` to start from; default: the newest that was not fine-tuned itself."""
+    pairs: int = 240
+    """Findings that are drawn to learn from, with an answer made of templates."""
+    notes: Path | None = None
+    """Physicians' explanations to learn from too: a JSON object a line, see docs/llm.md."""
+    unseen: int = 60
+    """Findings that are never taught, which the model is asked about before and after."""
+    promote: bool = False
+    """Make the new version the champion, when it is no worse than before."""
+    run: str | None = None
+    """Name of the run to start or to continue; default: made of data and settings."""
+    fresh: bool = False
+    """Start anew even where a run of this name exists."""
+    table: bool = False
+    """Only measure: time and memory of precision x accumulation x method, as a table; needs no platform."""
+    table_steps: int = 2
+    """Updates that are measured of each setting, after one that is not."""
+    finetune: LlmConfig = field(default_factory=LlmConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "unseen", "table_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def base_version(registry: Registry, wanted: str | None) -> str:
+    """Raises JobError: there is none."""
+    if wanted is not None:
+        return wanted
+    plain = [one for one in registry.versions(LLM) if BASE_TAG not in registry.tags(LLM, one)]
+    if not plain:
+        raise entry.JobError(f"{LLM} has no version to start from: run `python -m jobs.fetch_llm` first")
+    return plain[-1]
+
+
+def pairs_of(arguments: Arguments) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """What is taught, and what there is to say about the notes."""
+    drawn = wordings.pairs(wordings.taught(arguments.pairs, seed=arguments.finetune.seed))
+    if arguments.notes is None:
+        return drawn, {}
+    found = notes.read(arguments.notes)
+    for line, codes in found.refused.items():
+        sys.stderr.write(f"{arguments.notes}, line {line} is left out: {', '.join(codes)}\n")
+    counts = {"taken": len(found.pairs), "refused": len(found.refused), "held_out": found.held_out}
+    return [*drawn, *found.pairs], {"notes": counts}
+
+
+def asked(
+    store: ObjectStore, key: str, directory: Callable[[], Path], findings: list[Finding], note: str
+) -> Audit:
+    """The audit of one model, made once: a rerun reads it."""
+    try:
+        return Audit.from_dict(store.get_json(runs.BUCKET, key))
+    except FileNotFoundError:
+        from serve.llm import LanguageModel  # seconds of imports
+
+        model = LanguageModel.load(directory())
+        found = audit(model, findings, lambda done: progress.report("ask", done, len(findings), note))
+        store.put_json(runs.BUCKET, key, asdict(found))
+        return found
+
+
+def release(
+    settings: Settings, learned: Learned, directory: Path, base: str, config: LlmConfig
+) -> tuple[str, str]:
+    """Publish the merged checkpoint with the code that serves it, and register it without alias."""
+    files: dict[str, bytes | Path] = {one.name: one for one in sorted(directory.iterdir())}
+    bundle_key = bundles.publish(ObjectStore(settings), {**files, "code.zip": code_package.build()})
+    tags = {
+        BASE_TAG: base,
+        "method": config.method,
+        "git_commit": entry.git_commit(),
+        "weights_sha256": learned.trained.weights_sha256,
+    }
+    return Registry(settings).register(LLM, bundle_key, learned.run_id, tags), bundle_key
+
+
+def gate(registry: Registry, version: str, before: Audit, after: Audit, *, promote: bool) -> str | None:
+    """The alias that the version gets.
+
+    Raises:
+        Halted: it is worse than before and was to be promoted.
+    """
+    registry.set_tags(LLM, version, {PASSING_TAG: f"{after.share:.4f}"})
+    if not promote:
+        return None
+    if after.passing < before.passing:
+        raise entry.Halted(
+            f"{LLM} version {version} passes the checker in {after.passing} of {after.findings} texts, before it was "
+            f"{before.passing}: it gets no alias; train on more --pairs or for more --finetune.epochs",
+            {"model_version": version, "before": asdict(before), "after": asdict(after)},
+        )
+    champion = registry.version_by_alias(LLM, "champion")
+    if champion not in (None, version):
+        registry.set_alias(LLM, "previous", champion)
+    registry.set_alias(LLM, "champion", version)
+    return "champion"
+
+
+def run_finetune(settings: Settings, arguments: Arguments) -> dict[str, Any]:
+    """Returns the fields of the job's line; Ray is joined here."""
+    config, registry, store = arguments.finetune, Registry(settings), ObjectStore(settings)
+    base = base_version(registry, arguments.base)
+    base_key = registry.bundle_key(LLM, base)
+    pairs, told = pairs_of(arguments)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        llm_trainer.base_model(settings, base_key) as base_directory,
+    ):
+        entry.join_ray(settings.ray_address)
+        learned = llm_trainer.finetune(
+            settings,
+            config,
+            base_key,
+            pairs,
+            arguments.run,
+            fresh=arguments.fresh,
+            params={"base_version": base, "git_commit": entry.git_commit()},
+        )
+        about = {
+            "run": learned.run.key,
+            "method": config.method,
+            "weights_sha256": learned.trained.weights_sha256,
+        }
+        merged = llm_merge.export(base_directory, Path(folder), config, learned.weights, about)
+        version, bundle_key = release(settings, learned, merged, base, config)
+        findings = wordings.unseen(arguments.unseen, seed=UNSEEN_SEED)
+        place = f"{learned.run.folder}/asked-{len(findings)}"
+        before = asked(store, f"{place}-before.json", lambda: base_directory, findings, "before")
+        after = asked(store, f"{place}-after.json", lambda: merged, findings, "after")
+    _track(settings, learned, before, after)
+    alias = gate(registry, version, before, after, promote=arguments.promote)
+    return {
+        "run": learned.run.name,
+        "mlflow_run_id": learned.run_id,
+        "resumed": learned.resumed,
+        "model_version": version,
+        "bundle": bundle_key,
+        "steps": learned.trained.steps,
+        "weights_sha256": learned.trained.weights_sha256,
+        "before": asdict(before),
+        "after": asdict(after),
+        "alias": alias,
+        **told,
+    }
+
+
+def _track(settings: Settings, learned: Learned, before: Audit, after: Audit) -> None:
+    mlflow = tracking.client(settings.mlflow_tracking_uri)
+    with tracking.answering(mlflow):
+        tracking.log_figures(mlflow, learned.run_id, before.figures("before") | after.figures("after"))
+        tracking.set_status(mlflow, learned.run_id, "FINISHED")
+
+
+def run_table(arguments: Arguments) -> dict[str, Any]:
+    """Measure on this machine, without Ray; prints the table."""
+    from train import llm_cost
+
+    pairs, _ = pairs_of(arguments)
+    base = convert(fetch_llm.checkpoint_directory())
+    costs, table = llm_cost.table(
+        arguments.finetune,
+        base,
+        pairs,
+        steps=arguments.table_steps,
+        told=lambda done, total, note: progress.report("measure", done, total, note),
+    )
+    sys.stdout.write(table)
+    return {"rows": len(costs), "table": json.loads(json.dumps([asdict(one) for one in costs]))}
+
+
+def work(arguments: Arguments) -> dict[str, Any]:
+    if arguments.table:
+        return run_table(arguments)
+    return run_finetune(Settings.from_env(), arguments)
+
+
+if __name__ == "__main__":
+    entry.run("finetune_llm", lambda: work(entry.parse(Arguments, "finetune_llm")))

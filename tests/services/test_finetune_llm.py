@@ -1,0 +1,81 @@
+"""`python -m jobs.finetune_llm` on the real services with a tiny model: killed half-way, the same bits in the end."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import bundles, code_package, progress
+from cluster.objects import ObjectStore
+from cluster.registry import LLM, Registry
+from serve.llm import LanguageModel
+from train.llm_weights import verify
+
+pytestmark = pytest.mark.timeout(1800)
+
+ROOT = Path(__file__).resolve().parents[2]
+KILL_AT = 12
+OPTIONS = {
+    "pairs": 40,
+    "unseen": 1,
+    "finetune.epochs": 2,
+    "finetune.batch_size": 1,
+    "finetune.checkpoint_every_steps": 3,
+    "finetune.max_seq_length": 512,
+}
+
+
+@pytest.fixture(scope="module")
+def base(platform: Any, tiny_llm: Path) -> str:
+    """The tiny model as a registered version."""
+    files: dict[str, bytes | Path] = {one.name: one for one in tiny_llm.iterdir()}
+    key = bundles.publish(ObjectStore(platform.settings), {**files, "code.zip": code_package.build()})
+    return Registry(platform.settings).register(LLM, key, None, {"base": "tiny"})
+
+
+def start(platform: Any, base: str, run: str) -> "subprocess.Popen[str]":
+    options = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs.finetune_llm", "--base", base, "--run", run, *options],
+        cwd=ROOT,
+        env=platform.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ending(job: "subprocess.Popen[str]") -> dict[str, Any]:
+    told, _ = job.communicate()
+    lines = [line for line in told.splitlines() if line.startswith('{"job"')]
+    assert lines, told
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
+
+
+def kill_at(job: "subprocess.Popen[str]", step: int) -> None:
+    """SIGKILL once it has come so far."""
+    assert job.stdout is not None
+    for line in job.stdout:
+        said = progress.parse(line)
+        if said is not None and said.stage == "finetune" and said.total > 1 and said.done >= step:
+            break
+    job.kill()
+    job.communicate()
+
+
+def test_a_killed_job_goes_on_and_ends_with_the_same_adapters(
+    platform: Any, base: str, tmp_path: Path
+) -> None:
+    calm = ending(start(platform, base, "llm-calm"))
+    assert (calm["status"], calm["resumed"], calm["alias"]) == ("ok", False, None), calm
+    kill_at(start(platform, base, "llm-killed"), KILL_AT)
+    again = ending(start(platform, base, "llm-killed"))
+    assert (again["status"], again["resumed"], again["steps"]) == ("ok", True, calm["steps"]), again
+    assert again["weights_sha256"] == calm["weights_sha256"]
+    bundles.fetch(ObjectStore(platform.settings), again["bundle"], tmp_path)
+    assert verify(tmp_path)["learned"]["weights_sha256"] == calm["weights_sha256"]
+    assert LanguageModel.load(tmp_path).name == "SmolLM2-135M-Instruct"

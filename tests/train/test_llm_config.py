@@ -1,0 +1,65 @@
+"""Settings of a fine-tuning that cannot be are refused where they are made, with what to take instead."""
+
+from typing import Any
+
+import pytest
+
+from train import llm_cost
+from train.llm_config import LlmConfig, LlmConfigError, LoraConfig
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"method": "qlora"}, "needs a GPU, as NF4 is there on CUDA only: take method lora"),
+        ({"method": "qlora", "use_gpu": True}, "qlora computes in bfloat16"),
+        ({"method": "prefix"}, "method is one of full, lora, qlora, got 'prefix'"),
+        ({"precision": "float16"}, "precision is one of float32, bfloat16"),
+        ({"batch_size": 2, "num_workers": 3}, "num_workers 3 is more than the batch_size 2"),
+        ({"microbatch_size": 0}, "microbatch_size must be at least 1, got 0"),
+        ({"max_seq_length": 8}, "max_seq_length must be at least 16"),
+        ({"learning_rate": 0.0}, "^learning_rate must be positive, got 0.0"),
+        ({"warmup_share": 1.0}, "^warmup_share must lie in"),
+    ],
+)
+def test_impossible_settings_are_named(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(LlmConfigError, match=why):
+        LlmConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"targets": ("query", "gate")}, "lora.targets are some of query, .* got gate"),
+        ({"targets": ()}, "got none"),
+        ({"r": 0}, "lora.r must be at least 1"),
+        ({"dropout": 1.0}, "lora.dropout must lie in"),
+    ],
+)
+def test_impossible_adapters_are_named(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(LlmConfigError, match=why):
+        LoraConfig(**settings)
+
+
+def test_a_configuration_comes_back_from_its_plain_values() -> None:
+    config = LlmConfig(method="full", batch_size=8, lora=LoraConfig(r=4, targets=("mlp",)))
+    assert LlmConfig.from_dict(config.as_dict()) == config
+
+
+def test_the_amount_of_machine_is_no_part_of_what_is_learned() -> None:
+    assert LlmConfig(num_workers=2, microbatch_size=2).fingerprint == LlmConfig().fingerprint
+    assert LlmConfig(learning_rate=2e-3).fingerprint != LlmConfig().fingerprint
+
+
+@pytest.mark.parametrize(("micro", "workers", "parts"), [(1, 1, 4), (4, 1, 1), (1, 2, 2), (3, 1, 2)])
+def test_accumulation_follows_from_the_batch_the_microbatch_and_the_workers(
+    micro: int, workers: int, parts: int
+) -> None:
+    assert LlmConfig(batch_size=4, microbatch_size=micro).parts(workers) == parts
+
+
+def test_the_table_has_each_method_precision_and_accumulation_once() -> None:
+    found = [(one.method, one.precision, one.parts(1)) for one in llm_cost.settings(LlmConfig(batch_size=4))]
+    assert len(set(found)) == len(found) == 8
+    on_gpu = llm_cost.settings(LlmConfig(batch_size=4, use_gpu=True))
+    assert [one.precision for one in on_gpu if one.method == "qlora"] == ["bfloat16", "bfloat16"]

@@ -1,0 +1,119 @@
+"""What a fine-tuning step takes in time and memory, each setting measured in a process of its own.
+
+`jobs.finetune_llm --table` prints it. The peak memory of a process only grows, hence the processes.
+"""
+
+import multiprocessing
+import resource
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from train import llm_alone
+from train.fit import Watch
+from train.llm_config import METHODS, PRECISIONS, LlmConfig, Method
+from train.llm_tokens import Pair
+
+COLUMNS = (
+    "method",
+    "precision",
+    "rows at once x accumulation",
+    "learned",
+    "checkpoint",
+    "s/step",
+    "CPU s/step",
+)
+CPU_METHODS: tuple[Method, ...] = ("full", "lora")
+MIB = 2**20
+STATE = 3
+"""A checkpoint has each learned number three times: the weight and AdamW's two moments, float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    config: LlmConfig
+    learned: int
+    """Numbers that are learned."""
+    step_s: float
+    step_cpu_s: float
+    tokens_per_s: float
+    peak_memory_mib: float
+    peak_gpu_memory_mib: float | None
+
+    @property
+    def checkpoint_mib(self) -> float:
+        return 4 * STATE * self.learned / MIB
+
+
+def settings(config: LlmConfig) -> list[LlmConfig]:
+    """Method x precision x accumulation at one global batch; QLoRA has one precision."""
+    whole, methods = config.batch_size, METHODS if config.use_gpu else CPU_METHODS
+    micros = sorted({whole, 1}, reverse=True)
+    return [
+        replace(config, method=method, precision=precision, microbatch_size=micro, num_workers=1)
+        for method, precision, micro in product(methods, PRECISIONS, micros)
+        if (method, precision) != ("qlora", "float32")
+    ]
+
+
+def measure(config: LlmConfig, base: Path, pairs: Sequence[Pair], steps: int) -> Cost:
+    """The mean over `steps` updates, after one that warms up; call it in a process of its own."""
+    torch.set_num_threads(config.cpus_per_worker)
+    device = torch.device("cuda" if config.use_gpu else "cpu")
+    rates: list[dict[str, float]] = []
+    with llm_alone.alone():
+        setup = llm_alone.prepare(config, base, pairs, run="cost", device=device)
+        few = replace(setup, rows=setup.rows[: config.batch_size], config=replace(config, epochs=1 + steps))
+        watch = Watch(step=lambda progress, total, loss: None, epoch=lambda row, speed: rates.append(speed))
+        llm_alone.fit(few, llm_alone.Forgetful(), watch)
+    after = rates[1:]  # an epoch is one step here
+
+    def mean(name: str) -> float:
+        return sum(one[name] for one in after) / len(after)
+
+    return Cost(
+        config=config,
+        learned=sum(one.numel() for one in setup.weights().values()),
+        step_s=mean("step_s"),
+        step_cpu_s=mean("step_cpu_s"),
+        tokens_per_s=mean("tokens_per_s"),
+        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_gpu_memory_mib=after[-1].get("peak_gpu_memory_mib"),
+    )
+
+
+def table(
+    config: LlmConfig, base: Path, pairs: Sequence[Pair], *, steps: int, told: Callable[[int, int, str], None]
+) -> tuple[list[Cost], str]:
+    """Measure every setting, one after the other; the figures, and as Markdown."""
+    costs, chosen = [], settings(config)
+    for nth, one in enumerate(chosen):
+        told(nth, len(chosen), f"{one.method}, {one.precision}, {one.microbatch_size} rows at once")
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            costs.append(process.submit(measure, one, base, pairs, steps).result())
+    return costs, _markdown(costs)
+
+
+def _markdown(costs: Sequence[Cost]) -> str:
+    gpu = costs[0].peak_gpu_memory_mib is not None
+    head = [*COLUMNS, "tokens/s", "peak memory MiB", *(["peak GPU memory MiB"] if gpu else [])]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for one in costs:
+        cells = [
+            one.config.method,
+            one.config.precision,
+            f"{one.config.microbatch_size} x {one.config.parts(1)}",
+            f"{one.learned:,}",
+            f"{one.checkpoint_mib:,.1f} MiB",
+            f"{one.step_s:.2f}",
+            f"{one.step_cpu_s:.2f}",
+            f"{one.tokens_per_s:.0f}",
+            f"{one.peak_memory_mib:,.0f}",
+            *([f"{one.peak_gpu_memory_mib:,.0f}"] if one.peak_gpu_memory_mib is not None else []),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
