@@ -52,7 +52,7 @@ class Keeper(ray.tune.Callback):
         self.ledger = ledger
         self.question = question
         self.touched: set[int] = set()
-        """Trials that trained in this attempt at the sweep."""
+        """Trials that trained an epoch in this attempt at the sweep."""
         self._nested = nested
         self._close = close
         self._unfinished = [one.number for one in ledger.trials if one.state == "unfinished"]
@@ -109,8 +109,9 @@ class Keeper(ray.tune.Callback):
         assignment = result["config"][TRIAL]
         before = self.ledger.trial(assignment["number"])
         after = self._heard(before, assignment, result)
-        if after != before:
+        if after.rows != before.rows:
             self.touched.add(after.number)
+        if after != before:
             self.ledger.put(after)
             self._tell(after)
         if after.state != "unfinished" and before.state == "unfinished":
@@ -120,8 +121,9 @@ class Keeper(ray.tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         number = trial.config[TRIAL]["number"]
-        logger.warning("the driver of trial %d died; the trial goes on when the sweep is run again", number)
-        self.ledger.put(replace(self.ledger.trial(number), why="its driver died"))
+        if self.ledger.trial(number).state == "unfinished":
+            logger.warning("the driver of trial %d died; it goes on when the sweep is run again", number)
+            self.ledger.put(replace(self.ledger.trial(number), why="its driver died"))
 
     def _heard(self, trial: Trial, assignment: dict[str, Any], result: dict[str, Any]) -> Trial:
         """The trial after what Tune was told."""

@@ -84,6 +84,15 @@ class Nested:
             tracking.set_status(self.mlflow, run_id, STATUS[trial.state])
         return run_id
 
+    def fail(self) -> None:
+        """Say that the sweep found nothing.
+
+        Raises:
+            TrackingError: MLflow does not answer.
+        """
+        with tracking.answering(self.mlflow):
+            tracking.set_status(self.mlflow, self.parent, "FAILED")
+
     def finish(self, figures: Mapping[str, float], files: Sequence[Path]) -> None:
         """Log what the sweep found.
 

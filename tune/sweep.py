@@ -26,7 +26,7 @@ from train.config import TrainConfig
 from train.scratch import scratch
 from tune import figures, ledger, recipe_file, schedulers
 from tune import space as spaces
-from tune.capacity import Node, concurrent
+from tune.capacity import Node, concurrent, room
 from tune.desk import Desk
 from tune.keeper import Keeper, Question, Suggester
 from tune.ledger import Ledger, Trial
@@ -150,7 +150,9 @@ def _run(settings: Settings, asked: Asked, book: Ledger, nested: Nested) -> set[
     keeper = Keeper(book, question, nested, close=lambda: ray.get(desk.close.remote()))
     work = Runs(settings=settings, base=train, dataset_version=asked.dataset_version)
     pointer = work.pointer if question.config.scheduler == "pbt" else None
-    ground = Ground(desk=desk, epochs=train.epochs, train=work, pointer=pointer)
+    ground = Ground(
+        desk=desk, epochs=train.epochs, metric=question.config.metric, train=work, pointer=pointer
+    )
     try:
         if not keeper.done:
             run_trials(keeper, ground, room_now(train))
@@ -167,31 +169,28 @@ def _kept_for_others(question: Question) -> TrainConfig:
 
 
 def room_now(config: TrainConfig, patience_s: float = PATIENCE_S) -> list[Node]:
-    """What the cluster's nodes have for trials, once at least one trial fits beside what else runs.
+    """What the cluster's nodes have for trials, once there is room for one beside what else runs.
 
-    This machine counts with no more processors than it really has: Ray may have been told of more.
+    This machine counts with no more processors than it really has, as Ray may have been told of more; one trial may
+    have those all the same.
     """
     deadline = time.monotonic() + patience_s
-    while True:
-        nodes, free = _nodes(), ray.available_resources()
-        needed = (config.min_workers or config.num_workers) * config.cpus_per_worker
-        if free.get("CPU", 0) >= needed or time.monotonic() > deadline:
-            break
+    workers = config.min_workers or config.num_workers
+    needed = Node(cpus=workers * config.cpus_per_worker, gpus=workers if config.use_gpu else 0)
+    while (free := ray.available_resources()).get("CPU", 0) < needed.cpus and time.monotonic() < deadline:
         time.sleep(1)
-    if free.get("CPU", 0) < needed <= sum(one.cpus for one in nodes):
+    if free.get("CPU", 0) < needed.cpus:
         return [Node(cpus=free.get("CPU", 0), gpus=free.get("GPU", 0))]
-    return nodes
-
-
-def _nodes() -> list[Node]:
-    here, found = ray.get_runtime_context().get_node_id(), []
-    for one in ray.nodes():
-        if one["Alive"]:
-            cpus = one["Resources"].get("CPU", 0)
-            real = os.cpu_count() or 1
-            cpus = min(cpus, max(real, 2)) if one["NodeID"] == here else cpus
-            found.append(Node(cpus=cpus, gpus=one["Resources"].get("GPU", 0)))
-    return found
+    told = [one for one in ray.nodes() if one["Alive"]]
+    here = ray.get_runtime_context().get_node_id()
+    nodes = [Node(cpus=one["Resources"].get("CPU", 0), gpus=one["Resources"].get("GPU", 0)) for one in told]
+    real = [
+        replace(node, cpus=min(node.cpus, os.cpu_count() or 1)) if one["NodeID"] == here else node
+        for one, node in zip(told, nodes, strict=True)
+    ]
+    if room(nodes, config) and not room(real, config):
+        return [needed]
+    return real if room(real, config) else nodes
 
 
 def run_trials(keeper: Keeper, ground: Ground, nodes: Sequence[Node]) -> None:
@@ -211,7 +210,11 @@ def run_trials(keeper: Keeper, ground: Ground, nodes: Sequence[Node]) -> None:
             trainable,
             **_searched(keeper, train.epochs, at_once),
             run_config=ray.tune.RunConfig(
-                name="sweep", storage_path=str(nothing), callbacks=[keeper], verbose=0
+                name="sweep",
+                storage_path=str(nothing),
+                callbacks=[keeper],
+                checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
             ),
         )
         tuner.fit()
@@ -260,6 +263,7 @@ def _conclude(
             book.put(replace(trial, mlflow_run_id=run_id))
     best = ledger.best(trials, question.config.metric, question.config.mode)
     if best is None:
+        nested.fail()
         raise SweepError(_why_none(trials))
     value = best.rows[-1][question.config.metric]
     text = _recipe(asked, best, value, trials)

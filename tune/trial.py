@@ -65,6 +65,8 @@ class Ground:
     desk: Any
     """Handle of the actor `tune.desk.Desk`."""
     epochs: int
+    metric: str
+    """Which Tune insists on hearing of, also from a trial that has none."""
     train: Callable[[Assignment, Origin | None, Callable[[SoFar], bool]], dict[str, float]]
     """Trains a trial to its end; returns the row of its last epoch.
 
@@ -80,7 +82,7 @@ class TrialDriver(ray.tune.Trainable):
         self._key = f"{self._assignment.number}-{secrets.token_hex(4)}"
         self._thread: threading.Thread | None = None
         self._origin: Origin | None = None
-        self._row: Event = {"epoch": 0}
+        self._row: Event = {}
 
     def step(self) -> Event:
         """The next epoch's row, once it is there; with the last one, how the trial ended."""
@@ -111,7 +113,7 @@ class TrialDriver(ray.tune.Trainable):
 
     def _begin(self) -> None:
         known = self._assignment.known_epoch if self._origin is None else self._origin.epoch
-        self._row = {"epoch": known}
+        self._row = {"epoch": known, self._ground.metric: float("nan")}
         ray.get(self._ground.desk.open.remote(self._key, known))
         self._thread = threading.Thread(
             target=self._train, name=f"trial-{self._assignment.number}", daemon=True

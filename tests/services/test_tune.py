@@ -1,7 +1,6 @@
 """`python -m jobs.tune` on the real services: its driver and Ray are killed, and the same command goes on."""
 
 import json
-import os
 import secrets
 import signal
 from dataclasses import replace
@@ -104,7 +103,7 @@ def test_a_sweep_that_is_killed_repeats_nothing_and_its_winner_is_trained_alread
     assert client.get_model_version("xray-vit", trained["model_version"]).run_id in {
         one.info.run_id for one in children
     }
-    assert os.path.exists(tmp_path / "winner-parallel-coordinates.png")
+    assert (tmp_path / "winner-parallel-coordinates.png").exists()
 
 
 def test_what_is_wrong_is_one_line(ground: Ground, tmp_path: Path) -> None:
