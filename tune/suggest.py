@@ -2,7 +2,7 @@
 
 No sampler lives from one trial to the next, so a sweep that was killed goes on with the suggestions that it would have
 had: each is made anew from the ledger. The first trial has the recipe's own settings, where the space has them, so
-that the winner is never worse than the recipe.
+that the recipe is among what is compared.
 """
 
 import hashlib
