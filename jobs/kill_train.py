@@ -111,9 +111,10 @@ def _title(process: psutil.Process) -> str:
 
 @dataclass
 class Job:
-    """`python -m jobs.train` as a process whose steps are read while it runs."""
+    """`python -m jobs.train`, or another job, as a process whose steps are read while it runs."""
 
     process: "subprocess.Popen[str]"
+    name: str = "jobs.train"
     lines: list[str] = field(default_factory=list)
     step: int = 0
     steps: int = 0
@@ -134,7 +135,8 @@ class Job:
                 if said is not None and said.stage == "train" and said.total > 1:
                     with self.moved:
                         self.step, self.steps = said.done, said.total
-                        self.moved.notify_all()
+                with self.moved:
+                    self.moved.notify_all()
         with self.moved:
             self.ended = True
             self.moved.notify_all()
@@ -145,9 +147,15 @@ class Job:
             self.moved.wait_for(lambda: self.ended or self.step >= step)
             return not self.ended
 
+    def wait_for_line(self, said: str) -> bool:
+        """Whether it said that, before its end."""
+        with self.moved:
+            self.moved.wait_for(lambda: self.ended or any(said in line for line in self.lines))
+            return not self.ended
+
     def report(self) -> dict[str, Any]:
         self.reader.join()
-        return _report("jobs.train", self.process.returncode, self.lines)
+        return _report(self.name, self.process.returncode, self.lines)
 
 
 @dataclass(frozen=True, kw_only=True)

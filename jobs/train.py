@@ -40,7 +40,7 @@ def run_train(
         Halted: the dataset version failed its checks.
         JobError: nobody has validated it.
     """
-    _may_train(settings, dataset_version)
+    may_train(settings, dataset_version)
     entry.join_ray(settings.ray_address)
     name = run or runs.default_name(config, dataset_version)
     made = trainer.train(
@@ -63,7 +63,8 @@ def run_train(
     }
 
 
-def _may_train(settings: Settings, dataset_version: str) -> None:
+def may_train(settings: Settings, dataset_version: str) -> None:
+    """Raises Halted where the version failed its checks, and JobError where nobody has validated it."""
     verdict = acceptance.accepted(settings, dataset_version)
     if verdict is None:
         raise entry.JobError(

@@ -215,3 +215,31 @@ def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = {"format": 1, "model": "xray-llm", "base": "tiny", "license": "Apache-2.0", "files": {}}
     (folder / "card.json").write_text(json.dumps(card))
     return folder
+
+
+class FolderStore:
+    """The object store as far as a sweep's ledger needs it, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, bucket: str, key: str, blob: bytes) -> None:
+        path = self.folder / bucket / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(blob)
+
+    def put_json(self, bucket: str, key: str, value: Any) -> None:
+        self.put(bucket, key, json.dumps(value).encode())
+
+    def get_json(self, bucket: str, key: str) -> Any:
+        return json.loads((self.folder / bucket / key).read_text())
+
+    def keys(self, bucket: str, prefix: str) -> list[str]:
+        root = self.folder / bucket
+        found = (str(one.relative_to(root)) for one in root.rglob("*") if one.is_file())
+        return sorted(one for one in found if one.startswith(prefix))
+
+
+@pytest.fixture
+def folder_store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "store")

@@ -60,7 +60,7 @@ class RunCheckpoints:
         """The checkpoint that the run went on from, or the last one after `flush`."""
         self._control = _gloo()
         background = _gloo(timeout=FOREVER)
-        self.attempt: str = self._from_rank_0(secrets.token_hex(4))
+        self.attempt: str = self.from_rank_0(secrets.token_hex(4))
         self.writer = CheckpointWriter(store, background, self.attempt, retention)
         self._steps, self._next_look, self._looked_at = 0, 1, time.monotonic()
         self._leaving = False
@@ -77,7 +77,7 @@ class RunCheckpoints:
         with scratch() as parent:
             while (name := self._candidate(damaged)) is not None:
                 folder = parent / name
-                found = [one for one in self._gather(self._damage(name, folder)) if one]
+                found = [one for one in self.gathered(self._damage(name, folder)) if one]
                 if not found:
                     self.current = name
                     yield folder
@@ -134,7 +134,7 @@ class RunCheckpoints:
 
     def _answer(self, mine: Any) -> str | None:
         """Rank 0's answer, on all ranks; raised where it is an error."""
-        told = self._from_rank_0(mine)
+        told = self.from_rank_0(mine)
         if isinstance(told, Exception):
             raise told
         found: str | None = told
@@ -171,12 +171,14 @@ class RunCheckpoints:
                     ) from error
             time.sleep(PAUSE_S)
 
-    def _gather(self, mine: Any) -> list[Any]:
+    def gathered(self, mine: Any) -> list[Any]:
+        """What each rank has, on all of them."""
         found: list[Any] = [None] * dist.get_world_size(self._control)
         dist.all_gather_object(found, mine, group=self._control)
         return found
 
-    def _from_rank_0(self, mine: Any) -> Any:
+    def from_rank_0(self, mine: Any) -> Any:
+        """What rank 0 has, on all ranks."""
         box = [mine]
         dist.broadcast_object_list(box, src=0, group=self._control)
         return box[0]

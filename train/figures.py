@@ -22,10 +22,11 @@ def figures(report: Report, names: Sequence[str], title: str) -> dict[str, bytes
         "roc.png": lambda axes: _roc(axes, report, names),
         "abstention.png": lambda axes: _abstention(axes, report),
     }
-    return {name: _png(draw, title) for name, draw in draws.items()}
+    return {name: png(draw, title) for name, draw in draws.items()}
 
 
-def _png(draw: Callable[[Any], None], title: str) -> bytes:
+def png(draw: Callable[[Any], None], title: str) -> bytes:
+    """One picture, on axes of its own."""
     from matplotlib.figure import Figure  # a second of imports, for these pictures only
 
     figure = Figure(figsize=(8, 7), layout="constrained")

@@ -33,6 +33,10 @@ class LeaveError(Exception):
     """The machine is about to be taken away; everything so far is committed, and the run goes on elsewhere."""
 
 
+class HaltError(Exception):
+    """Whoever watches wants the run to end here for now; everything so far is committed."""
+
+
 class Checkpoints(Protocol):
     """Where checkpoints go to and come from; all ranks call each method together."""
 
@@ -62,6 +66,9 @@ class Watch:
     """Called after each update with the progress, the total of steps and this rank's loss."""
     epoch: Callable[[dict[str, float], dict[str, float]], None]
     """Called after each epoch with its metrics, and with its speed, which no rerun repeats."""
+    goes_on: Callable[[list[dict[str, float]]], bool] | None = None
+    """Asked by all ranks together, with the rows of all epochs so far, once the epoch is committed, and first when a
+    run goes on; False ends it there."""
 
 
 def fit(setup: Setup, checkpoints: Checkpoints, watch: Watch | None = None) -> Progress:
@@ -71,11 +78,14 @@ def fit(setup: Setup, checkpoints: Checkpoints, watch: Watch | None = None) -> P
         CheckpointError: the newest checkpoint belongs to another run.
         TrainingDivergedError: the loss became NaN or infinite, and did so again after its batches were skipped.
         LeaveError: the machine is about to be taken away.
+        HaltError: `watch.goes_on` said no.
     """
     progress = _newest(setup, checkpoints)
     if progress is None:
         progress = Progress()
         _commit(setup, progress, checkpoints)  # what a loss that is no number goes back to
+    elif progress.history:
+        _ask(setup, progress, checkpoints, watch)
     while progress.position.epoch < setup.config.epochs:
         speed = Speed()
         try:
@@ -87,8 +97,18 @@ def fit(setup: Setup, checkpoints: Checkpoints, watch: Watch | None = None) -> P
         if watch is not None:
             watch.epoch(row, speed.row())
         _commit(setup, progress, checkpoints)
+        _ask(setup, progress, checkpoints, watch)
     checkpoints.flush()
     return progress
+
+
+def _ask(setup: Setup, progress: Progress, checkpoints: Checkpoints, watch: Watch | None) -> None:
+    """Ask whether the run goes on, with everything so far in the store; after the last epoch it is only told."""
+    if watch is not None and watch.goes_on is not None:
+        checkpoints.flush()
+        goes_on = watch.goes_on(progress.history)
+        if not goes_on and progress.position.epoch < setup.config.epochs:
+            raise HaltError
 
 
 def _newest(setup: Setup, checkpoints: Checkpoints) -> Progress | None:

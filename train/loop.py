@@ -7,7 +7,7 @@ The workers' configuration is plain data (Ray shows it in the dashboard); whatev
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray.train
@@ -21,7 +21,7 @@ from train.checkpoint_run import RunCheckpoints
 from train.checkpoint_store import CheckpointStore, Retention
 from train.config import TrainConfig
 from train.dataset import TrainingData
-from train.fit import LeaveError, Watch, fit
+from train.fit import HaltError, LeaveError, Watch, fit
 from train.parallel import keep_freed_memory
 from train.setup import prepare
 from train.step import TrainingDivergedError
@@ -29,6 +29,18 @@ from train.system_metrics import machine_name, watched
 from train.tracking import MetricLog
 
 REPORT_INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoFar:
+    """What rank 0 tells when an epoch is committed, to whoever decides whether the run goes on."""
+
+    attempt: str
+    """Tells the attempts at a run apart."""
+    cpu_s: float
+    """CPU time of the processes of all workers of this attempt, since each began."""
+    history: list[dict[str, float]]
+    """A row of metrics for each epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +54,8 @@ class Place:
     store: CheckpointStore
     start: Callable[[], dict[str, torch.Tensor]] | None = None
     """The first weights; None: random ones."""
+    goes_on: Callable[[SoFar], bool] | None = None
+    """Asked on rank 0 after each epoch, and first when a run goes on; False ends it for now. None: to the end."""
 
 
 def train_loop_per_worker(config: dict[str, Any], place: Place) -> dict[str, str]:
@@ -51,8 +65,8 @@ def train_loop_per_worker(config: dict[str, Any], place: Place) -> dict[str, str
         config: {"train": `TrainConfig.as_dict()`, "run": identity of the run}.
     Returns:
         how it ended, the same on all ranks: {"checkpoint": name of the last one}, {"left": why} when the machine is
-        about to be taken away and the run is to go on elsewhere, or {"stopped": why} when another attempt would end
-        the same way.
+        about to be taken away and the run is to go on elsewhere, {"halted": name of the last checkpoint} where
+        `place.goes_on` said no, {"diverged": why} or {"stopped": why} when another attempt would end the same way.
     """
     settings = TrainConfig.from_dict(config["train"])
     torch.set_num_threads(settings.cpus_per_worker)
@@ -75,12 +89,18 @@ def train_loop_per_worker(config: dict[str, Any], place: Place) -> dict[str, str
             watched(tracking_uri if _first_of_machine() else None, place.mlflow_run_id, _machine()),
             MetricLog.opened(tracking_uri if rank == 0 else None, place.mlflow_run_id) as metrics,
         ):
-            fit(setup, checkpoints, _watch(settings, metrics, shown=rank == 0))
+            watch = _watch(settings, metrics, shown=rank == 0)
+            fit(setup, checkpoints, replace(watch, goes_on=_asker(place, checkpoints)))
         assert checkpoints.current is not None
         ending = {"checkpoint": checkpoints.current}
     except LeaveError:
         ending = {"left": "the machine is about to be taken away"}
-    except (TrainingDivergedError, CheckpointError) as error:
+    except HaltError:
+        assert checkpoints.current is not None
+        ending = {"halted": checkpoints.current}
+    except TrainingDivergedError as error:
+        ending = {"diverged": str(error)}
+    except CheckpointError as error:
         ending = {"stopped": str(error)}
     checkpoints.close()
     data.close()
@@ -98,6 +118,21 @@ def _first_of_machine() -> bool:
 def _machine() -> str:
     context = ray.train.get_context()
     return machine_name(context.get_node_rank(), context.get_local_world_size(), context.get_world_size())
+
+
+def _asker(place: Place, checkpoints: RunCheckpoints) -> Callable[[list[dict[str, float]]], bool] | None:
+    """Asks on rank 0, with the CPU time of all ranks; the answer is the same on all of them."""
+    asked = place.goes_on
+    if asked is None:
+        return None
+
+    def goes_on(history: list[dict[str, float]]) -> bool:
+        cpu_s = sum(checkpoints.gathered(time.process_time()))
+        first = ray.train.get_context().get_world_rank() == 0
+        so_far = SoFar(attempt=checkpoints.attempt, cpu_s=cpu_s, history=history)
+        return bool(checkpoints.from_rank_0(asked(so_far) if first else None))
+
+    return goes_on
 
 
 def _watch(config: TrainConfig, metrics: MetricLog, *, shown: bool) -> Watch:

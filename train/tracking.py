@@ -23,6 +23,7 @@ EXPERIMENT = "xray-vit"
 KIND = "custom_model_development"
 """Makes MLflow's page open on the runs instead of on traces of language models."""
 RUN_TAG = "raydiology.run"
+PARENT_TAG = "mlflow.parentRunId"
 CLOSE_TIMEOUT_S = 20.0
 RETRY_S = 5.0
 KEPT_ROWS = 10_000
@@ -149,9 +150,12 @@ def start_run(
     params: Mapping[str, Any],
     *,
     experiment: str = EXPERIMENT,
+    parent: str | None = None,
 ) -> str:
     """The id of the MLflow run that belongs to `run_key`; made at the first call.
 
+    Args:
+        parent: id of the run that MLflow's page shows it below.
     Raises:
         TrackingError: MLflow does not answer.
     """
@@ -160,7 +164,8 @@ def start_run(
     with answering(mlflow):
         experiment_id = _experiment(mlflow, experiment)
         found = mlflow.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run_key}'", max_results=1)
-        run = found[0] if found else mlflow.create_run(experiment_id, run_name=name, tags={RUN_TAG: run_key})
+        tags = {RUN_TAG: run_key} | ({PARENT_TAG: parent} if parent else {})
+        run = found[0] if found else mlflow.create_run(experiment_id, run_name=name, tags=tags)
         new = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
         mlflow.log_batch(run.info.run_id, params=new)  # those of the first attempt stay, as MLflow wants it
     return str(run.info.run_id)

@@ -54,6 +54,14 @@ class TrainError(ExpectedError):
     """Training ended without a model; the message says why in one line."""
 
 
+class DivergedError(TrainError):
+    """The loss became no number, twice: the settings are to blame, not the machine."""
+
+
+class HaltedError(Exception):
+    """`Place.goes_on` ended the run for now; called again it goes on from the checkpoint at the end of that epoch."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainOutcome:
     run: str
@@ -92,11 +100,11 @@ def train(
     tell = progress or _silent
     store = ObjectStore(settings)
     described = manifest(store, dataset_version)
-    _check(config, described)
+    check(config, described)
     run, begun = runs.begin(store, run_name, config, dataset_version, fresh=fresh)
     if (outcome := runs.finished(store, run)) is not None:
         return TrainOutcome(**{**outcome, "resumed": True})
-    start = _first_weights(settings, store, config, described, run)
+    start = first_weights(settings, store, config, described, run)
     mlflow = tracking.client(settings.mlflow_tracking_uri)
     params = tracking.flat(config.as_dict()) | {"dataset_version": dataset_version, "git_commit": git_commit}
     run_id = tracking.start_run(mlflow, run.key, run.name, params)
@@ -128,7 +136,7 @@ def train(
     return done
 
 
-def _check(config: TrainConfig, described: dict[str, Any]) -> None:
+def check(config: TrainConfig, described: dict[str, Any]) -> None:
     """Refuse here, in a second, what each worker would refuse after its start, `max_failures` times over."""
     dataset.check(described)
     with torch.device("meta"):
@@ -137,7 +145,7 @@ def _check(config: TrainConfig, described: dict[str, Any]) -> None:
         )
 
 
-def _first_weights(
+def first_weights(
     settings: Settings, store: ObjectStore, config: TrainConfig, described: dict[str, Any], run: runs.Run
 ) -> dict[str, str] | None:
     """What the run begins with; None from scratch."""
@@ -163,20 +171,9 @@ def _fit(
     mlflow = tracking.client(settings.mlflow_tracking_uri)
     with tracking.answering(mlflow):
         tracking.set_status(mlflow, run_id, "RUNNING")
-    place = Place(
-        load=functools.partial(dataset.load, settings, run.dataset_version, memory_share=config.memory_share),
-        start=functools.partial(warm_start.read, settings, runs.BUCKET, start) if start else None,
-        mlflow_tracking_uri=settings.mlflow_tracking_uri,
-        mlflow_run_id=run_id,
-        store=CheckpointStore(
-            arrow_filesystem(settings),
-            store.path(runs.BUCKET, run.checkpoints),
-            witness=store.path(runs.BUCKET, runs.pointer(run.name)),
-        ),
-    )
+    place = place_of(settings, store, config, run, run_id, start)
     try:
-        last = fit_on_workers(config, place, run.key)
-        host, weights = last_state(place.store, last)
+        return keep(store, config, run, place.store, fit_on_workers(config, place, run.key))
     except TrainError as error:
         try:
             with tracking.answering(mlflow):
@@ -184,6 +181,44 @@ def _fit(
         except tracking.TrackingError as also:
             raise TrainError(f"{error}; and {also}") from error
         raise
+
+
+def place_of(
+    settings: Settings,
+    store: ObjectStore,
+    config: TrainConfig,
+    run: runs.Run,
+    run_id: str | None,
+    start: dict[str, str] | None,
+) -> Place:
+    """Where the workers of a run find its data, first weights and checkpoints, and tell its metrics."""
+    return Place(
+        load=functools.partial(dataset.load, settings, run.dataset_version, memory_share=config.memory_share),
+        start=functools.partial(warm_start.read, settings, runs.BUCKET, start) if start else None,
+        mlflow_tracking_uri=settings.mlflow_tracking_uri,
+        mlflow_run_id=run_id,
+        store=checkpoints_of(settings, store, run),
+    )
+
+
+def checkpoints_of(settings: Settings, store: ObjectStore, run: runs.Run) -> CheckpointStore:
+    """The checkpoints of a run, in the object store."""
+    return CheckpointStore(
+        arrow_filesystem(settings),
+        store.path(runs.BUCKET, run.checkpoints),
+        witness=store.path(runs.BUCKET, runs.pointer(run.name)),
+    )
+
+
+def keep(
+    store: ObjectStore, config: TrainConfig, run: runs.Run, checkpoints: CheckpointStore, last: str
+) -> runs.Trained:
+    """Note what a training that came to its end leaves in its last checkpoint.
+
+    Raises:
+        TrainError: that checkpoint is damaged.
+    """
+    host, weights = last_state(checkpoints, last)
     trained = runs.Trained(
         weights_key=f"{run.checkpoints}/{last}/{AVERAGE_NAME if config.ema_decay else WEIGHTS_NAME}",
         weights_sha256=weights_sha256(safetensors.torch.load(weights)),
@@ -220,12 +255,18 @@ def fit_on_workers(
     Returns:
         the name of the last checkpoint, in `place.store`.
     Raises:
-        TrainError: the workers failed more often than that, or another attempt would end as this one did.
+        TrainError: the workers failed more often than that, or another attempt would end as this one did
+            (DivergedError: because of its settings).
+        HaltedError: `place.goes_on` said no.
     """
     while True:
         ending = _attempt(config, run_key, functools.partial(loop, place=place))
         if "stopped" in ending:
             raise TrainError(ending["stopped"])
+        if "diverged" in ending:
+            raise DivergedError(ending["diverged"])
+        if "halted" in ending:
+            raise HaltedError(ending["halted"])
         if "checkpoint" in ending:
             return ending["checkpoint"]
         logger.warning("training goes on elsewhere: %s", ending["left"])

@@ -35,7 +35,7 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 def test_the_readme_tree_names_every_file_of_the_rooms() -> None:
     tree = (ROOT / "README.md").read_text()
-    rooms = ("cluster", "data", "train", "serve", "jobs")
+    rooms = ("cluster", "data", "train", "tune", "serve", "jobs")
     files = [path for room in rooms for path in (ROOT / room).glob("*") if path.is_file()]
     files += (ROOT / "data/sources").glob("*.py")
     assert [path.name for path in files if path.name != "__init__.py" and path.name not in tree] == []

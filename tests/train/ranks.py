@@ -15,12 +15,13 @@ import torch
 import torch.distributed as dist
 
 from data.preprocess import PixelConfig
+from train.branch import branch
 from train.checkpoint import CheckpointError, Progress
 from train.checkpoint_run import RunCheckpoints
 from train.checkpoint_store import CheckpointStore, Retention
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
 from train.dataset import Images, TrainingData
-from train.fit import Watch, fit
+from train.fit import HaltError, Watch, fit
 from train.setup import prepare
 from train.step import TrainingDivergedError
 from train.validate import validate
@@ -97,6 +98,7 @@ def run(
     name: str = "run",
     poison: bool = False,
     device: torch.device = CPU,
+    halt_at: int | None = None,
 ) -> dict[str, object]:
     """Train to the end or until the kill; what the run left, on rank 0."""
     setup = prepare(config, poisoned(data()) if poison else data(), run=name, device=device)
@@ -118,7 +120,15 @@ def run(
 
     checkpoints = FolderCheckpoints(folder)
     try:
-        progress = fit(setup, checkpoints, Watch(step=step, epoch=lambda row, speed: None))
+        told: list[int] = []
+
+        def goes_on(history: list[dict[str, float]]) -> bool:
+            told.append(len(history))
+            return len(history) != halt_at
+
+        progress = fit(setup, checkpoints, Watch(step=step, epoch=lambda row, speed: None, goes_on=goes_on))
+    except HaltError:
+        return {"told": told, "losses": losses, "checkpoint": checkpoints.current}
     except Killed:
         checkpoints.flush()
         return {"killed_at": kill_at, "losses": losses}
@@ -136,6 +146,7 @@ def run(
         "skipped": progress.skipped,
         "losses": losses,
         "checkpoint": checkpoints.current,
+        "told": told,
     }
 
 
@@ -154,6 +165,16 @@ def main() -> None:
     run(replace(ROUGH, checkpoint_every_steps=0), folder / "seldom")
     results["killed"] = run(ROUGH, folder / "killed", kill_at=5)
     results["resumed"] = run(ROUGH, folder / "killed")
+    results["halted"] = run(ROUGH, folder / "halted", halt_at=1)
+    if rank == 0:
+        source, target = (
+            CheckpointStore(pyarrow.fs.LocalFileSystem(), str(folder / name / "checkpoints"))
+            for name in ("halted", "branched")
+        )
+        branch(source, 1, target, "another")
+    dist.barrier()
+    results["branched"] = run(ROUGH, folder / "branched", name="another")
+    results["halted-resumed"] = run(ROUGH, folder / "halted")
     results["norms"] = run(NORMS, folder / "norms")
     run(NORMS, folder / "norms-killed", kill_at=3)
     results["norms-resumed"] = run(NORMS, folder / "norms-killed")

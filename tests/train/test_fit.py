@@ -38,6 +38,20 @@ def test_a_run_killed_and_resumed_ends_with_the_same_bits_as_an_undisturbed_one(
     assert gloo.results["resumed"]["history"] == gloo.results["undisturbed"]["history"]
 
 
+def test_a_run_that_was_told_to_end_with_its_epoch_goes_on_with_the_same_bits(gloo: Any) -> None:
+    halted, resumed = gloo.results["halted"], gloo.results["halted-resumed"]
+    assert (halted["told"], len(halted["losses"])) == ([1], 4)
+    assert (resumed["told"], len(resumed["losses"])) == ([1, 2], 4)
+    assert_same_state(gloo, "undisturbed/undisturbed", "halted/halted-resumed")
+
+
+def test_a_run_that_begins_with_another_one_s_checkpoint_ends_as_that_one_would(gloo: Any) -> None:
+    branched = gloo.results["branched"]
+    assert (branched["told"], len(branched["losses"])) == ([1, 2], 4)
+    assert branched["history"] == gloo.results["undisturbed"]["history"]
+    assert_same_bits(gloo.folder / "undisturbed", gloo.folder / "branched")
+
+
 def test_running_statistics_of_batch_norm_resume_with_the_same_bits_too(gloo: Any) -> None:
     assert_same_bits(gloo.folder / "norms", gloo.folder / "norms-killed")
     assert gloo.results["norms"]["history"] == gloo.results["norms-resumed"]["history"]

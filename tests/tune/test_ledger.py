@@ -1,0 +1,74 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from train.runs import RunError
+from tune import ledger
+from tune.ledger import Ledger, Trial
+
+METRIC = "validation_balanced_accuracy"
+
+
+def trial(number: int, *values: float, state: ledger.State = "complete", **more: Any) -> Trial:
+    rows = [{"epoch": epoch + 1, METRIC: value, "nth": epoch} for epoch, value in enumerate(values)]
+    return Trial(number=number, run=f"t{number}", settings={}, state=state, rows=rows, **more)
+
+
+def test_a_sweep_goes_on_where_its_name_stands_for_the_same_question(folder_store: Any) -> None:
+    sweep, resumed = ledger.begin(folder_store, "s", "f", "d", fresh=False)
+    assert not resumed
+    assert ledger.begin(folder_store, "s", "f", "d", fresh=False) == (sweep, True)
+    with pytest.raises(RunError, match="take another --run name, or --fresh"):
+        ledger.begin(folder_store, "s", "other", "d", fresh=False)
+    again, resumed = ledger.begin(folder_store, "s", "other", "d", fresh=True)
+    assert (again.generation, resumed) == (2, False)
+
+
+def test_a_name_that_would_leave_its_folder_is_refused(folder_store: Any) -> None:
+    with pytest.raises(RunError, match="letters, digits"):
+        ledger.begin(folder_store, "../s", "f", "d", fresh=False)
+
+
+def test_what_was_put_is_there_for_the_next_attempt(folder_store: Any, tmp_path: Path) -> None:
+    sweep, _ = ledger.begin(folder_store, "s", "f", "d", fresh=False)
+    book = Ledger(folder_store, sweep)
+    book.put(trial(1, 0.5, cpu_s={"a": 90.0, "b": 30.0}))
+    book.put(trial(0, 0.4, 0.6, cpu_s={"c": 60.0}))
+    found = Ledger(folder_store, sweep)
+    assert found.trials == book.trials == [book.trial(0), book.trial(1)]
+    assert (found.next_nth, found.cpu_minutes) == (2, 3.0)
+
+
+def test_the_best_is_the_last_value_of_a_trial_that_came_to_its_end() -> None:
+    trials = [trial(0, 0.9, 0.5), trial(1, 0.1, 0.6), trial(2, 0.8, state="stopped")]
+    assert ledger.best(trials, METRIC, "max") == trials[1]
+    assert ledger.best(trials, METRIC, "min") == trials[0]
+
+
+def test_where_none_came_to_its_end_the_best_is_among_those_that_came_farthest() -> None:
+    trials = [
+        trial(0, 0.9, state="stopped"),
+        trial(1, 0.1, 0.2, state="unfinished"),
+        trial(2, state="failed"),
+    ]
+    assert ledger.best(trials, METRIC, "max") == trials[1]
+    assert ledger.best(trials[2:], METRIC, "max") is None
+
+
+def test_of_equal_trials_the_first_is_the_best() -> None:
+    assert ledger.best([trial(1, 0.5), trial(0, 0.5)], METRIC, "max") == trial(0, 0.5)
+
+
+def test_an_epoch_that_is_trained_again_replaces_what_came_after_it() -> None:
+    again = trial(0, 0.1, 0.2, 0.3).with_row({"epoch": 2, METRIC: 0.9})
+    assert [row[METRIC] for row in again.rows] == [0.1, 0.9]
+
+
+def test_trials_are_counted_by_state() -> None:
+    assert ledger.count([trial(0), trial(1, state="failed")]) == {
+        "complete": 1,
+        "stopped": 0,
+        "failed": 1,
+        "unfinished": 0,
+    }

@@ -1,0 +1,42 @@
+"""Let one run go on from a checkpoint of another: copied, with the name of its new run in it.
+
+The two runs have the same model on the same data; what may differ is how it is trained from there on.
+"""
+
+import json
+from pathlib import Path
+
+from cluster.expected import ExpectedError
+from train.checkpoint import PROGRESS_NAME
+from train.checkpoint_store import COMMIT_NAME, CheckpointStore, mark_of
+from train.scratch import scratch
+
+
+class BranchError(ExpectedError):
+    """There is no such checkpoint to begin with; the message names it."""
+
+
+def branch(source: CheckpointStore, epoch: int, target: CheckpointStore, run_key: str) -> str:
+    """Copy the checkpoint at the end of an epoch, every file verified; returns its name in the target.
+
+    Args:
+        run_key: identity of the run that the target belongs to.
+    Raises:
+        BranchError: there is none of that epoch.
+        DamagedError: it is not what was written.
+    """
+    name = next((one for one in source.committed() if mark_of(one).epoch == epoch), None)
+    if name is None:
+        raise BranchError(f"{source.root} has no checkpoint of the end of epoch {epoch} to begin with")
+    with scratch() as folder:
+        source.fetch(name, folder)
+        _rename(folder / PROGRESS_NAME, run_key)
+        files = sorted(one for one in folder.iterdir() if one.name != COMMIT_NAME)
+        target.commit(name, {one.name: target.put(name, one) for one in files})
+    return name
+
+
+def _rename(progress: Path, run_key: str) -> None:
+    host = json.loads(progress.read_text())
+    host["about"]["run"] = run_key
+    progress.write_text(json.dumps(host))

@@ -1,0 +1,95 @@
+"""Who stops a trial, or changes it: Ray Tune's ASHA, told what happened before this attempt, and its PBT.
+
+Both decide at the end of an epoch. ASHA decides again what it decided before a kill, as it hears the same rows in the
+same order; PBT goes on from where each trial is.
+"""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import ray.tune
+from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
+
+from tune import space as spaces
+from tune.config import SweepConfig
+from tune.ledger import Trial
+from tune.space import Range, Space
+from tune.trial import TRIAL
+
+TIME = "epoch"
+
+
+def asha(config: SweepConfig, epochs: int, past: Sequence[Trial]) -> ASHAScheduler:
+    """ASHA that has heard of the trials that are over."""
+    scheduler = ASHAScheduler(
+        time_attr=TIME,
+        metric=config.metric,
+        mode=config.mode,
+        max_t=epochs,
+        grace_period=min(config.grace_epochs, epochs),
+        reduction_factor=config.reduction_factor,
+    )
+    over = {one.number: one for one in past if one.state != "unfinished"}
+    heard = {number: SimpleNamespace(trial_id=f"before-{number}") for number in over}
+    for trial in heard.values():
+        scheduler.on_trial_add(None, trial)
+    rows = sorted((row["nth"], number, row) for number, one in over.items() for row in one.rows)
+    for _, number, row in rows:
+        scheduler.on_trial_result(None, heard[number], row)
+    return scheduler
+
+
+class Population(PopulationBasedTraining):
+    """PBT whose trials keep their number when they take another one's settings and weights."""
+
+    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        config, operations = super()._get_new_config(trial, trial_to_clone)
+        own, new = trial.config[TRIAL], config[TRIAL]
+        epoch = self._trial_state[trial_to_clone].last_train_time
+        told = hashlib.sha256(repr((sorted(new["settings"].items()), new["run"])).encode()).hexdigest()
+        trunk = own["run"].partition("-e")[0]
+        kept = {"number": own["number"], "mlflow_run_id": own["mlflow_run_id"]}
+        config[TRIAL] = {**new, **kept, "run": f"{trunk}-e{int(epoch):03d}-{told[:6]}"}
+        return config, operations
+
+
+def pbt(config: SweepConfig, space: Space, seed: int) -> Population:
+    """PBT over the part of the space that may change within a run.
+
+    Raises:
+        SpaceError: there is no such part.
+    """
+    changing = spaces.within_a_run(space)
+    if not changing:
+        raise spaces.SpaceError(
+            "space: pbt changes settings within a run, which needs at least one of optim.*, augment.*, label_smoothing "
+            "and class_balance"
+        )
+    random.seed(seed)  # Ray's PBT draws from the module's generator
+
+    def clamped(given: dict[str, Any]) -> dict[str, Any]:
+        settings = given[TRIAL]["settings"]
+        kept = {name: space[name].clamped(value) for name, value in settings.items()}
+        return {**given, TRIAL: {**given[TRIAL], "settings": kept}}
+
+    return Population(
+        time_attr=TIME,
+        metric=config.metric,
+        mode=config.mode,
+        perturbation_interval=config.perturb_epochs,
+        hyperparam_mutations={TRIAL: {"settings": {name: _drawn(one) for name, one in changing.items()}}},
+        custom_explore_fn=clamped,
+        log_config=False,
+    )
+
+
+def _drawn(one: spaces.Dimension) -> Any:
+    if not isinstance(one, Range):
+        return list(one.choices)
+    low, high = one.ends
+    if one.whole:
+        return ray.tune.lograndint(low, high + 1) if one.log else ray.tune.randint(low, high + 1)
+    return ray.tune.loguniform(low, high) if one.log else ray.tune.uniform(low, high)

@@ -1,0 +1,89 @@
+"""Which settings a trial gets: Optuna's, as a function of seed, number and what is known of the other trials.
+
+No sampler lives from one trial to the next, so a sweep that was killed goes on with the suggestions that it would have
+had: each is made anew from the ledger. The first trial has the recipe's own settings, where the space has them, so
+that the recipe is among what is compared.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tune.config import SweepConfig
+from tune.ledger import Trial
+from tune.space import Dimension, Range, Settings, Space
+
+DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
+STATES = {
+    "complete": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "unfinished": TrialState.RUNNING,
+}
+
+
+def suggest(
+    space: Space, own: Settings, past: Sequence[Trial], number: int, config: SweepConfig, seed: int
+) -> Settings:
+    """The settings of trial `number`.
+
+    Args:
+        own: the recipe's values for the settings of the space.
+        past: all trials with lower numbers, finished or not.
+    """
+    if number == 0 and all(space[name].has(value) for name, value in own.items()):
+        return own
+    digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
+    random_trials = config.trials if config.scheduler == "pbt" else config.random_trials
+    sampler = optuna.samplers.TPESampler(
+        n_startup_trials=random_trials, constant_liar=True, seed=int.from_bytes(digest[:4], "big")
+    )
+    study = study_of(space, past, config, sampler)
+    return dict(study.ask(distributions(space)).params)
+
+
+def study_of(
+    space: Space,
+    past: Sequence[Trial],
+    config: SweepConfig,
+    sampler: optuna.samplers.BaseSampler | None = None,
+) -> optuna.Study:
+    """What is known, as Optuna has it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction=DIRECTIONS[config.mode], sampler=sampler)
+    study.add_trials([_frozen(one, space, config.metric) for one in past])
+    return study
+
+
+def _frozen(trial: Trial, space: Space, metric: str) -> FrozenTrial:
+    state = STATES[trial.state]
+    return create_trial(
+        state=state,
+        value=trial.value(metric) if state == TrialState.COMPLETE else None,
+        params=trial.settings,
+        distributions=distributions(space),
+        intermediate_values={int(row["epoch"]): row[metric] for row in trial.rows},
+    )
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    return {name: _distribution(one) for name, one in space.items()}
+
+
+def _distribution(one: Dimension) -> BaseDistribution:
+    if isinstance(one, Range):
+        kind: Any = IntDistribution if one.whole else FloatDistribution
+        low, high = one.ends
+        made: BaseDistribution = kind(low, high, log=one.log)
+        return made
+    return CategoricalDistribution(one.choices)
