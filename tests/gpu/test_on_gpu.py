@@ -56,8 +56,8 @@ def test_the_first_losses_are_those_of_the_cpu(results: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", LADDER)
-def test_memory_is_what_was_estimated_before_the_start(results: dict[str, Any], name: str) -> None:
+def test_memory_is_at_most_what_was_estimated_before_the_start(results: dict[str, Any], name: str) -> None:
     found = results[f"ladder-{name}"]
     assert "error" not in found, found["error"]
-    assert found["peak_gib"] == pytest.approx(found["estimated_gib"], rel=0.25)
+    assert found["estimated_gib"] / 2 < found["peak_gib"] < found["estimated_gib"] * 1.05
     assert results[f"ladder-{name}-compiled"]["peak_gib"] < found["peak_gib"] * 1.05
