@@ -93,7 +93,7 @@ def test_a_sweep_that_is_killed_repeats_nothing_and_its_winner_is_trained_alread
         steps = [
             row.step for row in client.get_metric_history(one.info.run_id, "validation_balanced_accuracy")
         ]
-        assert steps == [1, 2]
+        assert sorted(steps) == [1, 2]  # what the killed worker did not send comes at the end
     artifacts = {one.path for one in client.list_artifacts(report["mlflow_run_id"], "sweep")}
     assert artifacts == {"sweep/recipe.yaml", "sweep/parallel-coordinates.png"}
     assert report["importance"].startswith("none: it takes at least 4 trials")
