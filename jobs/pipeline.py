@@ -46,7 +46,7 @@ class Arguments:
     source: str = SYNTHETIC
     """A folder with `manifest.csv`, a dataset's name (docs/data.md), or "synthetic" for the built-in generator."""
     recipe: str | None = None
-    """Named settings of all stages; default: "demo" for synthetic X-rays, "xrays" for a folder."""
+    """Named settings of all stages; default: "demo" for synthetic X-rays, "xrays_quick" for a folder."""
     fresh: bool = False
     """Compute and train anew even where the results exist."""
     gates: Gates = field(default_factory=Gates)
@@ -74,7 +74,7 @@ def one_at_a_time(settings: Settings, lock: int) -> Iterator[None]:
 
 def start(arguments: Arguments, settings: Settings) -> dict[str, Any]:
     """The part on the caller's machine: ingest, register the language model, submit the rest, tell the end."""
-    name = arguments.recipe or ("demo" if arguments.source == SYNTHETIC else "xrays")
+    name = arguments.recipe or ("demo" if arguments.source == SYNTHETIC else "xrays_quick")
     chosen = recipe(name)
     log_path = Home.from_env(os.environ).log(f"pipeline-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     with Console(log_path) as console:

@@ -74,6 +74,32 @@ def xrays() -> Recipe:
     )
 
 
+def xrays_quick() -> Recipe:
+    """The same within eight minutes on two idle cores: as accurate, and worse at rare classes. A folder's default."""
+    return Recipe(
+        etl=EtlConfig(pixels=PixelConfig(side=128)),
+        train=TrainConfig(
+            model=ModelConfig(
+                name="levit_128s",
+                kwargs={
+                    "distilled": False,
+                    "embed_dim": [128, 160, 192],
+                    "num_heads": [4, 5, 6],
+                    "depth": [2, 3, 3],
+                },
+                drop_path_rate=0.05,
+            ),
+            optim=OptimConfig(learning_rate=2e-3, warmup_share=0.05, weight_decay=0.1),
+            augment=AugmentConfig(rotation_degrees=8, shift=0.05, zoom=0.1, brightness=0.3, contrast=0.15),
+            epochs=30,
+            batch_size=32,
+            label_smoothing=0.1,
+            class_balance=0.3,
+            fsdp_unit="model",
+        ),
+    )
+
+
 def smoke() -> Recipe:
     """The chain in the fewest seconds that still mean something: for tests, not for answers."""
     return Recipe(
@@ -159,6 +185,7 @@ def vit_large_zero() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo": demo,
     "xrays": xrays,
+    "xrays_quick": xrays_quick,
     "smoke": smoke,
     "vit_tiny": vit_tiny,
     "vit_small": vit_small,
