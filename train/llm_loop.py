@@ -14,7 +14,6 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
-import torch.utils.deterministic
 
 from cluster.progress import report
 from train.checkpoint import CheckpointError, Progress
@@ -27,7 +26,7 @@ from train.llm_model import LlmModelError
 from train.llm_nf4 import Nf4Error
 from train.llm_tokens import LlmDataError, Pair
 from train.loop import REPORT_INTERVAL_S
-from train.parallel import keep_freed_memory
+from train.parallel import make_deterministic
 from train.step import TrainingDivergedError
 from train.tracking import MetricLog
 
@@ -53,10 +52,7 @@ def llm_loop_per_worker(config: dict[str, Any], place: LlmPlace) -> dict[str, st
         how it ended, as `train.loop.train_loop_per_worker` says it.
     """
     settings = LlmConfig.from_dict(config["train"])
-    torch.set_num_threads(settings.cpus_per_worker)
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    keep_freed_memory()
+    make_deterministic(settings.cpus_per_worker)
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train says each report through the root logger
     rank = ray.train.get_context().get_world_rank()
     if rank == 0:

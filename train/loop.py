@@ -13,7 +13,6 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
-import torch.utils.deterministic
 
 from cluster.progress import report
 from train.checkpoint import CheckpointError, Progress
@@ -22,7 +21,7 @@ from train.checkpoint_store import CheckpointStore, Retention
 from train.config import TrainConfig
 from train.dataset import TrainingData
 from train.fit import HaltError, LeaveError, Watch, fit
-from train.parallel import keep_freed_memory
+from train.parallel import make_deterministic
 from train.setup import prepare
 from train.step import TrainingDivergedError
 from train.system_metrics import machine_name, watched
@@ -69,10 +68,7 @@ def train_loop_per_worker(config: dict[str, Any], place: Place) -> dict[str, str
         `place.goes_on` said no, {"diverged": why} or {"stopped": why} when another attempt would end the same way.
     """
     settings = TrainConfig.from_dict(config["train"])
-    torch.set_num_threads(settings.cpus_per_worker)
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    keep_freed_memory()
+    make_deterministic(settings.cpus_per_worker)
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train says each report through the root logger
     rank = ray.train.get_context().get_world_rank()
     if rank == 0:

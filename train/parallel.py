@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.utils.deterministic
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
@@ -72,6 +73,14 @@ def summed(values: torch.Tensor) -> torch.Tensor:
     """The sum of a tensor over all ranks, in place."""
     dist.all_reduce(values)
     return values
+
+
+def make_deterministic(threads: int) -> None:
+    """How each training process begins: so many threads of torch, and the same bits from the same numbers."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    keep_freed_memory()
 
 
 def keep_freed_memory() -> None:

@@ -28,6 +28,7 @@ from train.checkpoint import Progress
 from train.config import AugmentConfig, ModelConfig
 from train.dataset import Images, TrainingData
 from train.memory import estimate
+from train.parallel import make_deterministic
 from train.sample_order import epoch_order, global_batch
 from train.setup import Setup, prepare
 from train.step import Speed, update
@@ -157,8 +158,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as `train.trainer` sets it for its workers
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    make_deterministic(threads=1)
     torch.cuda.set_device(0)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl", init_method=f"file://{folder / 'group'}", rank=0, world_size=1

@@ -1,7 +1,6 @@
 """The training loop on a CUDA device: `make test-gpu`, on a machine that has one."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,15 +28,11 @@ LADDER = ["vit_small", "vit_base", "vit_large"]
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """From RAYDIOLOGY_GPU_RESULTS, where `on_gpu.py` was run by hand, or by running it."""
-    there = os.environ.get("RAYDIOLOGY_GPU_RESULTS")
-    if there is None:
-        if not torch.cuda.is_available():
-            pytest.fail("this tier needs a CUDA device: `make test` runs all others")
-        folder = tmp_path_factory.mktemp("gpu")
-        subprocess.run([sys.executable, str(SCRIPT), str(folder)], check=True)
-        there = str(folder / "results.json")
-    found: dict[str, Any] = json.loads(Path(there).read_text())
+    if not torch.cuda.is_available():
+        pytest.fail("this tier needs a CUDA device: `make test` runs all others")
+    folder = tmp_path_factory.mktemp("gpu")
+    subprocess.run([sys.executable, str(SCRIPT), str(folder)], check=True)
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return found
 
 
