@@ -23,9 +23,10 @@ from cluster.objects import ObjectStore
 from cluster.secrets import read_key
 from cluster.settings import Settings
 from data.sandbox import Decoder
+from serve.board import Board, BoardKeeper
 from serve.card import Card
 from serve.classifier import Classifier
-from serve.desk import Board, Desk, DeskConfig, InfrastructureError, ModelError
+from serve.desk import Desk, DeskConfig, InfrastructureError, ModelError
 from serve.explaining import Explaining
 from serve.explanation import Finding
 from serve.http_app import build_app
@@ -160,21 +161,23 @@ class FrontDoorReplica:
             config=DeskConfig(),
         )
 
+        self.database_url = settings.database_url
+        self.keeper = BoardKeeper(_card, self._hang, classifier=self.desk.config.model)
+        self._following: asyncio.Task[None] | None = None
+
+    def _hang(self, board: Board) -> None:
+        self.desk.board = board
+
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return build_app(self.desk, Explaining(self.desk), self.pool, server_echoes_ids=True)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take new routes, as `serve.reconciler` writes them: {model: [target, …]}."""
-        routes = {
-            model: Routes(model=model, targets=tuple(Target(**one) for one in targets))
-            for model, targets in user_config["routes"].items()
-        }
-        cards = dict(self.desk.board.cards) if self.desk.board is not None else {}
-        live = routes.get(self.desk.config.model)
-        for target in live.targets if live is not None else ():
-            if target.version not in cards:
-                cards[target.version] = await asyncio.to_thread(_card, target.bundle_key)
-        self.desk.board = Board(routes=routes, cards=cards)
+        """Take the routes that Serve knows of (`serve.reconciler`), and those of PostgreSQL from then on."""
+        await self.keeper.take(
+            {model: Routes.from_dict(routes) for model, routes in user_config["routes"].items()}
+        )
+        if self._following is None:
+            self._following = asyncio.create_task(self.keeper.follow(self.database_url))
 
 
 def _card(bundle_key: str) -> Card:

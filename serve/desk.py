@@ -25,6 +25,7 @@ from data.preprocess import BadImageError, Decoded, UnknownTypeError, encode_png
 from data.sandbox import Decoder, SandboxError
 from serve.answer import InvalidOutputError, answer
 from serve.auth import Caller
+from serve.board import Board
 from serve.card import Card
 from serve.explanation import disclaimer
 from serve.problems import Problem, unavailable
@@ -67,15 +68,6 @@ class DeskConfig:
     """Time for all attempts of one request at the models."""
     model: str = "xray-vit"
     explainer: str = "xray-llm"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Board:
-    """What is live: routes of each model, and the card of each version of the classifier."""
-
-    routes: dict[str, Routes]
-    cards: dict[str, Card]
-    """By version of the classifier."""
 
 
 class Desk:
@@ -176,7 +168,7 @@ class Desk:
                     "key": "patient" if pseudonym else "request",
                     "version": assigned.version,
                     "arm": assigned.role,
-                    "weights": {one.version: one.weight for one in routes.targets},
+                    "weights": routes.weights,
                 },
                 attempts=attempts,
                 model=routes.model,
@@ -221,13 +213,15 @@ class Desk:
             started_at = time.monotonic()
             outcome: Outcome = "ok"
             probabilities_C = np.empty(0)
-            card = cards[target.version]
             try:
+                card = cards[target.version]
                 pixels_HW = await asyncio.to_thread(scale, decoded.shown_HW, card.pixels)
                 probabilities_C = await asyncio.wait_for(self.models.classify(target, pixels_HW), share_s)
                 answer(probabilities_C, card)
             except TimeoutError:
                 outcome = "deadline"
+            except KeyError:  # its card could not be read yet
+                outcome = "infrastructure"
             except InvalidOutputError:
                 outcome = "invalid_output"
             except ModelError:

@@ -44,11 +44,14 @@ class Deployed:
     seconds: float
 
 
-def serve_config(routes: dict[str, Routes], machine: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def serve_config(
+    routes: dict[str, Routes], front_door: str | None, machine: dict[str, Any], settings: Settings
+) -> dict[str, Any]:
     """The whole declarative state for Serve.
 
     Args:
         routes: desired state of each model; empty means nothing is served.
+        front_door: the bundle whose code it runs; None: there is none.
         machine: replicas and resources, as in `machine.yaml`.
     """
     store = ObjectStore(settings)
@@ -70,18 +73,15 @@ def serve_config(routes: dict[str, Routes], machine: dict[str, Any], settings: S
                     "deployments": [{"name": BUILDERS[model], **_sizing(size)}],
                 }
             )
-    if "xray-vit" in routes:
-        champion = routes["xray-vit"].champion
-        user_config = {
-            "routes": {model: [asdict(one) for one in live.targets] for model, live in routes.items()}
-        }
+    if front_door is not None:
+        user_config = {"routes": {model: asdict(live) for model, live in routes.items()}}
         applications.append(
             {
                 "name": FRONT_DOOR,
                 "route_prefix": "/",
                 "import_path": "serve.deployments:front_door",
                 "args": {},
-                "runtime_env": {"working_dir": bundles.code_uri(store, champion.bundle_key)},
+                "runtime_env": {"working_dir": bundles.code_uri(store, front_door)},
                 "deployments": [
                     {"name": "front_door", "user_config": user_config, **_sizing(machine["front_door"])}
                 ],
@@ -117,8 +117,9 @@ def reconcile(
     with connect(settings.database_url) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         routes = desired.read(connection)
-        _verify(routes, settings)
-        config = serve_config(routes, machine, settings)
+        door = desired.front_door(connection)
+        _verify(routes, door, settings)
+        config = serve_config(routes, door, machine, settings)
         with _dashboard(settings) as dashboard:
             answer = dashboard.put("/api/serve/applications/", json=config)
             if answer.status_code != 200:
@@ -128,15 +129,15 @@ def reconcile(
     return Deployed(applications=applications, seconds=time.monotonic() - started_at)
 
 
-def _verify(routes: dict[str, Routes], settings: Settings) -> None:
+def _verify(routes: dict[str, Routes], front_door: str | None, settings: Settings) -> None:
     """Of each bundle the signature and the code package, which Ray runs before any code of ours could look at it.
 
     The weights are verified by the replica that loads them.
     """
     store = ObjectStore(settings)
-    for live in routes.values():
-        for target in live.targets:
-            bundles.verify(store, target.bundle_key, [artefacts.CODE])
+    keys = {target.bundle_key for live in routes.values() for target in live.targets}
+    for key in keys | ({front_door} if front_door is not None else set()):
+        bundles.verify(store, key, [artefacts.CODE])
 
 
 def _dashboard(settings: Settings) -> httpx.Client:

@@ -22,12 +22,13 @@ from cluster.settings import Settings
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.sandbox import Decoder
 from data.taxonomy import taxonomy
+from serve.board import Board
 from serve.card import Card
-from serve.desk import Board, Desk, DeskConfig, InfrastructureError, ModelError
+from serve.desk import Desk, DeskConfig, InfrastructureError, ModelError
 from serve.explaining import Explaining
 from serve.http_app import MAX_FILE_BYTES, build_app
 from serve.records import Records
-from serve.routing import Routes, Target
+from serve.routing import Routes, Target, reweighted
 
 KEYS = {"client": "c" * 40, "other": "o" * 40, "physician": "p" * 40, "operator": "q" * 40}
 CARD = Card.from_json(
@@ -98,12 +99,15 @@ class Door:
             config=DeskConfig(classify_deadline_s=1.0),
         )
         canary = self.canary_weight
-        targets = [Target(version="1", weight=1 - canary, role="champion", bundle_key="bundles/1")]
-        if canary:
-            targets.append(Target(version="2", weight=canary, role="canary", bundle_key="bundles/2"))
+        routes = Routes(
+            model="xray-vit",
+            targets=(
+                Target(version="1", role="champion", bundle_key="bundles/1"),
+                Target(version="2", role="canary", bundle_key="bundles/2"),
+            ),
+        )
         desk.board = Board(
-            routes={"xray-vit": Routes(model="xray-vit", targets=tuple(targets))},
-            cards={"1": CARD, "2": CARD},
+            routes={"xray-vit": reweighted(routes, {"2": canary})}, cards={"1": CARD, "2": CARD}
         )
         app = build_app(desk, Explaining(desk), pool)
         async with app.router.lifespan_context(app):
