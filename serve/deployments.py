@@ -12,9 +12,6 @@ from typing import Any
 
 import numpy as np
 import ray.serve
-from psycopg import AsyncConnection
-from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from starlette.types import ASGIApp
 
@@ -23,17 +20,20 @@ from cluster.objects import ObjectStore
 from cluster.secrets import read_key
 from cluster.settings import Settings
 from data.sandbox import Decoder
+from serve.auth import KeyRing
 from serve.card import Card
 from serve.classifier import Classifier
 from serve.desk import Board, Desk, DeskConfig, InfrastructureError, ModelError
 from serve.explaining import Explaining
 from serve.explanation import Finding
 from serve.http_app import build_app
-from serve.records import Records
+from serve.journal import Journal
+from serve.line import Line
+from serve.records import Records, RecordsConfig
 from serve.routing import Routes, Target
 
 STORE_DEADLINE_S = 3.0
-"""The object store's time to answer a front door, as long as PostgreSQL's: then the caller is told to come again."""
+"""The object store's time to answer a front door: then it counts as away, and images go to the journal."""
 BATCH_SIZE = 16
 BATCH_WAIT_S = 0.004
 DECODERS = 2
@@ -142,26 +142,27 @@ class FrontDoorReplica:
     def __init__(self) -> None:
         settings = Settings.from_env()
         self.store = ObjectStore(settings, deadline_s=STORE_DEADLINE_S)
-        self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
-            settings.database_url,
-            min_size=2,
-            max_size=8,
-            open=False,
-            timeout=3,
-            kwargs={"row_factory": dict_row, "autocommit": True, "connect_timeout": 3},
+        encryption_key = read_key(settings.encryption_key_path)
+        folder = settings.journal
+        journal = Journal(folder, encryption_key) if folder is not None else None
+        records = Records(settings.database_url, self.store, journal)
+        self.keys = KeyRing(
+            Line(settings.database_url, records.database, deadline_s=RecordsConfig().deadline_s),
+            copy=folder / "api_keys" if folder is not None else None,
+            copy_key=encryption_key,
         )
         self.desk = Desk(
             models=HandleModels(),
             decoder=Decoder(children=DECODERS),
             store=self.store,
-            records=Records(self.pool),
-            encryption_key=read_key(settings.encryption_key_path),
+            records=records,
+            encryption_key=encryption_key,
             pseudonym_key=read_key(settings.pseudonym_key_path),
             config=DeskConfig(),
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return build_app(self.desk, Explaining(self.desk), self.pool, server_echoes_ids=True)
+        return build_app(self.desk, Explaining(self.desk), self.keys, server_echoes_ids=True)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take new routes, as `serve.reconciler` writes them: {model: [target, …]}."""

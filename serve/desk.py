@@ -13,6 +13,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -28,12 +29,15 @@ from serve.auth import Caller
 from serve.card import Card
 from serve.explanation import disclaimer
 from serve.problems import Problem, unavailable
-from serve.records import Record, Records
+from serve.record_rows import Failure, Record
+from serve.records import Records
 from serve.routing import Routes, Target, assign
 from serve.upload import Upload
 
 logger = logging.getLogger(__name__)
 
+IMAGE_THREADS = 4
+"""Images that one front door brings to the object store at a time."""
 Outcome = Literal["ok", "model_error", "invalid_output", "deadline", "infrastructure"]
 
 
@@ -43,6 +47,16 @@ class ModelError(RuntimeError):
 
 class InfrastructureError(RuntimeError):
     """No replica could be reached, or it died under the request."""
+
+
+class NobodyAnsweredError(Problem):
+    """503: every version that was tried failed; the ledger keeps what was tried."""
+
+    def __init__(self, attempts: list[dict[str, Any]]) -> None:
+        super().__init__(
+            503, "the classifier does not answer at the moment; retry", headers={"Retry-After": "2"}
+        )
+        self.attempts = attempts
 
 
 class Models(Protocol):
@@ -98,6 +112,8 @@ class Desk:
         self.records = records
         self.config = config
         self.board: Board | None = None
+        # Of their own: an object store that says nothing must not take the threads that decode and scale.
+        self._image_threads = ThreadPoolExecutor(IMAGE_THREADS, "images")
         self._encryption_key = encryption_key
         self._pseudonym_key = pseudonym_key
 
@@ -124,7 +140,7 @@ class Desk:
         prediction_id = self.prediction_id(caller, idempotency_key)
         body_sha256 = _body_sha256(upload)
         if idempotency_key is not None:
-            row = await self.records.get(prediction_id)
+            row = await self.records.find_earlier(prediction_id)
             if row is not None:
                 return _same_request(row, body_sha256)
         decoded = await self._decode(upload)
@@ -135,14 +151,34 @@ class Desk:
             else None
         )
         assigned = assign(routes, pseudonym or str(prediction_id))
-        image_key = f"{time.strftime('%Y/%m/%d', time.gmtime())}/{prediction_id}.png"
+        assignment = {
+            "key": "patient" if pseudonym else "request",
+            "version": assigned.version,
+            "arm": assigned.role,
+            "weights": {one.version: one.weight for one in routes.targets},
+        }
+        # Of the body too: two requests that race under one Idempotency-Key must not change each other's image.
+        image_key = f"{time.strftime('%Y/%m/%d', time.gmtime())}/{prediction_id}-{body_sha256[:16]}.png"
         image = asyncio.create_task(self._keep_image(image_key, decoded))
         try:
             served, probabilities_C, attempts = await self._classify(assigned, routes, cards, decoded)
+        except NobodyAnsweredError as error:
+            image.cancel()
+            await self.records.keep_failure(
+                Failure(
+                    id=uuid.uuid4(),
+                    client_key_id=caller.key_id,
+                    request_id=request_id,
+                    patient_pseudonym=pseudonym,
+                    assignment=assignment,
+                    attempts=error.attempts,
+                    model=routes.model,
+                )
+            )
+            raise
         except BaseException:
             image.cancel()
             raise
-        await image
         told = answer(probabilities_C, cards[served.version])
         body: dict[str, Any] = {
             "id": str(prediction_id),
@@ -165,32 +201,26 @@ class Desk:
         }
         if served.version != assigned.version:
             body["fallback_from"] = assigned.version
-        stored = await self.records.add(
+        kept = await self.records.keep(
             Record(
                 id=prediction_id,
                 client_key_id=caller.key_id,
                 request_id=request_id,
                 body_sha256=body_sha256,
                 patient_pseudonym=pseudonym,
-                assignment={
-                    "key": "patient" if pseudonym else "request",
-                    "version": assigned.version,
-                    "arm": assigned.role,
-                    "weights": {one.version: one.weight for one in routes.targets},
-                },
+                assignment=assignment,
                 attempts=attempts,
                 model=routes.model,
                 served_version=served.version,
                 answer=body,
                 image_key=image_key,
                 metadata=self._metadata(upload, prediction_id),
-            )
+            ),
+            await image,
         )
-        if not stored:  # the same Idempotency-Key was answered elsewhere meanwhile
-            row = await self.records.get(prediction_id)
-            assert row is not None
-            return _same_request(row, body_sha256)
-        return body
+        if kept.earlier is not None:  # the same Idempotency-Key was answered elsewhere meanwhile
+            return _same_request(kept.earlier, body_sha256)
+        return {**body, "stored": kept.stored}
 
     async def _decode(self, upload: Upload) -> Decoded:
         """Open the file in a child process; it is the caller's own bytes until then."""
@@ -242,19 +272,27 @@ class Desk:
             )
             if outcome == "ok":
                 return target, probabilities_C, attempts
-        raise unavailable("the classifier")
+        raise NobodyAnsweredError(attempts)
 
-    async def _keep_image(self, key: str, decoded: Decoded) -> None:
-        """Store what was shown: pixels only, so the file's own headers never leave this process."""
+    async def _keep_image(self, key: str, decoded: Decoded) -> bytes | None:
+        """Store what was shown: pixels only, so the file's own headers never leave this process.
 
-        def put() -> None:
-            self.store.put("predictions", key, encode_png(decoded.shown_HW))
+        Returns:
+            the PNG, when the object store is away: it then goes with the record.
+        """
 
-        try:
-            await asyncio.to_thread(put)
-        except ObjectStoreError as error:
-            logger.exception("cannot keep an image")
-            raise unavailable("the object store") from error
+        def put() -> bytes | None:
+            png = encode_png(decoded.shown_HW)
+            if not self.records.objects.here:
+                return png
+            try:
+                self.store.put("predictions", key, png)
+            except ObjectStoreError as error:
+                self.records.objects.lost(error)
+                return png
+            return None
+
+        return await asyncio.get_running_loop().run_in_executor(self._image_threads, put)
 
     def _metadata(self, upload: Upload, prediction_id: uuid.UUID) -> dict[str, Any]:
         kept: dict[str, Any] = {"sex": upload.sex, "age": upload.age, "view": upload.view}
