@@ -1,27 +1,24 @@
 """The HTTP interface: routes, roles, errors, request ids. Thin over `serve.desk` and `serve.explaining`."""
 
-import asyncio
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import DictRow
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster.objects import ObjectStoreError
 from serve.auth import Caller, KeyRing
 from serve.body_limit import BodyLimit, BodyTooLargeError
 from serve.desk import Desk
 from serve.explaining import Explaining, public
+from serve.line import AwayError
 from serve.problems import Problem, unavailable
 from serve.upload import parse
 
@@ -31,6 +28,8 @@ MAX_FILE_BYTES = 32 * 2**20
 MAX_BODY_BYTES = MAX_FILE_BYTES + 256 * 1024  # fields and multipart framing
 REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{16,64}")
 """What a caller's own id may be: a UUID or another hexadecimal number, which can name nobody."""
+VERSION_HEADER = "x-raydiology-version"
+"""Which version is to answer, whatever the weights: for operators, and no part of a rollout's evidence."""
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 UPLOAD_SCHEMA = {
@@ -87,22 +86,24 @@ class RequestId:
 def build_app(
     desk: Desk,
     explaining: Explaining,
-    pool: AsyncConnectionPool[AsyncConnection[DictRow]],
+    keys: KeyRing,
     *,
     server_echoes_ids: bool = False,
 ) -> FastAPI:
-    """The ASGI app of one front-door replica; it opens and closes the pool.
+    """The ASGI app of one front-door replica; it opens and closes records and keys.
 
     Args:
         server_echoes_ids: whether the server below sends `X-Request-Id` back by itself, as Ray Serve does.
     """
-    keys = KeyRing(pool)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await pool.open()
+        await desk.records.open()
+        await keys.open()
         yield
-        await pool.close()
+        await desk.mirror.close()
+        await keys.close()
+        await desk.records.close()
 
     app = FastAPI(title="Raydiology", version="1", lifespan=lifespan, redirect_slashes=False)
     app.add_middleware(BodyLimit, limit_bytes=MAX_BODY_BYTES)
@@ -126,9 +127,10 @@ def build_app(
 
     @app.post("/v1/predictions", status_code=201, openapi_extra=UPLOAD_SCHEMA)
     async def predict(request: Request) -> JSONResponse:
-        """Classify one X-ray. Role: client."""
+        """Classify one X-ray. Roles: client; operator, who names the version in `X-Raydiology-Version`."""
         caller = await caller_of(request)
-        caller.need("client")
+        version = request.headers.get(VERSION_HEADER)
+        caller.need("client" if version is None else "operator")
         upload = await parse(request, MAX_BODY_BYTES)
         if len(upload.blob) > MAX_FILE_BYTES:
             raise BodyTooLargeError(MAX_FILE_BYTES)
@@ -136,7 +138,11 @@ def build_app(
         if idempotency_key is not None and not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
             raise Problem(400, "Idempotency-Key takes 1 to 255 visible ASCII characters")
         body = await desk.predict(
-            upload, caller, request_id=request.state.request_id, idempotency_key=idempotency_key
+            upload,
+            caller,
+            request_id=request.state.request_id,
+            idempotency_key=idempotency_key,
+            version=version,
         )
         headers = {"X-Model-Version": body["model"]["version"], "Location": body["links"]["self"]}
         return JSONResponse(body, 201, headers=headers)
@@ -170,36 +176,29 @@ def build_app(
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
         """Readiness, with the state of each dependency."""
-        return await _readiness(desk, pool)
+        return await _readiness(desk, keys)
 
     return app
 
 
-async def _readiness(desk: Desk, pool: AsyncConnectionPool[AsyncConnection[DictRow]]) -> JSONResponse:
-    async def database() -> None:
-        async with pool.connection(timeout=3) as connection:
-            await connection.execute("SELECT 1")
-
-    async def objects() -> None:
-        await asyncio.to_thread(desk.store.exists, "predictions", "readyz")
-
-    async def state(check: Callable[[], Awaitable[None]]) -> str:
-        try:
-            await asyncio.wait_for(check(), 4)
-        except (OperationalError, PoolTimeout, ObjectStoreError, TimeoutError) as error:
-            return f"away: {type(error).__name__}"
-        return "ok"
-
-    found = dict(
-        zip(("database", "object_store"), await asyncio.gather(state(database), state(objects)), strict=True)
-    )
+async def _readiness(desk: Desk, keys: KeyRing) -> JSONResponse:
+    """Ready while predictions are answered and kept, though it be in the journal; degraded when anything is away."""
+    records = desk.records
+    await records.look()
+    found = {"database": str(records.database), "object_store": str(records.objects)}
+    found["journal"] = records.journal_state()
     board = desk.board
     for model in (desk.config.model, desk.config.explainer):
         live = board is not None and model in board.routes
         found[model] = "ok" if live else "no version is deployed"
-    needed = {name: one for name, one in found.items() if name != desk.config.explainer}
-    ready = all(one == "ok" for one in needed.values())
-    status = ("ready" if set(found.values()) == {"ok"} else "degraded") if ready else "not ready"
+    both_here = records.database.here and records.objects.here
+    ready = (
+        found[desk.config.model] == "ok"
+        and (both_here or records.can_keep())
+        and (records.database.here or keys.usable())
+    )
+    well = both_here and all(one.startswith("ok") for one in found.values())
+    status = ("ready" if well else "degraded") if ready else "not ready"
     headers = {} if ready else {"Retry-After": "2"}
     return JSONResponse({"status": status, "dependencies": found}, 200 if ready else 503, headers=headers)
 
@@ -225,10 +224,9 @@ def _add_error_handlers(app: FastAPI) -> None:
         where = sorted({".".join(str(part) for part in one["loc"][:2]) for one in error.errors()})
         return render(request, Problem(400, f"the request is malformed at {', '.join(where)}"))
 
-    @app.exception_handler(OperationalError)
-    @app.exception_handler(PoolTimeout)
-    async def on_database(request: Request, error: Exception) -> JSONResponse:
-        logger.error("the database does not answer: %s", type(error).__name__)
+    @app.exception_handler(AwayError)
+    async def on_database(request: Request, error: AwayError) -> JSONResponse:
+        logger.error("%s", error)
         return render(request, unavailable("the database"))
 
     @app.exception_handler(Exception)

@@ -13,8 +13,6 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 
 from cluster.database import connect
 from cluster.objects import ObjectStore
@@ -22,14 +20,19 @@ from cluster.settings import Settings
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.sandbox import Decoder
 from data.taxonomy import taxonomy
+from serve.attempts import InfrastructureError, ModelError
+from serve.auth import KeyRing
 from serve.board import Board
 from serve.card import Card
-from serve.desk import Desk, DeskConfig, InfrastructureError, ModelError
+from serve.desk import Desk, DeskConfig
 from serve.explaining import Explaining
 from serve.http_app import MAX_FILE_BYTES, build_app
-from serve.records import Records
+from serve.line import Line
+from serve.records import Records, RecordsConfig
 from serve.routing import Routes, Target, reweighted
 
+PATIENT_S = 20.0
+"""For a statement on a busy machine: what happens to a slow one is in test_front_door_away.py."""
 KEYS = {"client": "c" * 40, "other": "o" * 40, "physician": "p" * 40, "operator": "q" * 40}
 CARD = Card.from_json(
     json.dumps(
@@ -53,20 +56,23 @@ CARD = Card.from_json(
 )
 
 
+def sound() -> np.ndarray:
+    probabilities_C = np.full(10, 0.02)
+    probabilities_C[1] = 0.82
+    return probabilities_C
+
+
 @dataclass
 class LocalModels:
-    """Answers in this process: version "1" is sound, the canary does what the test asks."""
+    """Answers in this process: each role does what the test asks."""
 
     canary: Callable[[], np.ndarray] = lambda: np.full(10, 0.1)
+    champion: Callable[[], np.ndarray] = sound
     seen: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
 
     async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
         self.seen.append((target.version, pixels_HW.shape))
-        if target.role == "canary":
-            return self.canary()
-        probabilities_C = np.full(10, 0.02)
-        probabilities_C[1] = 0.82
-        return probabilities_C
+        return self.canary() if target.role == "canary" else self.champion()
 
     async def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         raise InfrastructureError("away")
@@ -86,14 +92,13 @@ class Door:
         return asyncio.run(self._requests(requests, database_url or self.settings.database_url))
 
     async def _requests(self, requests: tuple[dict[str, Any], ...], url: str) -> list[httpx.Response]:
-        pool: Any = AsyncConnectionPool(
-            url, open=False, timeout=1, kwargs={"row_factory": dict_row, "autocommit": True}
-        )
+        store = ObjectStore(self.settings)
+        records = Records(url, store, None, RecordsConfig(deadline_s=PATIENT_S))
         desk = Desk(
             models=self.models,
             decoder=self.decoder,
-            store=ObjectStore(self.settings),
-            records=Records(pool),
+            store=store,
+            records=records,
             encryption_key=b"e" * 32,
             pseudonym_key=b"p" * 32,
             config=DeskConfig(classify_deadline_s=1.0),
@@ -109,7 +114,7 @@ class Door:
         desk.board = Board(
             routes={"xray-vit": reweighted(routes, {"2": canary})}, cards={"1": CARD, "2": CARD}
         )
-        app = build_app(desk, Explaining(desk), pool)
+        app = build_app(desk, Explaining(desk), KeyRing(Line(url, records.database, deadline_s=PATIENT_S)))
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://door", timeout=30) as api:
@@ -293,6 +298,30 @@ def test_a_canary_that_fails_is_replaced_by_the_champion_and_the_ledger_says_so(
         ).fetchone()
     assert row is not None
     assert [(one["version"], one["outcome"]) for one in row["attempts"]] == [("2", outcome), ("1", "ok")]
+
+
+def test_a_request_that_no_version_answers_is_in_the_ledger_and_its_retry_is_answered_anew(
+    door: Door,
+) -> None:
+    door.models.canary = door.models.champion = broken
+    door.canary_weight = 0.999
+    key, request_id = {"Idempotency-Key": uuid.uuid4().hex}, uuid.uuid4().hex
+    (failed,) = door.requests(post(png(), headers={**key, "X-Request-Id": request_id}, patient_key="p"))
+    assert failed.status_code == 503
+    assert int(failed.headers["retry-after"]) > 0
+    with connect(door.settings.database_url) as connection:
+        row = connection.execute(
+            "SELECT * FROM failed_requests WHERE request_id = %s", (request_id,)
+        ).fetchone()
+    assert row is not None
+    assert row["assignment"]["version"] == "2"
+    assert [(one["version"], one["outcome"]) for one in row["attempts"]] == [
+        ("2", "model_error"),
+        ("1", "model_error"),
+    ]
+    door.models.champion = sound
+    (retry,) = door.requests(post(png(), headers=key, patient_key="p"))
+    assert retry.status_code == 201
 
 
 def test_without_a_language_model_the_template_explains_and_is_kept(door: Door) -> None:
