@@ -13,7 +13,7 @@ from serve.observations import Requests
 
 SUCCESS, P99_MS = 0.99, 500.0
 FLAGGER_THRESHOLD = 5
-"""`threshold: 5`, `interval: 1m`: that many failed checks, added up, roll back (docs.flagger.app, "Metrics Analysis")."""
+"""`interval: 1m`, `threshold: 5`: that many failed checks, added up, roll back (docs.flagger.app)."""
 ARGO_INTERVAL, ARGO_FAILURE_LIMIT = 5, 3
 """`interval: 5m`, `failureLimit: 3`: more failed measurements than that end a rollout (Argo Rollouts, "Analysis")."""
 Z = 1.96

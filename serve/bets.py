@@ -33,10 +33,15 @@ def share_bets(canary_N: np.ndarray, share_N: np.ndarray, ratios_B: np.ndarray =
     return np.where(canary_N[:, None], np.log(ratios_B), 0.0) - odds_NB
 
 
-def rate_bets(bad_N: np.ndarray, good_N: np.ndarray, bound: float, multiples_B: np.ndarray) -> np.ndarray:
-    """Bets that a rate is a multiple of `bound`: against "at most" with multiples above 1, "at least" below 1."""
-    rates_B = np.minimum(bound * multiples_B, (1 + bound) / 2)
-    return bad_N[:, None] * np.log(rates_B / bound) + good_N[:, None] * np.log((1 - rates_B) / (1 - bound))
+def rate_bets(
+    bad_N: np.ndarray, good_N: np.ndarray, bound_N: np.ndarray, multiples_B: np.ndarray
+) -> np.ndarray:
+    """Bets that a rate is a multiple of its bound: against "at most" with multiples above 1, "at least" below 1."""
+    bound_N1 = bound_N[:, None]
+    rates_NB = np.minimum(bound_N1 * multiples_B, (1 + bound_N1) / 2)
+    return bad_N[:, None] * np.log(rates_NB / bound_N1) + good_N[:, None] * np.log(
+        (1 - rates_NB) / (1 - bound_N1)
+    )
 
 
 def difference_bets(difference_N: np.ndarray, tolerance: float) -> np.ndarray:

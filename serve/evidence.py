@@ -111,9 +111,10 @@ class Evidence:
     def take_requests(self, requests: Requests) -> None:
         """The same for first attempts that are columns already."""
         for rows_N, clock_N in self._minutes(requests.at_N):
-            self._deaths(requests[rows_N])
-            judged_N = requests.incident_N[rows_N] == 0
-            self._judge(requests[rows_N][judged_N], clock_N[judged_N])
+            some = requests[rows_N]
+            self._deaths(some)
+            judged_N = some.incident_N == 0
+            self._judge(some if judged_N.all() else some[judged_N], clock_N[judged_N])
 
     def take_pairs(self, pairs: Pairs) -> None:
         """The same for mirrored pairs."""
@@ -232,7 +233,7 @@ class Evidence:
         answered_N = ~(pairs.canary_failed_N | pairs.champion_failed_N)
         disagree_N = pairs.disagree_N[first_N & answered_N]
         bound = self.config.disagreement_bound
-        self.wealth.bet("disagreement", rate_bets(disagree_N, ~disagree_N, bound, ABOVE))
+        self.wealth.bet("disagreement", rate_bets(disagree_N, ~disagree_N, np.array([bound]), ABOVE))
         step = self.step
         step.pairs += len(pairs)
         step.mirrored += int(fresh_N.sum())
@@ -279,33 +280,33 @@ class Evidence:
         for nth in np.unique(label_N):
             self.wealth.bet(f"drift:{self.config.labels[nth]}", won_NB[label_N == nth])
 
-    def _bet_on_spells(self, differences: list[float]) -> None:
-        self.wealth.bet("latency", difference_bets(np.array(differences), self.config.latency_tolerance))
+    def _bet_on_spells(self, difference_N: np.ndarray) -> None:
+        self.wealth.bet("latency", difference_bets(difference_N, self.config.latency_tolerance))
 
     def _bet_on_bounds(self) -> None:
         """Once a minute, from patients never met before: is the canary over a bound, is the champion under it?"""
-        sides = (("canary_over", CANARY, ABOVE), ("champion_under", CHAMPION, BELOW))
-        for nth, bound in enumerate(BOUNDS):
-            ceiling = math.log(1 / alpha_of(self.config, bound)) + FORGET
-            for side, arm, multiples_B in sides:
-                bad, total = self.fresh_AK[arm, 1 + nth], self.fresh_AK[arm, 0]
-                won_NB = rate_bets(
-                    np.array([bad]), np.array([total - bad]), allowed(self.config, bound), multiples_B
-                )
-                self.wealth.bet(f"{side}:{bound}", won_NB, ceiling=ceiling)
+        total_A1, over_AK = self.fresh_AK[:, :1], self.fresh_AK[:, 1:]
+        bound_K = np.array([allowed(self.config, bound) for bound in BOUNDS])
+        alpha_K = np.array([alpha_of(self.config, bound) for bound in BOUNDS])
+        for arm, side, multiples_B in ((CANARY, "canary_over", ABOVE), (CHAMPION, "champion_under", BELOW)):
+            won_KB = rate_bets(over_AK[arm], total_A1[arm] - over_AK[arm], bound_K, multiples_B)
+            self.wealth.bet_at_once([f"{side}:{one}" for one in BOUNDS], won_KB, FORGET - np.log(alpha_K))
 
     def _bet_on_mix(self) -> None:
         """Does the champion give a label more, or less, often than it used to, beyond the tolerance?"""
         if self.config.label_shares is None:
             return
-        total, tolerance = int(self.mix_L.sum()), self.config.drift_tolerance
-        for nth, label in enumerate(self.config.labels):
-            given, usual = self.mix_L[nth], self.config.label_shares.get(label, 0.0)
-            counts = np.array([given]), np.array([total - given])
-            if (most := usual * tolerance) < 1:
-                self.wealth.bet(f"more:{label}", rate_bets(*counts, max(most, RARE), ABOVE))
-            if usual > 0:
-                self.wealth.bet(f"less:{label}", rate_bets(*counts, usual / tolerance, BELOW))
+        usual_L = np.array([self.config.label_shares.get(label, 0.0) for label in self.config.labels])
+        tolerance, others_L = self.config.drift_tolerance, self.mix_L.sum() - self.mix_L
+        bound_L = np.clip(usual_L * tolerance, RARE, 1 - RARE)
+        self._bet_on_way("more", rate_bets(self.mix_L, others_L, bound_L, ABOVE))
+        bound_L = np.maximum(usual_L / tolerance, RARE)
+        won_LB = rate_bets(self.mix_L, others_L, bound_L, BELOW)
+        self._bet_on_way("less", np.where((usual_L / tolerance >= RARE)[:, None], won_LB, 0.0))
+
+    def _bet_on_way(self, way: str, won_LB: np.ndarray) -> None:
+        names = [f"{way}:{label}" for label in self.config.labels]
+        self.wealth.bet_at_once(names, won_LB, np.full(len(names), np.inf))
 
     # ---- storage
 

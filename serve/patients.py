@@ -68,8 +68,9 @@ class Patients:
 
 
 def _packed(met: dict[int, int]) -> list[str]:
-    """Keys and steps as base64 of little-endian 32- and 16-bit numbers."""
-    columns = np.array(list(met), dtype="<u4"), np.array(list(met.values()), dtype="<u2")
+    """Keys in order, and steps, as base64 of little-endian 32- and 16-bit numbers."""
+    keys = sorted(met)
+    columns = np.array(keys, dtype="<u4"), np.array([met[key] for key in keys], dtype="<u2")
     return [base64.b64encode(one.tobytes()).decode() for one in columns]
 
 

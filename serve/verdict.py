@@ -63,6 +63,8 @@ def verdict(evidence: Evidence, step: Step, now: float) -> Verdict:
         step: the step that `evidence.enter` was told of.
         now: seconds since the epoch; it only says how long the step has lasted.
     """
+    if step.share != evidence.step.share:
+        raise ValueError(f"the evidence is of a step at {evidence.step.share:.1%}, not at {step.share:.1%}")
     found = alarm(evidence)
     figures = tuple(_figures(evidence, step))
     if found is not None:

@@ -18,6 +18,8 @@ import numpy as np
 
 BETS = 7
 """Bets that run against each hypothesis, each with an equal part of the stake."""
+MOST = 600.0
+"""Where a logarithm stands for "beyond doubt", so that the number itself stays finite."""
 
 
 class Wealth:
@@ -40,19 +42,29 @@ class Wealth:
             self.staked_RB = np.logaddexp(self.staked_RB, math.log(part))
             self.minute = minute
 
-    def bet(self, row: str, won_NB: np.ndarray, *, ceiling: float | None = None) -> None:
+    def bet(self, row: str, won_NB: np.ndarray) -> None:
         """Let the bets of a row win or lose, one event after the other, all in the present minute.
 
         Args:
             won_NB: logarithms of the factors, whose mean is at most 1 under the hypothesis.
-            ceiling: what is won above it is given away, so that old merits are soon forgotten.
         """
         if not len(won_NB):
             return
         nth = self._index[row]
-        path_NB = np.cumsum(np.concatenate([self.staked_RB[nth][None], won_NB]), axis=0)[1:]
-        self.staked_RB[nth] = path_NB[-1] if ceiling is None else np.minimum(path_NB[-1], ceiling)
-        self.peak_R[nth] = max(self.peak_R[nth], float(self._log_evidence(path_NB).max()))
+        path_NB = np.concatenate([self.staked_RB[nth][None], won_NB]).cumsum(axis=0)[1:]
+        self.staked_RB[nth] = path_NB[-1]
+        self.peak_R[nth] = max(self.peak_R[nth], math.log(self._evidence(path_NB).max()))
+
+    def bet_at_once(self, rows: Sequence[str], won_KB: np.ndarray, ceiling_K: np.ndarray) -> None:
+        """The same for one event each of several rows.
+
+        Args:
+            ceiling_K: what is won above it is given away, so that old merits are soon forgotten.
+        """
+        places = [self._index[one] for one in rows]
+        won_KB = self.staked_RB[places] + won_KB
+        self.staked_RB[places] = np.minimum(won_KB, ceiling_K[:, None])
+        self.peak_R[places] = np.maximum(self.peak_R[places], np.log(self._evidence(won_KB)))
 
     def peak(self, row: str) -> float:
         """Logarithm of the most that a row was ever worth: what decides, whenever it is looked at."""
@@ -60,12 +72,11 @@ class Wealth:
 
     def now(self, row: str) -> float:
         """Logarithm of what a row is worth now."""
-        return float(self._log_evidence(self.staked_RB[self._index[row]][None])[0])
+        return math.log(self._evidence(self.staked_RB[self._index[row]][None])[0])
 
-    def _log_evidence(self, path_NB: np.ndarray) -> np.ndarray:
-        most_N = path_NB.max(axis=1)
-        staked_N = most_N + np.log(np.exp(path_NB - most_N[:, None]).mean(axis=1))
-        return np.logaddexp(staked_N, -math.log(self.minute + 1))
+    def _evidence(self, path_NB: np.ndarray) -> np.ndarray:
+        """The mean of all bets, with what was not staked yet."""
+        return np.exp(np.minimum(path_NB, MOST)).sum(axis=1) / BETS + 1 / (self.minute + 1)
 
     def as_dict(self) -> dict[str, Any]:
         return {
