@@ -14,6 +14,7 @@ import numpy as np
 
 from serve.bets import ABOVE, BELOW, MORE, MORE_OR_LESS, difference_bets, rate_bets, share_bets
 from serve.guardrails import GuardrailConfig, Step
+from serve.hypotheses import EVENTS, allowed, alpha_of, rows
 from serve.latencies import Latencies
 from serve.observations import Observation, Opinion, Pair, Pairs, Requests
 from serve.patients import NOBODY, Patients, key_of
@@ -22,14 +23,10 @@ from serve.step_counts import FAULTS, StepCounts
 from serve.wealth import Wealth
 from serve.window import BOUNDS, CANARY, CHAMPION, Window
 
-EVENTS = ("errors", "invalid_outputs", "abstentions", "feedback", "deaths", "mirrored_errors")
-"""Guardrails that ask whose events they are; each patient (or incident) counts once."""
 FREEZE_AT = 200
 """Champion requests whose 95th percentile becomes `slow_ms` where the configuration has none."""
 FORGET = 3.0
 """How much more than they need the absolute rules remember, as a logarithm: one to two hundred requests."""
-P99 = 0.01
-"""A P99 is above a bound when more than this share of the requests is."""
 RARE = 0.001
 """The share from which on a label that never occurred counts as new."""
 Mixed = Observation | Pair | Opinion
@@ -45,24 +42,6 @@ PARTS: dict[str, Any] = {
     "window": Window,
 }
 """What is stored: attributes that are JSON, counts, and what stores itself."""
-
-
-def allowed(config: GuardrailConfig, bound: str) -> float:
-    """The share of requests that may be over one of `serve.window.BOUNDS`."""
-    return config.error_bound if bound == "errors" else P99
-
-
-def alpha_of(config: GuardrailConfig, bound: str) -> float:
-    alphas = {"errors": config.budget.absolute_errors, "over_roll_back": config.budget.absolute_latency}
-    return alphas.get(bound, config.freeze_alpha)
-
-
-def rows(config: GuardrailConfig) -> list[str]:
-    """The hypotheses that are bet against."""
-    absolute = [f"{side}:{bound}" for bound in BOUNDS for side in ("canary_over", "champion_under")]
-    drift = [f"drift:{label}" for label in config.labels]
-    mix = [f"{way}:{label}" for label in config.labels for way in ("more", "less")]
-    return [*EVENTS, "latency", "disagreement", *absolute, *drift, *(mix if config.label_shares else [])]
 
 
 def _concurrent(requests: Requests) -> np.ndarray:
@@ -176,9 +155,10 @@ class Evidence:
         concurrent_N = _concurrent(requests)
         slow_N = requests.late_N | (requests.latency_N > (math.inf if self.slow_ms is None else self.slow_ms))
         faults_NF = np.column_stack([requests.error_N, requests.invalid_N, requests.abstained_N, slow_N])
+        failed_N = requests.error_N | requests.invalid_N
         over_NK = np.column_stack(
             [
-                requests.error_N,
+                failed_N,
                 requests.late_N | (requests.latency_N > config.roll_back_p99_ms),
                 requests.late_N | (requests.latency_N > config.promote_p99_ms),
             ]
@@ -189,6 +169,7 @@ class Evidence:
             self._bet_on_events(
                 name, canary_N[bad], requests.share_N[bad], requests.patient_N[bad], concurrent_N[bad]
             )
+        self._bet_on_all_of_it(requests, failed_N)
         self._bet_on_labels(requests, first_N & concurrent_N)
         if self.slow_ms is not None:
             spell_N = np.floor((clock_N - self.started_at) / config.spell_s).astype(int)
@@ -272,6 +253,16 @@ class Evidence:
         canary = int(canary_N[kept].sum())
         self.events[name][CANARY] += canary
         self.events[name][CHAMPION] += len(kept) - canary
+
+    def _bet_on_all_of_it(self, requests: Requests, failed_N: np.ndarray) -> None:
+        """Where the canary has all of the traffic: does it fail more than the bound allows? Patients fail once."""
+        whole = np.flatnonzero(requests.canary_N & (requests.share_N == 1))
+        failed = whole[failed_N[whole]]
+        keys_N = requests.patient_N[failed]
+        again_N = ~self.counted.meet(np.where(keys_N == NOBODY, NOBODY, keys_N ^ key_of("frozen_errors")))[0]
+        bad_N = failed_N[np.setdiff1d(whole, failed[again_N])]
+        bound_N = np.array([self.config.error_bound])
+        self.wealth.bet("frozen_errors", rate_bets(bad_N, ~bad_N, bound_N, ABOVE))
 
     def _bet_on_labels(self, requests: Requests, counted_N: np.ndarray) -> None:
         counted = np.flatnonzero(counted_N & (requests.label_N >= 0))

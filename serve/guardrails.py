@@ -14,8 +14,10 @@ class Budget:
 
     errors: float = 0.012
     """Answers 5xx of the model, and deadlines."""
-    mirrored_errors: float = 0.004
-    """The same on mirrored images, in pairs: what is left when there is no concurrent traffic."""
+    mirrored_errors: float = 0.002
+    """The same on mirrored images, in pairs."""
+    frozen_errors: float = 0.002
+    """The same at 100 %, against the absolute bound that the champion was shown to keep earlier in the rollout."""
     invalid_outputs: float = 0.004
     latency: float = 0.006
     """Share of requests slower than a bound frozen from the champion."""
@@ -69,7 +71,7 @@ class GuardrailConfig:
     freeze_alpha: float = 0.01
     """Probability of a false freeze for drift of the input, and of a false stop for latency."""
     error_bound: float = 0.01
-    """Absolute: more errors than this over the window are too many."""
+    """Absolute: more errors and invalid outputs than this over the window are too many."""
     promote_p99_ms: float = 300.0
     """P99 that a promotion needs; above it the ramp stops."""
     roll_back_p99_ms: float = 500.0

@@ -7,8 +7,9 @@ and time enough. "Not enough evidence" is a state of its own: how much more it t
 import math
 from dataclasses import dataclass
 
-from serve.evidence import Evidence, allowed
+from serve.evidence import Evidence
 from serve.guardrails import Step
+from serve.hypotheses import allowed
 from serve.noninferiority import Question
 from serve.noninferiority import missing as patients_missing
 from serve.step_counts import FAULTS

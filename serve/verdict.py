@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from serve.evidence import EVENTS, Evidence, allowed, alpha_of
+from serve.evidence import Evidence
 from serve.guardrails import Step
+from serve.hypotheses import EVENTS, allowed, alpha_of
 from serve.noninferiority import upper_bound
 from serve.promotion import Missing, missing, questions
 from serve.step_counts import FAULTS
@@ -106,7 +107,9 @@ def _won(evidence: Evidence) -> dict[str, float]:
     labels = evidence.config.labels
     names = (*EVENTS, "latency", "disagreement")
     drift = max(evidence.wealth.peak(f"drift:{label}") for label in labels) - math.log(len(labels))
-    return {**{name: evidence.wealth.peak(name) for name in names}, "drift": max(drift, 0.0)}
+    won = {name: evidence.wealth.peak(name) for name in names}
+    frozen = evidence.wealth.peak("frozen_errors") if _champion_was_under(evidence, "errors") else 0.0
+    return {**won, "frozen_errors": frozen, "drift": max(drift, 0.0)}
 
 
 def _needed(evidence: Evidence, name: str) -> float:
@@ -129,11 +132,17 @@ def _breaks(evidence: Evidence, bound: str) -> bool:
 
 def _champion_is_under(evidence: Evidence, bound: str) -> bool:
     """Shown, and true in the window; without concurrent traffic it is the champion of earlier in this rollout."""
-    row, needed = f"champion_under:{bound}", math.log(1 / alpha_of(evidence.config, bound))
     if not evidence.window.requests(CHAMPION):
-        return evidence.wealth.peak(row) >= needed
+        return _champion_was_under(evidence, bound)
     under_now = evidence.window.share(CHAMPION, bound) <= allowed(evidence.config, bound)
-    return under_now and evidence.wealth.now(row) >= needed
+    shown = evidence.wealth.now(f"champion_under:{bound}") >= math.log(1 / alpha_of(evidence.config, bound))
+    return under_now and shown
+
+
+def _champion_was_under(evidence: Evidence, bound: str) -> bool:
+    """Shown at any time of the rollout."""
+    needed = math.log(1 / alpha_of(evidence.config, bound))
+    return evidence.wealth.peak(f"champion_under:{bound}") >= needed
 
 
 def _says(evidence: Evidence, bound: str) -> str:

@@ -183,8 +183,33 @@ def test_at_a_hundred_percent_the_champion_is_the_one_of_earlier_in_the_rollout(
     traffic = Traffic(requests_a_second=50, minutes=8, share=1.0)
     requests, _ = draw(traffic, with_errors(0.03), GOOD, np.random.default_rng(3))
     evidence.take_requests(replace(requests, at_N=requests.at_N + 360))
+    assert worse_than_champion(evidence) == ["frozen_errors"]
+    evidence.wealth.peak_R[evidence.wealth.rows.index("frozen_errors")] = 0
     assert of(evidence, whole).action == "roll_back"
     assert "for 5 minutes" in of(evidence, whole).why
+
+
+def test_a_canary_that_turns_bad_at_a_hundred_percent_is_out_at_once_where_the_champion_was_better() -> None:
+    evidence, whole = seen(rate=50, minutes=6), Step(share=1.0)
+    evidence.enter(whole, number=2, at=360.0)
+    failing = [
+        Observation(at=361.0, arm="canary", share=1.0, outcome="ok" if n % 5 else "model_error")
+        for n in range(60)
+    ]
+    evidence.observe(*failing)
+    assert worse_than_champion(evidence) == ["frozen_errors"]
+    unknown = Evidence(CONFIG, started_at=0.0)
+    unknown.enter(whole, number=1, at=0.0)
+    unknown.observe(*failing)
+    assert worse_than_champion(unknown) == []
+
+
+def test_at_a_hundred_percent_one_patient_s_failures_roll_nothing_back() -> None:
+    evidence, whole = seen(rate=50, minutes=6), Step(share=1.0)
+    evidence.enter(whole, number=2, at=360.0)
+    failing = Observation(at=361.0, arm="canary", share=1.0, outcome="invalid_output", patient="a")
+    evidence.observe(*[failing] * 200)
+    assert worse_than_champion(evidence) == []
 
 
 def test_at_a_hundred_percent_a_good_canary_ends_the_rollout() -> None:
