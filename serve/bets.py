@@ -9,8 +9,8 @@ Three hypotheses, all about bounded or binary things and none about a distributi
 
 import numpy as np
 
-MORE = np.array([2.0, 4, 8, 16, 32, 64, 128])
-"""How many times as often as the champion an event may befall the canary: one bet each. Below about 1.4 times no
+MORE = np.array([2.5, 5, 10, 20, 40, 80, 160])
+"""How many times as often as the champion an event may befall the canary: one bet each. Below about 1.6 times no
 bet wins: such a canary is for the margins of the promotion, not for a rollback."""
 MORE_OR_LESS = np.array([1 / 4, 1 / 2, 2 / 3, 3 / 2, 2, 4, 8])
 """The same for things that may change either way."""

@@ -72,6 +72,7 @@ class Evidence:
         if number <= self.step.number:
             raise ValueError(f"step {number} does not come after step {self.step.number}")
         self._pass_time(np.array([at], float))
+        self.wealth.begin(step=number)
         self.step = StepCounts(number=number, share=step.share, entered_at=self.clock)
 
     def observe(self, *observations: Mixed) -> None:
@@ -119,7 +120,7 @@ class Evidence:
     def _enter_minute(self, minute: int) -> None:
         if (passed := minute - self.wealth.minute) > 0:
             self._close_minute(skipped=passed - 1)
-            self.wealth.begin(minute)
+            self.wealth.begin(minute=minute)
 
     def _open_minute(self) -> None:
         self.requests_AK = np.zeros((2, 1 + len(BOUNDS)), int)

@@ -12,26 +12,26 @@ from dataclasses import dataclass, field, fields
 class Budget:
     """Probability with which each guardrail may roll back a canary that is as good as the champion."""
 
-    errors: float = 0.012
+    errors: float = 0.024
     """Answers 5xx of the model, and deadlines."""
     mirrored_errors: float = 0.002
     """The same on mirrored images, in pairs."""
     frozen_errors: float = 0.002
     """The same at 100 %, against the absolute bound that the champion was shown to keep earlier in the rollout."""
     invalid_outputs: float = 0.004
-    latency: float = 0.006
+    latency: float = 0.004
     """Share of requests slower than a bound frozen from the champion."""
-    abstentions: float = 0.006
-    drift: float = 0.006
+    abstentions: float = 0.004
+    drift: float = 0.004
     """The mix of labels, divided equally among them."""
-    disagreement: float = 0.004
+    disagreement: float = 0.003
     """With the champion on mirrored images."""
-    feedback: float = 0.002
+    feedback: float = 0.001
     """Physicians who corrected the answer."""
-    deaths: float = 0.002
+    deaths: float = 0.001
     """Incidents of infrastructure."""
-    absolute_errors: float = 0.002
-    absolute_latency: float = 0.002
+    absolute_errors: float = 0.0005
+    absolute_latency: float = 0.0005
 
     def __post_init__(self) -> None:
         parts = {one.name: getattr(self, one.name) for one in fields(self)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serve.bets import ABOVE, BELOW, MORE, MORE_OR_LESS, STAKES, difference_bets, rate_bets, share_bets
-from serve.wealth import BETS, Wealth
+from serve.wealth import BETS, Wealth, staked
 
 NEEDED = np.log(1 / 0.05)
 
@@ -49,8 +49,10 @@ def test_wealth_is_one_at_the_start_and_the_stakes_of_all_minutes_are_no_more_th
     wealth = Wealth(["a"])
     assert wealth.peak("a") == 0
     assert wealth.now("a") == pytest.approx(0)
-    for minute in (2, 3, 10, 100_000):
-        wealth.begin(minute)
+    for minute, step in ((2, 0), (3, 1), (10, 1), (11, 4), (100_000, 9), (100_000, 10**6)):
+        before = staked(wealth.minute, wealth.step)
+        wealth.begin(minute=minute, step=step)
+        assert before < staked(minute, step) <= 1
         assert wealth.now("a") == pytest.approx(0)
 
 
@@ -59,7 +61,7 @@ def test_of_a_thousand_that_bet_against_the_truth_hardly_more_than_one_in_twenty
     for _ in range(1000):
         wealth = Wealth(["a"])
         for minute in range(1, 31):
-            wealth.begin(minute)
+            wealth.begin(minute=minute)
             wealth.bet("a", share_bets(rng.random(20) < 0.1, np.full(20, 0.1)))
         rich += wealth.peak("a") >= NEEDED
     assert 0 < rich <= 65  # 50 are allowed, and 2 standard deviations of chance
@@ -68,12 +70,31 @@ def test_of_a_thousand_that_bet_against_the_truth_hardly_more_than_one_in_twenty
 def test_a_defect_that_comes_after_an_hour_is_found_within_a_few_events() -> None:
     rng, wealth = np.random.default_rng(1), Wealth(["a"])
     for minute in range(1, 61):
-        wealth.begin(minute)
+        wealth.begin(minute=minute)
         wealth.bet("a", share_bets(rng.random(5) < 0.1, np.full(5, 0.1)))
     assert wealth.peak("a") < NEEDED
-    wealth.begin(61)
+    wealth.begin(minute=61)
     wealth.bet("a", share_bets(np.ones(8, bool), np.full(8, 0.1)))
     assert wealth.peak("a") >= NEEDED
+
+
+def wins(wealth: Wealth) -> bool:
+    """One more event of the canary."""
+    wealth.bet("a", share_bets(np.array([True]), np.full(1, 0.1)))
+    return wealth.peak("a") >= NEEDED
+
+
+def test_a_defect_that_comes_with_a_step_is_found_sooner_than_one_that_comes_between() -> None:
+    needed = {}
+    for step in (None, 2):
+        wealth = Wealth(["a"])
+        wealth.begin(step=1)
+        for minute in range(1, 31):
+            wealth.begin(minute=minute)
+            wealth.bet("a", share_bets(np.arange(10) == 0, np.full(10, 0.1)))
+        wealth.begin(step=step)
+        needed[step] = next(n for n in range(1, 20) if wins(wealth))
+    assert needed[2] <= 3 < needed[None] <= 8
 
 
 def test_events_one_by_one_and_all_at_once_win_the_same_to_the_last_bit() -> None:
@@ -91,7 +112,7 @@ def test_what_is_read_back_goes_on_with_the_same_bits() -> None:
     wealth.bet("b", share_bets(np.array([True, False, True]), np.full(3, 0.3)))
     again = Wealth.from_dict(json.loads(json.dumps(wealth.as_dict())))
     for one in (wealth, again):
-        one.begin(3)
+        one.begin(minute=3, step=1)
         one.bet("b", share_bets(np.array([True]), np.full(1, 0.3)))
     assert again.as_dict() == wealth.as_dict()
 
