@@ -6,6 +6,7 @@ sends one micro-batch a version through the handle of that version's application
 
 import asyncio
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,15 @@ from serve.auth import KeyRing
 from serve.board import Board, BoardKeeper
 from serve.card import Card
 from serve.classifier import Classifier
+from serve.controller import Controller
 from serve.desk import Desk, DeskConfig
 from serve.explaining import Explaining
 from serve.explanation import Finding
+from serve.housekeeping import Housekeeping
 from serve.http_app import build_app
 from serve.journal import Journal
 from serve.line import Line
+from serve.reconciler import app_name
 from serve.records import Records, RecordsConfig
 from serve.routing import Routes, Target
 
@@ -42,11 +46,6 @@ BATCH_DEADLINE_S = 10.0
 """After which a batch is given up, so that a version that hangs does not keep its callers' images for ever."""
 DECODERS = 2
 """Child processes of one front-door replica that decode uploads; started before it is ready."""
-
-
-def app_name(model: str, version: str) -> str:
-    """Name of the Serve application of one model version."""
-    return f"{model}-v{version}"
 
 
 def _bundle(bundle_key: str, names: tuple[str, ...] | None = None) -> Path:
@@ -188,6 +187,24 @@ def _card(bundle_key: str) -> Card:
     return Card.read(_bundle(bundle_key, ("card.json",)) / "card.json")
 
 
+class ControllerReplica:
+    """Carries rollouts out; where there are several, one leads and the others wait."""
+
+    def __init__(self) -> None:
+        settings = Settings.from_env()
+        self._housekeeping = Housekeeping(settings)
+        controller = Controller(settings, self._housekeeping)
+        self._thread = threading.Thread(
+            target=controller.run, args=(threading.Event(),), name="rollouts", daemon=True
+        )
+        self._thread.start()
+
+    def check_health(self) -> None:
+        """Asked by Serve, which starts another replica when it raises."""
+        if not (self._thread.is_alive() and self._housekeeping.alive):
+            raise RuntimeError("a thread of the controller has ended")
+
+
 def classifier(args: dict[str, Any]) -> ray.serve.Application:
     """Application of one ViT version; args: bundle_key, threads, device."""
     deployment = ray.serve.deployment(name="classifier")(ClassifierReplica)
@@ -203,3 +220,8 @@ def explainer(args: dict[str, Any]) -> ray.serve.Application:
 def front_door(args: dict[str, Any]) -> ray.serve.Application:
     """The one application with a route; it takes no args."""
     return ray.serve.deployment(name="front_door")(ray.serve.ingress()(FrontDoorReplica)).bind()
+
+
+def controller(args: dict[str, Any]) -> ray.serve.Application:
+    """The controller of rollouts; it takes no args and no requests."""
+    return ray.serve.deployment(name="controller")(ControllerReplica).bind()

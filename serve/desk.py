@@ -21,7 +21,7 @@ from cluster.objects import ObjectStore, ObjectStoreError
 from cluster.secrets import keyed_hash, seal
 from data.preprocess import BadImageError, Decoded, UnknownTypeError, encode_png
 from data.sandbox import Decoder, SandboxError
-from serve.attempts import Attempts, Models, NobodyAnsweredError
+from serve.attempts import Attempt, Attempts, Models, NobodyAnsweredError
 from serve.auth import Caller
 from serve.board import Board
 from serve.explanation import disclaimer
@@ -128,6 +128,13 @@ class Desk:
             "weights": routes.weights,
             "revision": routes.revision,
         }
+
+        def show(answered_by: Target, attempt: Attempt) -> None:
+            told = Shown(
+                model=routes.model, patient_pseudonym=pseudonym, assignment=assignment, served=attempt
+            )
+            self.mirror.show(board, mirrors(routes, answered_by.version, request_id), decoded, told)
+
         # Of the body too: two requests that race under one Idempotency-Key must not change each other's image.
         image_key = f"{time.strftime('%Y/%m/%d', time.gmtime())}/{prediction_id}-{body_sha256[:16]}.png"
         image = asyncio.create_task(self._keep_image(image_key, decoded))
@@ -135,6 +142,9 @@ class Desk:
             served, attempts = await self.attempts.answered(board, routes, assigned, decoded)
         except NobodyAnsweredError as error:
             image.cancel()
+            show(
+                routes.champion, error.attempts[-1]
+            )  # else a mirrored version would be seen to fail more often
             await self.records.keep_failure(
                 Failure(
                     id=uuid.uuid4(),
@@ -192,10 +202,7 @@ class Desk:
         )
         if kept.earlier is not None:  # the same Idempotency-Key was answered elsewhere meanwhile
             return _same_request(kept.earlier, body_sha256)
-        shown = Shown(
-            model=routes.model, patient_pseudonym=pseudonym, assignment=assignment, served=attempts[-1]
-        )
-        self.mirror.show(board, mirrors(routes, served.version, request_id), decoded, shown)
+        show(served, attempts[-1])
         return {**body, "stored": kept.stored}
 
     async def _decode(self, upload: Upload) -> Decoded:

@@ -60,6 +60,17 @@ def read_since(
     return [{name: value for name, value in row.items() if name != "position"} for row in rows], until
 
 
+MIRRORED = """
+    SELECT id, created_at, model, patient_pseudonym, assignment, served, shown FROM mirrored_requests
+    WHERE committed_by >= %s::text::xid8 AND committed_by < %s::text::xid8 ORDER BY committed_by, created_at, id
+"""
+
+
+def read_mirrored(connection: Connection[DictRow], since: int, until: int) -> list[DictRow]:
+    """Mirrored images between two cursors of `read_since`."""
+    return connection.execute(MIRRORED, (since, until)).fetchall()
+
+
 def _rows(connection: Connection[DictRow], since: int, until: int, limit: int | None) -> list[DictRow]:
     return connection.execute(READ, {"since": since, "until": until, "limit": limit}).fetchall()
 

@@ -27,12 +27,18 @@ LOCK = 7_262_002
 MACHINE = Path(__file__).with_name("machine.yaml")
 BUILDERS = {"xray-vit": "classifier", "xray-llm": "explainer"}
 FRONT_DOOR = "front-door"
+CONTROLLER = "rollout-controller"
 LAST_WORDS = 800
 """Characters of Serve's own message that are passed on: its end names the cause, its beginning Ray's frames."""
 
 
 class DeployError(ExpectedError):
     """Serve refused the configuration, or an application did not come up; the message has Serve's own words."""
+
+
+def app_name(model: str, version: str) -> str:
+    """Name of the Serve application of one model version."""
+    return f"{model}-v{version}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,7 @@ def serve_config(
         for target in live.targets:
             applications.append(
                 {
-                    "name": f"{model}-v{target.version}",
+                    "name": app_name(model, target.version),
                     "route_prefix": None,
                     "import_path": f"serve.deployments:{BUILDERS[model]}",
                     "args": {
@@ -75,6 +81,16 @@ def serve_config(
             )
     if front_door is not None:
         user_config = {"routes": {model: asdict(live) for model, live in routes.items()}}
+        applications.append(
+            {
+                "name": CONTROLLER,
+                "route_prefix": None,
+                "import_path": "serve.deployments:controller",
+                "args": {},
+                "runtime_env": {"working_dir": bundles.code_uri(store, front_door)},
+                "deployments": [{"name": "controller", **_sizing(machine["controller"])}],
+            }
+        )
         applications.append(
             {
                 "name": FRONT_DOOR,
@@ -145,6 +161,14 @@ def _dashboard(settings: Settings) -> httpx.Client:
     if settings.ray_auth_token_path is not None:
         headers["Authorization"] = f"Bearer {settings.ray_auth_token_path.read_text().strip()}"
     return httpx.Client(base_url=settings.ray_api_server_address, headers=headers, timeout=60)
+
+
+def statuses(settings: Settings) -> dict[str, str]:
+    """Of each application that Serve knows, in its words."""
+    with _dashboard(settings) as dashboard:
+        answer = dashboard.get("/api/serve/applications/")
+        answer.raise_for_status()
+        return {name: one["status"] for name, one in answer.json()["applications"].items()}
 
 
 def _wait(

@@ -192,6 +192,19 @@ def withdrawn(routes: Routes, version: str) -> Routes:
     return replace(routes, targets=tuple(out if one == target else one for one in routes.targets))
 
 
+def mirrored(routes: Routes, version: str, share: float) -> Routes:
+    """With a version that is shown this share of the others' requests."""
+    target = routes.target(version)
+    return replace(
+        routes, targets=tuple(replace(one, mirror=share) if one == target else one for one in routes.targets)
+    )
+
+
+def resalted(routes: Routes, salt: str) -> Routes:
+    """With keys drawn anew, where the champion has them all and nobody would notice; else as they are."""
+    return routes if any(one.spans for one in routes.targets) else replace(routes, salt=salt)
+
+
 def removed(routes: Routes, version: str) -> Routes:
     """Without a version that has no traffic."""
     target = routes.target(version)
