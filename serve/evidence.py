@@ -101,6 +101,11 @@ class Evidence:
         for rows_N, _ in self._minutes(pairs.at_N):
             self._mirror(pairs[rows_N])
 
+    @property
+    def _step_mark(self) -> int:
+        """How `Patients` remember the step: negative where there was nothing concurrent, so no draw to learn from."""
+        return (self.step.number + 1) * (1 if 0 < self.step.share < 1 else -1)
+
     # ---- time
 
     def _minutes(self, at_N: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -164,14 +169,15 @@ class Evidence:
                 requests.late_N | (requests.latency_N > config.promote_p99_ms),
             ]
         )
-        first_N, fresh_N = self.patients.meet(requests.patient_N, self.step.number)
+        before_N = self.patients.meet(requests.patient_N, self._step_mark)
+        first_N, fresh_N = before_N == 0, before_N != self._step_mark
         for nth, name in enumerate(FAULTS[:3]):
             bad = np.flatnonzero(faults_NF[:, nth])
             self._bet_on_events(
                 name, canary_N[bad], requests.share_N[bad], requests.patient_N[bad], concurrent_N[bad]
             )
         self._bet_on_all_of_it(requests, failed_N)
-        self._bet_on_labels(requests, first_N & concurrent_N)
+        self._bet_on_labels(requests, (before_N <= 0) & concurrent_N)
         if self.slow_ms is not None:
             spell_N = np.floor((clock_N - self.started_at) / config.spell_s).astype(int)
             self._bet_on_spells(
@@ -205,7 +211,8 @@ class Evidence:
 
     def _mirror(self, pairs: Pairs) -> None:
         """Images of both versions; each patient's first. Of those that one version failed, half are the canary's."""
-        first_N, fresh_N = self.mirrored.meet(pairs.patient_N, self.step.number)
+        before_N = self.mirrored.meet(pairs.patient_N, self._step_mark)
+        first_N, fresh_N = before_N == 0, before_N != self._step_mark
         one_failed_N = pairs.canary_failed_N ^ pairs.champion_failed_N
         failed = np.flatnonzero(one_failed_N)
         half_N = np.full(len(failed), 0.5)
@@ -248,8 +255,7 @@ class Evidence:
             return
         salted_N = np.where(keys_N == NOBODY, NOBODY, keys_N ^ key_of(name))
         kept = np.flatnonzero(concurrent_N)
-        first_N, _ = self.counted.meet(salted_N[kept])
-        kept = kept[first_N]
+        kept = kept[self.counted.meet(salted_N[kept]) == 0]
         self.wealth.bet(name, share_bets(canary_N[kept], share_N[kept], MORE))
         canary = int(canary_N[kept].sum())
         self.events[name][CANARY] += canary
@@ -260,7 +266,7 @@ class Evidence:
         whole = np.flatnonzero(requests.canary_N & (requests.share_N == 1))
         failed = whole[failed_N[whole]]
         keys_N = requests.patient_N[failed]
-        again_N = ~self.counted.meet(np.where(keys_N == NOBODY, NOBODY, keys_N ^ key_of("frozen_errors")))[0]
+        again_N = self.counted.meet(np.where(keys_N == NOBODY, NOBODY, keys_N ^ key_of("frozen_errors"))) > 0
         bad_N = failed_N[np.setdiff1d(whole, failed[again_N])]
         bound_N = np.array([self.config.error_bound])
         self.wealth.bet("frozen_errors", rate_bets(bad_N, ~bad_N, bound_N, ABOVE))

@@ -31,26 +31,20 @@ class Patients:
         self.young: dict[int, int] = {}
         self.old: dict[int, int] = {}
 
-    def meet(self, keys_N: np.ndarray, step: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Remember them, in this order.
+    def meet(self, keys_N: np.ndarray, step: int = 1) -> np.ndarray:
+        """Remember them, in this order; the step in which each was met before, 0 for never.
 
-        Returns:
-            first_N: those met for the first time at all.
-            fresh_N: those met for the first time in this step.
+        Args:
+            step: not 0; the caller may tell kinds of steps apart by the sign.
         """
-        first_N, fresh_N = np.ones(len(keys_N), bool), np.ones(len(keys_N), bool)
+        before_N = np.zeros(len(keys_N), int)
         young, old = self.young, self.old
         for nth, key in enumerate(keys_N.tolist()):
             if key == NOBODY:
                 continue
-            last = young.get(key)
-            if last is None:
-                last = old.get(key)
-            if last is not None:
-                first_N[nth] = False
-                fresh_N[nth] = last != step
+            before_N[nth] = young.get(key) or old.get(key, 0)
             young[key] = step
-        return first_N, fresh_N
+        return before_N
 
     def age(self) -> None:
         """Forget the old generation when the young one is full; called when a minute ends."""
@@ -68,12 +62,12 @@ class Patients:
 
 
 def _packed(met: dict[int, int]) -> list[str]:
-    """Keys in order, and steps, as base64 of little-endian 32- and 16-bit numbers."""
+    """Keys in order, and steps, as base64 of little-endian numbers of 32 and 16 bits."""
     keys = sorted(met)
-    columns = np.array(keys, dtype="<u4"), np.array([met[key] for key in keys], dtype="<u2")
+    columns = np.array(keys, dtype="<u4"), np.array([met[key] for key in keys], dtype="<i2")
     return [base64.b64encode(one.tobytes()).decode() for one in columns]
 
 
 def _unpacked(stored: list[str]) -> dict[int, int]:
     keys, steps = (base64.b64decode(one) for one in stored)
-    return dict(zip(np.frombuffer(keys, "<u4").tolist(), np.frombuffer(steps, "<u2").tolist(), strict=True))
+    return dict(zip(np.frombuffer(keys, "<u4").tolist(), np.frombuffer(steps, "<i2").tolist(), strict=True))

@@ -8,6 +8,7 @@ only "promote" undone. Pure arithmetic over `serve.evidence`.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from serve.evidence import Evidence
@@ -51,6 +52,8 @@ class Verdict:
     why: str
     """One line for people, without patient data."""
     guardrails: tuple[Figure, ...]
+    p99_ms: tuple[float | None, float | None]
+    """Of canary and champion in this step, within a tenth; None without requests."""
     missing: Missing | None = None
     alert: bool = False
     retrain: bool = False
@@ -66,17 +69,16 @@ def verdict(evidence: Evidence, step: Step, now: float) -> Verdict:
     """
     if step.share != evidence.step.share:
         raise ValueError(f"the evidence is of a step at {evidence.step.share:.1%}, not at {step.share:.1%}")
+    canary, champion = (one.quantile(0.99) for one in evidence.step.latencies_A)
+    say = partial(Verdict, guardrails=tuple(_figures(evidence, step)), p99_ms=(canary, champion))
     found = alarm(evidence)
-    figures = tuple(_figures(evidence, step))
     if found is not None:
         action, why, retrain = found
-        return Verdict(action=action, why=why, guardrails=figures, alert=True, retrain=retrain)
+        return say(action=action, why=why, alert=True, retrain=retrain)
     lacking = missing(evidence, step, now)
     if lacking is None:
-        return Verdict(
-            action="promote", why="everything is shown to be within its margin", guardrails=figures
-        )
-    return Verdict(action="wait", why=lacking.in_words(), guardrails=figures, missing=lacking)
+        return say(action="promote", why="everything is shown to be within its margin")
+    return say(action="wait", why=lacking.in_words(), missing=lacking)
 
 
 def alarm(evidence: Evidence) -> tuple[Action, str, bool] | None:

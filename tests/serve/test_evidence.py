@@ -132,6 +132,21 @@ def test_a_step_counts_anew_and_what_was_won_stays() -> None:
         evidence.enter(STEP, number=2, at=91.0)
 
 
+def test_who_was_met_while_only_images_were_mirrored_still_tells_of_drift_later() -> None:
+    evidence = Evidence(CONFIG, started_at=0.0)
+    evidence.enter(Step(share=0.0), number=1, at=0.0)
+    people = [f"patient {n}" for n in range(60)]
+    before = Observation(at=1.0, arm="champion", share=0.0, outcome="ok", label="a")
+    evidence.observe(*[replace(before, patient=one) for one in people])
+    evidence.enter(STEP, number=2, at=60.0)
+    after = replace(before, at=61.0, share=0.1, arm="canary", label="b")
+    evidence.observe(*[replace(after, patient=one) for one in people[:6]])
+    won = evidence.wealth.peak("drift:b")
+    assert won > np.log(100)
+    evidence.observe(*[replace(after, patient=one) for one in people[:6]])
+    assert evidence.wealth.peak("drift:b") == won
+
+
 def test_requests_that_still_carry_other_weights_do_not_count_for_the_step() -> None:
     evidence = begun()
     evidence.observe(replace(failed(1)[0], share=0.01))

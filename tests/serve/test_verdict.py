@@ -156,6 +156,8 @@ def test_the_p99_rolls_back_above_500_ms_and_stops_the_ramp_above_300(
     found = of(seen(rate=50, minutes=14, change=change))
     assert (found.action, found.alert) == (action, action != "promote")
     assert action == "promote" or "P99" in found.why
+    assert found.p99_ms[0] is not None
+    assert (found.p99_ms[0] > 300) == (action != "promote")
 
 
 def test_a_p99_above_300_ms_is_no_promotion_even_before_it_is_shown_to_last() -> None:
