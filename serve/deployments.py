@@ -164,7 +164,7 @@ class FrontDoorReplica:
             config=DeskConfig(),
         )
 
-        self.database_url = settings.database_url
+        self.settings = settings
         self.keeper = BoardKeeper(_card, self._hang, classifier=self.desk.config.model)
         self._following: asyncio.Task[None] | None = None
 
@@ -172,7 +172,9 @@ class FrontDoorReplica:
         self.desk.board = board
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return build_app(self.desk, Explaining(self.desk), self.keys, server_echoes_ids=True)
+        return build_app(
+            self.desk, Explaining(self.desk), self.keys, server_echoes_ids=True, settings=self.settings
+        )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take the routes that Serve knows of (`serve.reconciler`), and those of PostgreSQL from then on."""
@@ -180,7 +182,7 @@ class FrontDoorReplica:
             {model: Routes.from_dict(routes) for model, routes in user_config["routes"].items()}
         )
         if self._following is None:
-            self._following = asyncio.create_task(self.keeper.follow(self.database_url))
+            self._following = asyncio.create_task(self.keeper.follow(self.settings.database_url))
 
 
 def _card(bundle_key: str) -> Card:

@@ -14,11 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cluster.settings import Settings
 from serve.auth import Caller, KeyRing
 from serve.body_limit import BodyLimit, BodyTooLargeError
 from serve.desk import Desk
 from serve.explaining import Explaining, public
 from serve.line import AwayError
+from serve.operator_calls import router
 from serve.problems import Problem, unavailable
 from serve.upload import parse
 
@@ -89,11 +91,13 @@ def build_app(
     keys: KeyRing,
     *,
     server_echoes_ids: bool = False,
+    settings: Settings | None = None,
 ) -> FastAPI:
     """The ASGI app of one front-door replica; it opens and closes records and keys.
 
     Args:
         server_echoes_ids: whether the server below sends `X-Request-Id` back by itself, as Ray Serve does.
+        settings: for what operators call; None leaves that out.
     """
 
     @asynccontextmanager
@@ -167,6 +171,9 @@ def build_app(
                 headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
             )
         return JSONResponse(public(await explaining.explain(row)))
+
+    if settings is not None:
+        app.include_router(router(settings, caller_of))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

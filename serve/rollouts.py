@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import Connection
 from psycopg.rows import DictRow
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json, Jsonb
 
 from cluster.expected import ExpectedError
 from serve import desired, ledger, routing
@@ -267,7 +267,7 @@ def keep(
     """What was learned up to `cursor`; a controller that dies goes on from here."""
     connection.execute(
         "UPDATE rollouts SET verdict = %s, evidence = %s, cursor = %s WHERE id = %s",
-        [Jsonb(verdict), Jsonb(evidence), cursor, rollout.id],
+        [Jsonb(verdict), Json(evidence), cursor, rollout.id],
     )
 
 
