@@ -10,6 +10,7 @@ import torch
 
 from data.preprocess import to_model_input
 from serve.card import Card
+from serve.heatmap import HeatConfig, heat
 
 
 class Classifier:
@@ -44,3 +45,7 @@ class Classifier:
         exponent_NC = np.exp(scaled_NC - scaled_NC.max(axis=1, keepdims=True))
         probabilities_NC: np.ndarray = exponent_NC / exponent_NC.sum(axis=1, keepdims=True)
         return probabilities_NC
+
+    def heat(self, pixels_HW: np.ndarray, label: int) -> np.ndarray:
+        """Where the model saw the class of this index, float32 (side, side), 0 to 1, for uint8 (side, side)."""
+        return heat(self.model, pixels_HW, label, self.card.pixels, HeatConfig())

@@ -7,6 +7,7 @@ sends one micro-batch a version through the handle of that version's application
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from serve.classifier import Classifier
 from serve.desk import Board, Desk, DeskConfig, InfrastructureError, ModelError
 from serve.explaining import Explaining
 from serve.explanation import Finding
+from serve.heatmap import step_back
 from serve.http_app import build_app
+from serve.rate_limit import RateConfig
 from serve.records import Records
 from serve.routing import Routes, Target
 
@@ -56,10 +59,20 @@ class ClassifierReplica:
     def __init__(self, bundle_key: str, threads: int, device: str) -> None:
         names = ("card.json", "model.safetensors")
         self.classifier = Classifier(_bundle(bundle_key, names), threads=threads, device=device)
+        self._heating = asyncio.Lock()
+        self._behind = ThreadPoolExecutor(1, "heatmap", initializer=step_back)
 
     async def classify(self, pixels_NHW: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, (N, classes)."""
         return await asyncio.to_thread(self.classifier.probabilities, pixels_NHW)
+
+    async def heat(self, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
+        """Where the classifier looked, (side, side); None, at once, while it looks for somebody else."""
+        if self._heating.locked():
+            return None
+        async with self._heating:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._behind, self.classifier.heat, pixels_HW, label)
 
 
 class ExplainerReplica:
@@ -116,6 +129,14 @@ class HandleModels:
         except Exception as error:
             raise _sorted(error) from error
 
+    async def heat(self, target: Target, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
+        try:
+            handle = self._handle("xray-vit", target.version, "classifier")
+            heat_SS: np.ndarray | None = await handle.heat.remote(pixels_HW, label)
+        except Exception as error:
+            raise _sorted(error) from error
+        return heat_SS
+
     def _handle(self, model: str, version: str, deployment: str) -> Any:
         name = app_name(model, version)
         if name not in self._handles:
@@ -139,7 +160,8 @@ def _sorted(error: Exception) -> ModelError | InfrastructureError:
 
 
 class FrontDoorReplica:
-    def __init__(self) -> None:
+    def __init__(self, rates: RateConfig) -> None:
+        self.rates = rates
         settings = Settings.from_env()
         self.store = ObjectStore(settings, deadline_s=STORE_DEADLINE_S)
         self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
@@ -161,7 +183,8 @@ class FrontDoorReplica:
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return build_app(self.desk, Explaining(self.desk), self.pool, server_echoes_ids=True)
+        explaining = Explaining(self.desk)
+        return build_app(self.desk, explaining, self.pool, server_echoes_ids=True, rates=self.rates)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take new routes, as `serve.reconciler` writes them: {model: [target, …]}."""
@@ -194,5 +217,6 @@ def explainer(args: dict[str, Any]) -> ray.serve.Application:
 
 
 def front_door(args: dict[str, Any]) -> ray.serve.Application:
-    """The one application with a route; it takes no args."""
-    return ray.serve.deployment(name="front_door")(ray.serve.ingress()(FrontDoorReplica)).bind()
+    """The one application with a route; args: rates, by role."""
+    rates = RateConfig.from_dict(args.get("rates", {}))
+    return ray.serve.deployment(name="front_door")(ray.serve.ingress()(FrontDoorReplica)).bind(rates)
