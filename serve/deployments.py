@@ -7,7 +7,6 @@ sends one micro-batch a version through the handle of that version's application
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from serve.classifier import Classifier
 from serve.desk import Board, Desk, DeskConfig, InfrastructureError, ModelError
 from serve.explaining import Explaining
 from serve.explanation import Finding
-from serve.heatmap import step_back
+from serve.heatmap import Turn
 from serve.http_app import build_app
 from serve.rate_limit import RateConfig
 from serve.records import Records
@@ -59,8 +58,7 @@ class ClassifierReplica:
     def __init__(self, bundle_key: str, threads: int, device: str) -> None:
         names = ("card.json", "model.safetensors")
         self.classifier = Classifier(_bundle(bundle_key, names), threads=threads, device=device)
-        self._heating = asyncio.Lock()
-        self._behind = ThreadPoolExecutor(1, "heatmap", initializer=step_back)
+        self._turn = Turn()
 
     async def classify(self, pixels_NHW: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, (N, classes)."""
@@ -68,11 +66,7 @@ class ClassifierReplica:
 
     async def heat(self, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
         """Where the classifier looked, (side, side); None, at once, while it looks for somebody else."""
-        if self._heating.locked():
-            return None
-        async with self._heating:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._behind, self.classifier.heat, pixels_HW, label)
+        return await self._turn.take(self.classifier.heat, pixels_HW, label)
 
 
 class ExplainerReplica:

@@ -13,6 +13,7 @@ from data.preprocess import PixelConfig, decode, place, scale, to_model_input
 from data.synthetic import SyntheticConfig, draw, sign_of, subjects
 from serve.heatmap import HeatConfig, heat
 
+pytestmark = pytest.mark.timeout(1800)  # a minute of one core, which a busy machine may share out over many
 PIXELS = PixelConfig(side=64)
 LABELS = ("normal", "lung_opacity", "tuberculosis", "covid19", "other_lung")
 ARCHITECTURE = {"distilled": False, "embed_dim": [64, 96, 128], "num_heads": [2, 3, 4], "depth": [2, 2, 2]}

@@ -1,18 +1,24 @@
 """Where a model looked: every architecture of the recipes, and what no map may pretend."""
 
+import asyncio
 import io
-from concurrent.futures import ThreadPoolExecutor
+import json
+import os
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
-from data.preprocess import PixelConfig, to_model_input
+from data.preprocess import PREPROCESS_VERSION, PixelConfig, to_model_input
 from jobs.recipes import RECIPES
-from serve.heatmap import HeatConfig, heat, step_back
+from serve.classifier import Classifier
+from serve.heatmap import HeatConfig, Turn, heat
 from serve.overlay import overlay
 from train.model import timm_kwargs
 
@@ -69,7 +75,7 @@ class Corner(torch.nn.Module):
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
         seen_N = x_NCHW[:, 0, :32, :32].square().mean((1, 2))
-        return torch.stack([torch.zeros_like(seen_N), self.gain * seen_N], 1)
+        return torch.nn.functional.one_hot(torch.tensor(1), 10) * (self.gain * seen_N)[:, None]
 
 
 def test_heat_lies_where_the_model_looks_and_nowhere_else() -> None:
@@ -96,17 +102,56 @@ def test_an_image_without_detail_has_no_heat(name: str, grey: int) -> None:
     assert (shown_HWC == grey).all()
 
 
-def test_predictions_beside_a_heatmap_are_what_they_were_alone() -> None:
-    model, pixels = model_of("levit_128s", distilled=False), PixelConfig(side=64)
-    x_NCHW = torch.from_numpy(to_model_input(np.stack([picture(seed=one) for one in range(4)]), pixels))
+@pytest.fixture
+def classifier(tmp_path: Path) -> Classifier:
+    kwargs = {"in_chans": 1, "num_classes": 3, "img_size": 64, "distilled": False}
+    card = {
+        "format": 1,
+        "model": "xray-vit",
+        "classes": ["a", "b", "c"],
+        "architecture": {"timm": "levit_128s", "kwargs": kwargs},
+        "pixels": {"side": 64},
+        "preprocess_version": PREPROCESS_VERSION,
+        "calibration": {"temperature": 1, "conformal_threshold": 0.4, "coverage": 0.9, "abstain_below": 0.3},
+        "dataset_version": "d",
+        "synthetic": True,
+    }
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    save_file(timm.create_model("levit_128s", **kwargs).state_dict(), tmp_path / "model.safetensors")
+    return Classifier(tmp_path)
 
-    @torch.inference_mode()
-    def predict() -> torch.Tensor:
-        return model(x_NCHW)
 
-    alone_NC, alone_HW = predict(), heat(model, picture(), 1, pixels, QUICK)
-    with ThreadPoolExecutor(1, initializer=step_back) as behind, ThreadPoolExecutor(2) as pool:
-        heats = [behind.submit(heat, model, picture(), 1, pixels, QUICK) for _ in range(3)]
-        answers = [pool.submit(predict) for _ in range(20)]
-        assert all(torch.equal(one.result(), alone_NC) for one in answers)
-        assert all(np.array_equal(one.result(), alone_HW) for one in heats)
+def test_a_second_heatmap_is_told_at_once_that_the_replica_is_busy(classifier: Classifier) -> None:
+    turn = Turn()
+
+    async def ask(times: int) -> list[np.ndarray | None]:
+        return list(await asyncio.gather(*(turn.take(classifier.heat, picture(), 1) for _ in range(times))))
+
+    first, second, third = asyncio.run(ask(3))
+    assert first is not None
+    assert first.shape == (64, 64)
+    assert second is third is None
+    (again,) = asyncio.run(ask(1))
+    assert np.array_equal(again, first)
+
+
+def test_predictions_are_answered_as_ever_while_a_heatmap_is_made(classifier: Classifier) -> None:
+    turn, pictures = Turn(), np.stack([picture(seed=one) for one in range(4)])
+    alone_NC = classifier.probabilities(pictures)
+    answered = threading.Event()
+
+    def long_look(pixels_HW: np.ndarray) -> np.ndarray:
+        assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) >= 10
+        heat_HW = classifier.heat(pixels_HW, 1)
+        assert answered.wait(60), "the predictions waited for the heatmap"
+        return heat_HW
+
+    async def ask() -> None:
+        heating = asyncio.create_task(turn.take(long_look, picture()))
+        for _ in range(3):
+            answers_NC = await asyncio.to_thread(classifier.probabilities, pictures)
+            assert np.array_equal(answers_NC, alone_NC)
+        answered.set()
+        assert await heating is not None
+
+    asyncio.run(ask())
