@@ -58,6 +58,14 @@ class Models(Protocol):
         """Events of one explanation, see `serve.explainer`."""
         ...
 
+    async def heat(self, target: Target, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
+        """Where a version looked, see `serve.heatmap`; None while it is busy with another image.
+
+        Raises:
+            ModelError, InfrastructureError: as `classify`.
+        """
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:

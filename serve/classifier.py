@@ -11,6 +11,7 @@ import torch
 
 from data.preprocess import to_model_input
 from serve.card import Card
+from serve.heatmap import HeatConfig, heat
 
 logger = logging.getLogger(__name__)
 
@@ -60,3 +61,7 @@ class Classifier:
             if len(pixels_NHW) == 1:
                 return [type(error).__name__]
         return [one for nth in range(len(pixels_NHW)) for one in self.each(pixels_NHW[nth : nth + 1])]
+
+    def heat(self, pixels_HW: np.ndarray, label: int) -> np.ndarray:
+        """Where the model saw the class of this index, float32 (side, side), 0 to 1, for uint8 (side, side)."""
+        return heat(self.model, pixels_HW, label, self.card.pixels, HeatConfig())

@@ -30,10 +30,12 @@ from serve.controller import Controller
 from serve.desk import Desk, DeskConfig
 from serve.explaining import Explaining
 from serve.explanation import Finding
+from serve.heatmap import Turn
 from serve.housekeeping import Housekeeping
 from serve.http_app import build_app
 from serve.journal import Journal
 from serve.line import Line
+from serve.rate_limit import RateConfig
 from serve.reconciler import app_name
 from serve.records import Records, RecordsConfig
 from serve.routing import Routes, Target
@@ -59,10 +61,15 @@ class ClassifierReplica:
     def __init__(self, bundle_key: str, threads: int, device: str) -> None:
         names = ("card.json", "model.safetensors")
         self.classifier = Classifier(_bundle(bundle_key, names), threads=threads, device=device)
+        self._turn = Turn()
 
     async def classify(self, pixels_NHW: np.ndarray) -> list[np.ndarray | str]:
         """Of each image its calibrated probabilities, (classes,), or the kind of error that it causes."""
         return await asyncio.to_thread(self.classifier.each, pixels_NHW)
+
+    async def heat(self, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
+        """Where the classifier looked, (side, side); None, at once, while it looks for somebody else."""
+        return await self._turn.take(self.classifier.heat, pixels_HW, label)
 
 
 class ExplainerReplica:
@@ -118,6 +125,14 @@ class HandleModels:
         except Exception as error:
             raise _sorted(error) from error
 
+    async def heat(self, target: Target, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
+        try:
+            handle = _handle("xray-vit", target.version, "classifier")
+            heat_SS: np.ndarray | None = await handle.heat.remote(pixels_HW, label)
+        except Exception as error:
+            raise _sorted(error) from error
+        return heat_SS
+
 
 def _handle(model: str, version: str, deployment: str) -> Any:
     return ray.serve.get_deployment_handle(deployment, app_name=app_name(model, version))
@@ -142,7 +157,8 @@ def _sorted(error: Exception) -> ModelError | InfrastructureError:
 
 
 class FrontDoorReplica:
-    def __init__(self) -> None:
+    def __init__(self, rates: RateConfig) -> None:
+        self.rates = rates
         settings = Settings.from_env()
         self.store = ObjectStore(settings, deadline_s=STORE_DEADLINE_S)
         encryption_key = read_key(settings.encryption_key_path)
@@ -173,7 +189,12 @@ class FrontDoorReplica:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return build_app(
-            self.desk, Explaining(self.desk), self.keys, server_echoes_ids=True, settings=self.settings
+            self.desk,
+            Explaining(self.desk),
+            self.keys,
+            server_echoes_ids=True,
+            rates=self.rates,
+            settings=self.settings,
         )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -220,8 +241,9 @@ def explainer(args: dict[str, Any]) -> ray.serve.Application:
 
 
 def front_door(args: dict[str, Any]) -> ray.serve.Application:
-    """The one application with a route; it takes no args."""
-    return ray.serve.deployment(name="front_door")(ray.serve.ingress()(FrontDoorReplica)).bind()
+    """The one application with a route; args: rates, by role."""
+    rates = RateConfig.from_dict(args.get("rates", {}))
+    return ray.serve.deployment(name="front_door")(ray.serve.ingress()(FrontDoorReplica)).bind(rates)
 
 
 def controller(args: dict[str, Any]) -> ray.serve.Application:

@@ -178,6 +178,7 @@ class Desk:
             "links": {
                 "self": f"/v1/predictions/{prediction_id}",
                 "explanation": f"/v1/predictions/{prediction_id}/explanation",
+                "heatmap": f"/v1/predictions/{prediction_id}/heatmap",
             },
             "disclaimer": disclaimer(synthetic=board.cards[served.version].synthetic),
         }

@@ -19,9 +19,12 @@ from serve.auth import Caller, KeyRing
 from serve.body_limit import BodyLimit, BodyTooLargeError
 from serve.desk import Desk
 from serve.explaining import Explaining, public
+from serve.heatmaps import Heatmaps
 from serve.line import AwayError
+from serve.openapi import BEARER, UPLOAD, answers, describe
 from serve.operator_calls import router
 from serve.problems import Problem, unavailable
+from serve.rate_limit import RateConfig, RateLimiter
 from serve.upload import parse
 
 logger = logging.getLogger(__name__)
@@ -34,27 +37,9 @@ VERSION_HEADER = "x-raydiology-version"
 """Which version is to answer, whatever the weights: for operators, and no part of a rollout's evidence."""
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
-UPLOAD_SCHEMA = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "PNG, JPEG or DICOM"},
-                        "patient_key": {"type": "string", "description": "your key; only its hash is kept"},
-                        "sex": {"type": "string", "enum": ["F", "M"]},
-                        "age": {"type": "number", "minimum": 0, "maximum": 130, "description": "years"},
-                        "view": {"type": "string", "enum": ["PA", "AP", "LATERAL", "OTHER"]},
-                        "metadata": {"type": "string", "description": "a JSON object"},
-                    },
-                }
-            }
-        },
-    }
-}
+JSON = "application/json"
+OF_A_KEY = (401, 403, 429, 503)
+"""What every call that takes a key can end in."""
 
 
 class RequestId:
@@ -92,13 +77,17 @@ def build_app(
     *,
     server_echoes_ids: bool = False,
     settings: Settings | None = None,
+    rates: RateConfig | None = None,
 ) -> FastAPI:
     """The ASGI app of one front-door replica; it opens and closes records and keys.
 
     Args:
         server_echoes_ids: whether the server below sends `X-Request-Id` back by itself, as Ray Serve does.
+        rates: how much a key may send; None for the defaults.
         settings: for what operators call; None leaves that out.
     """
+    heatmaps = Heatmaps(desk)
+    limiter = RateLimiter(rates or RateConfig())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -115,7 +104,9 @@ def build_app(
     _add_error_handlers(app)
 
     async def caller_of(request: Request) -> Caller:
-        return await keys.authenticate(request.headers.get("authorization"))
+        caller = await keys.authenticate(request.headers.get("authorization"))
+        limiter.take(caller)
+        return caller
 
     async def own_prediction(request: Request, prediction_id: str) -> DictRow:
         """The record, if the caller may see it: its own client, or any physician."""
@@ -129,7 +120,12 @@ def build_app(
             raise Problem(404, "there is no such prediction, or it belongs to another client")
         return row
 
-    @app.post("/v1/predictions", status_code=201, openapi_extra=UPLOAD_SCHEMA)
+    @app.post(
+        "/v1/predictions",
+        status_code=201,
+        openapi_extra=UPLOAD,
+        responses=answers(201, "answered and kept", {JSON: "Prediction"}, 400, 409, 413, 415, 422, *OF_A_KEY),
+    )
     async def predict(request: Request) -> JSONResponse:
         """Classify one X-ray. Roles: client; operator, who names the version in `X-Raydiology-Version`."""
         caller = await caller_of(request)
@@ -151,7 +147,11 @@ def build_app(
         headers = {"X-Model-Version": body["model"]["version"], "Location": body["links"]["self"]}
         return JSONResponse(body, 201, headers=headers)
 
-    @app.get("/v1/predictions/{prediction_id}")
+    @app.get(
+        "/v1/predictions/{prediction_id}",
+        openapi_extra=BEARER,
+        responses=answers(200, "the stored answer", {JSON: "Prediction"}, 404, *OF_A_KEY),
+    )
     async def prediction(request: Request, prediction_id: str) -> JSONResponse:
         """The stored answer, with its explanation when there is one. Roles: client (own), physician."""
         row = await own_prediction(request, prediction_id)
@@ -160,7 +160,13 @@ def build_app(
             body["explanation"] = public(row["explanation"])
         return JSONResponse(body, headers={"X-Model-Version": row["served_version"]})
 
-    @app.get("/v1/predictions/{prediction_id}/explanation")
+    @app.get(
+        "/v1/predictions/{prediction_id}/explanation",
+        openapi_extra=BEARER,
+        responses=answers(
+            200, "the explanation", {JSON: "Explanation", "text/event-stream": None}, 404, *OF_A_KEY
+        ),
+    )
     async def explanation(request: Request, prediction_id: str) -> Response:
         """The finding in plain words; a stream of sentences when asked by `Accept: text/event-stream`."""
         row = await own_prediction(request, prediction_id)
@@ -175,16 +181,41 @@ def build_app(
     if settings is not None:
         app.include_router(router(settings, caller_of))
 
-    @app.get("/healthz")
+    @app.get(
+        "/v1/predictions/{prediction_id}/heatmap",
+        response_class=Response,
+        openapi_extra=BEARER,
+        responses=answers(
+            200, "a PNG, the size of the shown image", {"image/png": None}, 404, 409, *OF_A_KEY
+        ),
+    )
+    async def heatmap(request: Request, prediction_id: str) -> Response:
+        """Where the version that answered looked, over the shown image. Roles: client (own), physician."""
+        row = await own_prediction(request, prediction_id)
+        headers = {"X-Model-Version": row["served_version"], "Cache-Control": "no-store"}
+        return Response(await heatmaps.png(row), media_type="image/png", headers=headers)
+
+    @app.head("/healthz", include_in_schema=False)
+    @app.get("/healthz", responses=answers(200, "this process answers", {JSON: "Health"}))
     async def healthz() -> dict[str, str]:
         """Liveness: this process answers."""
         return {"status": "alive"}
 
-    @app.get("/readyz")
+    @app.get(
+        "/readyz",
+        responses=answers(200, "ready, or degraded", {JSON: "Readiness"})
+        | {
+            503: {
+                "description": "not ready",
+                "content": answers(200, "", {JSON: "Readiness"})[200]["content"],
+            }
+        },
+    )
     async def readyz() -> JSONResponse:
         """Readiness, with the state of each dependency."""
         return await _readiness(desk, keys)
 
+    describe(app)
     return app
 
 

@@ -1,4 +1,4 @@
-"""What operators call over HTTP: rollouts and traffic. They leave wishes in PostgreSQL; the controller does the rest."""
+"""What operators call over HTTP: rollouts and traffic. They leave wishes in PostgreSQL for the controller."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

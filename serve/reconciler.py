@@ -96,7 +96,7 @@ def serve_config(
                 "name": FRONT_DOOR,
                 "route_prefix": "/",
                 "import_path": "serve.deployments:front_door",
-                "args": {},
+                "args": {"rates": machine["front_door"].get("rates", {})},
                 "runtime_env": {"working_dir": bundles.code_uri(store, front_door)},
                 "deployments": [
                     {"name": "front_door", "user_config": user_config, **_sizing(machine["front_door"])}
@@ -113,7 +113,7 @@ def serve_config(
 
 
 def _sizing(size: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in size.items() if name not in ("threads", "device")}
+    return {name: value for name, value in size.items() if name not in ("threads", "device", "rates")}
 
 
 def reconcile(

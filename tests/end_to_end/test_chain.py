@@ -175,6 +175,16 @@ def test_an_image_is_answered_explained_and_read_again(api: Api) -> None:
     assert {name: record[name] for name in body} == body
 
 
+def test_where_the_model_looked_is_shown_over_the_image_and_kept(api: Api) -> None:
+    body = api.post(png()).json()
+    first, again = (api.call("GET", body["links"]["heatmap"]) for _ in range(2))
+    assert first.status_code == 200, first.text
+    assert first.headers["x-model-version"] == body["model"]["version"]
+    size = (body["quality"]["width"], body["quality"]["height"])
+    assert Image.open(io.BytesIO(first.content)).size == size
+    assert first.content == again.content
+
+
 def test_an_explanation_is_streamed_sentence_by_sentence(api: Api) -> None:
     url = api.post(png()).json()["links"]["explanation"]
     streamed = api.call("GET", url, headers={"Accept": "text/event-stream"})
