@@ -91,13 +91,17 @@ class ObjectStore:
         return self._ask(f"look for {path}", lambda: bool(self._fs.exists(path, **self._within)))
 
     def keys(self, bucket: str, prefix: str) -> list[str]:
-        """Keys of all objects below `prefix`, sorted."""
+        """Keys of all objects below `prefix`, sorted.
+
+        SeaweedFS answers for a folder that was emptied as for an object of its name, which is left out.
+        """
         root = self.settings.bucket(bucket) + "/"
         try:
             found: list[str] = self._ask(f"list {root}{prefix}", lambda: self._fs.find(root + prefix))
         except FileNotFoundError:
             return []
-        return sorted(path.removeprefix(root) for path in found)
+        keys = (path.removeprefix(root) for path in found)
+        return sorted(key for key in keys if key != prefix.rstrip("/") or not prefix.endswith("/"))
 
     def delete(self, bucket: str, keys: Iterable[str]) -> None:
         """Remove these objects; for what the caller made itself."""

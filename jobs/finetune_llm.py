@@ -1,13 +1,15 @@
 """Fine-tune the language model that writes explanations, compare it on findings it was not taught, and register it.
 
 Registered as `xray-llm` without alias; with `--promote` it becomes the champion when it passes the checker at least as
-often as before, else the job halts with 3. `--table` measures what the settings cost and registers nothing.
+often as the present one, else the job halts with 3. `--table` measures what the settings cost and registers nothing.
 """
 
+import functools
+import hashlib
+import inspect
 import json
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,9 @@ from cluster.objects import ObjectStore
 from cluster.registry import LLM, Registry
 from cluster.settings import Settings
 from jobs import entry, fetch_llm
-from serve import notes, wordings
+from serve import explanation_check, explanation_reader, notes, wordings
 from serve.explanation_audit import Audit, audit
-from serve.finding import Finding
+from serve.finding import Finding, prompt
 from train import llm_merge, llm_trainer, runs, tracking
 from train.llm_config import LlmConfig
 from train.llm_trainer import Learned
@@ -82,19 +84,34 @@ def pairs_of(arguments: Arguments) -> tuple[list[tuple[str, str]], dict[str, Any
     return [*drawn, *found.pairs], {"notes": counts}
 
 
-def asked(
-    store: ObjectStore, key: str, directory: Callable[[], Path], findings: list[Finding], note: str
-) -> Audit:
-    """The audit of one model, made once: a rerun reads it."""
-    try:
-        return Audit.from_dict(store.get_json(runs.BUCKET, key))
-    except FileNotFoundError:
-        from serve.llm import LanguageModel  # seconds of imports
+@dataclass(frozen=True, kw_only=True)
+class Asker:
+    """Asks models about the same unseen findings, each model once: the answers' audit is kept."""
 
-        model = LanguageModel.load(directory())
-        found = audit(model, findings, lambda done: progress.report("ask", done, len(findings), note))
-        store.put_json(runs.BUCKET, key, asdict(found))
-        return found
+    store: ObjectStore
+    findings: list[Finding]
+    threads: int
+    """Of torch; more than one only help where nothing else wants the processors."""
+
+    def ask(self, bundle_key: str, directory: Path, note: str) -> Audit:
+        """The audit of a bundle's model, whose files lie in `directory`."""
+        key = f"audits/{bundle_key}/{self._question()}.json"
+        try:
+            return Audit.from_dict(self.store.get_json(runs.BUCKET, key))
+        except FileNotFoundError:
+            from serve.llm import LanguageModel  # seconds of imports
+
+            model = LanguageModel.load(directory, threads=self.threads)
+            told = functools.partial(progress.report, "ask", total=len(self.findings), note=note)
+            found = audit(model, self.findings, told)
+            self.store.put_json(runs.BUCKET, key, asdict(found))
+            return found
+
+    def _question(self) -> str:
+        """Hash of what is asked and of who checks: another question has another answer."""
+        checkers = (explanation_check, explanation_reader)
+        asked = [prompt(one) for one in self.findings] + [inspect.getsource(one) for one in checkers]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
 def release(
@@ -112,26 +129,40 @@ def release(
     return Registry(settings).register(LLM, bundle_key, learned.run_id, tags), bundle_key
 
 
-def gate(registry: Registry, version: str, before: Audit, after: Audit, *, promote: bool) -> str | None:
-    """The alias that the version gets.
+def gate(registry: Registry, version: str, champion: str | None, before: Audit, after: Audit) -> str:
+    """The alias that a version gets that is to be promoted.
 
+    Args:
+        champion: the version that it would replace, whose audit `before` is.
     Raises:
-        Halted: it is worse than before and was to be promoted.
+        Halted: it is worse.
     """
-    registry.set_tags(LLM, version, {PASSING_TAG: f"{after.share:.4f}"})
-    if not promote:
-        return None
     if after.passing < before.passing:
         raise entry.Halted(
-            f"{LLM} version {version} passes the checker in {after.passing} of {after.findings} texts, before it was "
-            f"{before.passing}: it gets no alias; train on more --pairs or for more --finetune.epochs",
+            f"{LLM} version {version} passes the checker in {after.passing} of {after.findings} texts, version "
+            f"{champion} in {before.passing}: it gets no alias; train on more --pairs or for more --finetune.epochs",
             {"model_version": version, "before": asdict(before), "after": asdict(after)},
         )
-    champion = registry.version_by_alias(LLM, "champion")
     if champion not in (None, version):
         registry.set_alias(LLM, "previous", champion)
     registry.set_alias(LLM, "champion", version)
     return "champion"
+
+
+def promoted(
+    settings: Settings, registry: Registry, asker: Asker, version: str, before: Audit, after: Audit
+) -> str:
+    """Compare with the present champion, which may be neither the base nor have been asked, and replace it.
+
+    Raises:
+        Halted: the champion is better.
+    """
+    champion = registry.version_by_alias(LLM, "champion")
+    if champion not in (None, version):
+        key = registry.bundle_key(LLM, champion)
+        with llm_trainer.base_model(settings, key) as directory:
+            before = asker.ask(key, directory, f"version {champion}")
+    return gate(registry, version, champion, before, after)
 
 
 def run_finetune(settings: Settings, arguments: Arguments) -> dict[str, Any]:
@@ -162,11 +193,12 @@ def run_finetune(settings: Settings, arguments: Arguments) -> dict[str, Any]:
         merged = llm_merge.export(base_directory, Path(folder), config, learned.weights, about)
         version, bundle_key = release(settings, learned, merged, base, config)
         findings = wordings.unseen(arguments.unseen, seed=UNSEEN_SEED)
-        place = f"{learned.run.folder}/asked-{len(findings)}"
-        before = asked(store, f"{place}-before.json", lambda: base_directory, findings, "before")
-        after = asked(store, f"{place}-after.json", lambda: merged, findings, "after")
+        asker = Asker(store=store, findings=findings, threads=config.cpus_per_worker)
+        before = asker.ask(base_key, base_directory, "before")
+        after = asker.ask(bundle_key, merged, "after")
     _track(settings, learned, before, after)
-    alias = gate(registry, version, before, after, promote=arguments.promote)
+    registry.set_tags(LLM, version, {PASSING_TAG: f"{after.share:.4f}"})
+    alias = promoted(settings, registry, asker, version, before, after) if arguments.promote else None
     return {
         "run": learned.run.name,
         "mlflow_run_id": learned.run_id,

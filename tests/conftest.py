@@ -232,8 +232,15 @@ class FolderStore:
     def put_json(self, bucket: str, key: str, value: Any) -> None:
         self.put(bucket, key, json.dumps(value).encode())
 
+    def get(self, bucket: str, key: str) -> bytes:
+        return (self.folder / bucket / key).read_bytes()
+
     def get_json(self, bucket: str, key: str) -> Any:
-        return json.loads((self.folder / bucket / key).read_text())
+        return json.loads(self.get(bucket, key))
+
+    def delete(self, bucket: str, keys: list[str]) -> None:
+        for key in keys:
+            (self.folder / bucket / key).unlink(missing_ok=True)
 
     def keys(self, bucket: str, prefix: str) -> list[str]:
         root = self.folder / bucket

@@ -107,6 +107,16 @@ def note_trained(store: ObjectStore, run: Run, result: Trained) -> None:
     store.put_json(BUCKET, f"{run.folder}/trained.json", asdict(result))
 
 
+def drop_weights(store: ObjectStore, name: str) -> None:
+    """Remove the checkpoints of a run's current generation, and the note that they are there.
+
+    Begun again, the run trains anew; a model version that came of it has its own copy.
+    """
+    run = Run(**store.get_json(BUCKET, pointer(name)))
+    store.delete(BUCKET, [f"{run.folder}/trained.json"])
+    store.delete(BUCKET, store.keys(BUCKET, f"{run.checkpoints}/"))
+
+
 def finished(store: ObjectStore, run: Run) -> dict[str, Any] | None:
     """The outcome of a run whose model version is registered."""
     return _read(store, f"{run.folder}/finished.json")

@@ -29,6 +29,7 @@ from data.versions import manifest
 from train import dataset, provenance, release, runs, tracking, warm_start
 from train.checkpoint import AVERAGE_NAME, PROGRESS_NAME, WEIGHTS_NAME
 from train.checkpoint_store import CheckpointStore, DamagedError
+from train.claim import claim
 from train.config import TrainConfig
 from train.inference import weights_sha256
 from train.llm_config import LlmConfig
@@ -258,18 +259,20 @@ def fit_on_workers(
         TrainError: the workers failed more often than that, or another attempt would end as this one did
             (DivergedError: because of its settings).
         HaltedError: `place.goes_on` said no.
+        ClaimedError: another job trains this run.
     """
-    while True:
-        ending = _attempt(config, run_key, functools.partial(loop, place=place))
-        if "stopped" in ending:
-            raise TrainError(ending["stopped"])
-        if "diverged" in ending:
-            raise DivergedError(ending["diverged"])
-        if "halted" in ending:
-            raise HaltedError(ending["halted"])
-        if "checkpoint" in ending:
-            return ending["checkpoint"]
-        logger.warning("training goes on elsewhere: %s", ending["left"])
+    with claim(f"run {run_key}"):
+        while True:
+            ending = _attempt(config, run_key, functools.partial(loop, place=place))
+            if "stopped" in ending:
+                raise TrainError(ending["stopped"])
+            if "diverged" in ending:
+                raise DivergedError(ending["diverged"])
+            if "halted" in ending:
+                raise HaltedError(ending["halted"])
+            if "checkpoint" in ending:
+                return ending["checkpoint"]
+            logger.warning("training goes on elsewhere: %s", ending["left"])
 
 
 def _attempt(config: TrainConfig | LlmConfig, run_key: str, loop: Loop) -> dict[str, str]:

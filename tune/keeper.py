@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 from cluster import progress
 from train import runs
 from train.config import TrainConfig
+from tune import ledger
 from tune import space as spaces
 from tune.config import SweepConfig
 from tune.ledger import Ledger, State, Trial
@@ -45,17 +46,18 @@ class Question:
 
 
 class Keeper(ray.tune.Callback):
-    def __init__(self, ledger: Ledger, question: Question, nested: Nested, close: Callable[[], None]) -> None:
+    def __init__(self, book: Ledger, question: Question, nested: Nested, close: Callable[[], None]) -> None:
         """Args:
         close: ends all trials with the epoch that they are in.
         """
-        self.ledger = ledger
+        self.ledger = book
         self.question = question
         self.touched: set[int] = set()
         """Trials that trained an epoch in this attempt at the sweep."""
         self._nested = nested
         self._close = close
-        self._unfinished = [one.number for one in ledger.trials if one.state == "unfinished"]
+        self._dropped: set[str] = set()
+        self._unfinished = [one.number for one in book.trials if one.state == "unfinished"]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune writes its parts into a folder of its own
@@ -74,11 +76,21 @@ class Keeper(ray.tune.Callback):
         """Tune's configuration of the next trial: first those to go on with, then new ones; None when it is enough."""
         if self.spent:
             return None
+        if self.question.config.scheduler == "asha":  # with pbt any trial may go on from any other's weights
+            self.drop_weights()
         if self._unfinished:
             return self._tune_config(self.ledger.trial(self._unfinished.pop(0)))
         if len(self.ledger.trials) >= self.question.config.trials:
             return None
         return self._tune_config(self._new())
+
+    def drop_weights(self) -> None:
+        """Remove the checkpoints of trials that lost; their rows stay, and trained again they have the same bits."""
+        config = self.question.config
+        for name in ledger.superseded(self.ledger.trials, config.metric, config.mode):
+            if name not in self._dropped:
+                runs.drop_weights(self.ledger.store, name)
+                self._dropped.add(name)
 
     def _new(self) -> Trial:
         asked, number = self.question, len(self.ledger.trials)
@@ -133,6 +145,7 @@ class Keeper(ray.tune.Callback):
                 run=assignment["run"],
                 settings=assignment["settings"],
                 began=trial.began or trial.settings,
+                left=[*trial.left, trial.run],
             )
         if "row" in result:
             trial = self._with_row(trial, result["row"])

@@ -40,6 +40,8 @@ class Trial:
     mlflow_run_id: str | None = None
     began: dict[str, Any] = field(default_factory=dict)
     """pbt: the settings that it began with, where it has others now."""
+    left: list[str] = field(default_factory=list)
+    """pbt: the training runs that it had before this one."""
 
     def value(self, metric: str) -> float | None:
         """After its last epoch so far."""
@@ -169,3 +171,10 @@ def best(trials: Sequence[Trial], metric: str, mode: str) -> Trial | None:
     candidates = complete or [one for one in tried if one.epochs == farthest]
     sign = 1 if mode == "max" else -1
     return max(candidates, key=lambda one: (sign * one.rows[-1][metric], -one.number))
+
+
+def superseded(trials: Sequence[Trial], metric: str, mode: str) -> list[str]:
+    """Training runs whose weights no trial goes on from and no winner can have, whatever comes."""
+    over = [one for one in trials if one.state != "unfinished"]
+    kept = best(over, metric, mode)
+    return [run for one in trials for run in one.left] + [one.run for one in over if one != kept]

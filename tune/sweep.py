@@ -22,6 +22,7 @@ from cluster.objects import ObjectStore
 from cluster.settings import Settings
 from data.versions import manifest
 from train import runs, trainer
+from train.claim import claim
 from train.config import TrainConfig
 from train.scratch import scratch
 from tune import figures, ledger, recipe_file, schedulers
@@ -92,17 +93,19 @@ def sweep(settings: Settings, asked: Asked) -> SweepOutcome:
         SpaceError, SweepConfigError, VersionError, TrainDataError, RunError, TrackingError, CapacityError: before
             anything runs.
         SweepError: no trial has a value.
+        ClaimedError: another job runs this sweep.
     """
     store, question = ObjectStore(settings), asked.question
     _check(asked, manifest(store, asked.dataset_version))
     begun, resumed = ledger.begin(
         store, asked.name, fingerprint(question), asked.dataset_version, fresh=asked.fresh
     )
-    book = Ledger(store, begun)
     told = {"dataset_version": asked.dataset_version, "git_commit": asked.git_commit}
-    nested = Nested.open(settings.mlflow_tracking_uri, begun, _params(question), told)
-    touched = _run(settings, asked, book, nested)
-    return _conclude(settings, asked, book, nested, resumed=resumed, touched=touched)
+    with claim(f"sweep {begun.key}"):
+        book = Ledger(store, begun)
+        nested = Nested.open(settings.mlflow_tracking_uri, begun, _params(question), told)
+        keeper = _run(settings, asked, book, nested)
+        return _conclude(settings, asked, keeper, nested, resumed=resumed)
 
 
 def fingerprint(question: Question) -> str:
@@ -142,8 +145,8 @@ def _params(question: Question) -> dict[str, Any]:
     }
 
 
-def _run(settings: Settings, asked: Asked, book: Ledger, nested: Nested) -> set[int]:
-    """Run trials until there are enough or the budget is spent; returns the numbers of those that trained."""
+def _run(settings: Settings, asked: Asked, book: Ledger, nested: Nested) -> Keeper:
+    """Run trials until there are enough or the budget is spent."""
     question = asked.question
     train = _kept_for_others(question)
     desk = ray.remote(Desk).options(num_cpus=0).remote()
@@ -158,7 +161,7 @@ def _run(settings: Settings, asked: Asked, book: Ledger, nested: Nested) -> set[
             run_trials(keeper, ground, room_now(train))
     finally:
         ray.kill(desk)
-    return keeper.touched
+    return keeper
 
 
 def _kept_for_others(question: Question) -> TrainConfig:
@@ -251,16 +254,18 @@ def _own_node() -> str:
 
 
 def _conclude(
-    settings: Settings, asked: Asked, book: Ledger, nested: Nested, *, resumed: bool, touched: set[int]
+    settings: Settings, asked: Asked, keeper: Keeper, nested: Nested, *, resumed: bool
 ) -> SweepOutcome:
-    """Bring MLflow up to date, and write the winner and the pictures."""
-    question, trials = asked.question, book.trials
+    """Bring MLflow up to date, write the winner and the pictures, and drop what only losers need."""
+    question, book = asked.question, keeper.ledger
+    trials = book.trials
     for trial in trials:
         config = spaces.applied(question.train, trial.settings)
         run, _ = runs.begin(book.store, trial.run, config, asked.dataset_version, fresh=False)
         run_id = nested.catch_up(trial, config, run.key)
         if run_id != trial.mlflow_run_id:
             book.put(replace(trial, mlflow_run_id=run_id))
+    keeper.drop_weights()
     best = ledger.best(trials, question.config.metric, question.config.mode)
     if best is None:
         nested.fail()
@@ -281,7 +286,7 @@ def _conclude(
         mlflow_run_id=nested.parent,
         resumed=resumed,
         trials=ledger.count(trials),
-        trained=len(touched),
+        trained=len(keeper.touched),
         broke={one.number: one.why for one in trials if one.state == "unfinished" and one.why},
         best=best,
         value=value,

@@ -1,13 +1,17 @@
 """Which fine-tuned model becomes the champion, and which one a fine-tuning starts from."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from cluster.registry import Registry
 from jobs.entry import Halted, JobError
-from jobs.finetune_llm import BASE_TAG, Arguments, base_version, gate
+from jobs.finetune_llm import BASE_TAG, Arguments, Asker, base_version, gate
+from serve import wordings
 from serve.explanation_audit import Audit
+from serve.llm import LanguageModelError
 
 
 class Remembering:
@@ -41,24 +45,28 @@ def asked(passing: int) -> Audit:
     return Audit(findings=60, passing=passing, problems={})
 
 
-def test_a_model_that_is_worse_halts_and_gets_no_alias() -> None:
+def test_a_model_that_is_worse_than_the_champion_halts_and_gets_no_alias() -> None:
     kept = registry(v1={}, v2={BASE_TAG: "1"})
-    with pytest.raises(Halted, match="passes the checker in 54 of 60 texts, before it was 55"):
-        gate(kept, "2", asked(55), asked(54), promote=True)
+    with pytest.raises(Halted, match="passes the checker in 54 of 60 texts, version 1 in 55"):
+        gate(kept, "2", "1", asked(55), asked(54))
     assert kept.aliases == {"champion": "1"}
-    assert kept.kept["2"]["passing"] == "0.9000"
 
 
-def test_a_model_that_is_as_good_becomes_the_champion_when_it_is_to() -> None:
+def test_a_model_that_is_as_good_becomes_the_champion() -> None:
     kept = registry(v1={}, v2={BASE_TAG: "1"})
-    assert gate(kept, "2", asked(55), asked(55), promote=True) == "champion"
+    assert gate(kept, "2", "1", asked(55), asked(55)) == "champion"
     assert kept.aliases == {"champion": "2", "previous": "1"}
 
 
-def test_without_promote_nobody_is_replaced() -> None:
-    kept = registry(v1={}, v2={BASE_TAG: "1"})
-    assert gate(kept, "2", asked(10), asked(60), promote=False) is None
-    assert kept.aliases == {"champion": "1"}
+def test_a_model_is_asked_once_and_again_only_about_other_findings(folder_store: Any, tmp_path: Path) -> None:
+    findings = wordings.unseen(3, seed=0)
+    asker = Asker(store=folder_store, findings=findings, threads=1)
+    folder_store.put_json("checkpoints", f"audits/bundles/a/{asker._question()}.json", vars(asked(55)))
+    assert asker.ask("bundles/a", tmp_path, "before") == asked(55)
+    for other in (replace(asker, findings=findings[:2]), asker):
+        key = "bundles/b" if other is asker else "bundles/a"
+        with pytest.raises(LanguageModelError, match="is no LitGPT checkpoint"):
+            other.ask(key, tmp_path, "before")
 
 
 def test_a_fine_tuning_starts_from_a_model_that_is_none_itself() -> None:

@@ -11,6 +11,7 @@ import pytest
 from cluster import bundles, code_package, progress
 from cluster.objects import ObjectStore
 from cluster.registry import LLM, Registry
+from jobs.kill_train import Ground
 from serve.llm import LanguageModel
 from train.llm_weights import verify
 
@@ -36,8 +37,8 @@ def base(platform: Any, tiny_llm: Path) -> str:
     return Registry(platform.settings).register(LLM, key, None, {"base": "tiny"})
 
 
-def start(platform: Any, base: str, run: str) -> "subprocess.Popen[str]":
-    options = [f"--{name}={value}" for name, value in OPTIONS.items()]
+def start(platform: Any, base: str, run: str, *more: str) -> "subprocess.Popen[str]":
+    options = [*(f"--{name}={value}" for name, value in OPTIONS.items()), *more]
     return subprocess.Popen(
         [sys.executable, "-m", "jobs.finetune_llm", "--base", base, "--run", run, *options],
         cwd=ROOT,
@@ -56,13 +57,18 @@ def ending(job: "subprocess.Popen[str]") -> dict[str, Any]:
     return found
 
 
-def kill_at(job: "subprocess.Popen[str]", step: int) -> None:
-    """SIGKILL once it has come so far."""
+def wait_for(job: "subprocess.Popen[str]", step: int) -> None:
     assert job.stdout is not None
     for line in job.stdout:
         said = progress.parse(line)
         if said is not None and said.stage == "finetune" and said.total > 1 and said.done >= step:
-            break
+            return
+    raise AssertionError(f"it ended before step {step}")
+
+
+def kill_at(job: "subprocess.Popen[str]", step: int) -> None:
+    """SIGKILL once it has come so far."""
+    wait_for(job, step)
     job.kill()
     job.communicate()
 
@@ -79,3 +85,21 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_adapters(
     bundles.fetch(ObjectStore(platform.settings), again["bundle"], tmp_path)
     assert verify(tmp_path)["learned"]["weights_sha256"] == calm["weights_sha256"]
     assert LanguageModel.load(tmp_path).name == "SmolLM2-135M-Instruct"
+
+
+def test_a_killed_worker_costs_nothing_and_what_was_learned_becomes_the_champion(
+    platform: Any, base: str
+) -> None:
+    """The tiny model passes nothing, before or after: it is as good as the champion."""
+    ground = Ground(home=platform.home, env=platform.env, settings=platform.settings)
+    registry = Registry(platform.settings)
+    registry.set_alias(LLM, "champion", base)
+    job = start(platform, base, "llm-worker", "--promote")
+    wait_for(job, KILL_AT)
+    ground.workers()[0].kill()
+    told = ending(job)
+    assert (told["status"], told["resumed"], told["alias"]) == ("ok", False, "champion"), told
+    assert registry.version_by_alias(LLM, "champion") == told["model_version"]
+    assert registry.version_by_alias(LLM, "previous") == base
+    calm = ending(start(platform, base, "llm-calm"))
+    assert told["weights_sha256"] == calm["weights_sha256"]

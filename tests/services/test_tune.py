@@ -39,8 +39,8 @@ def ground(platform: Any) -> Ground:
     return replace(bare, dataset_version=kill_train.dataset(bare))
 
 
-def start(ground: Ground, run: str, folder: Path, *more: str) -> Job:
-    (folder / "space.yaml").write_text(json.dumps(SPACE))
+def start(ground: Ground, run: str, folder: Path, *more: str, space: dict[str, Any] = SPACE) -> Job:
+    (folder / "space.yaml").write_text(json.dumps(space))
     asked = ("--recipe", "smoke", "--run", run, "--dataset_version", ground.dataset_version)
     limits = (
         "--trials",
@@ -98,12 +98,36 @@ def test_a_sweep_that_is_killed_repeats_nothing_and_its_winner_is_trained_alread
     assert artifacts == {"sweep/recipe.yaml", "sweep/parallel-coordinates.png"}
     assert report["importance"].startswith("none: it takes at least 4 trials")
 
+    store, best = ObjectStore(ground.settings), report["best"]["trial"]
+    for one in after:  # only the winner's weights are kept
+        kept_files = store.keys(BUCKET, f"runs/{one.run}/g001/checkpoints/")
+        assert bool(kept_files) == (one.number == best)
+
     trained = ground.run("jobs.train", "--config", report["recipe_file"])
     assert (trained["resumed"], trained["run"]) == (True, after[report["best"]["trial"]].run)
     assert client.get_model_version("xray-vit", trained["model_version"]).run_id in {
         one.info.run_id for one in children
     }
     assert (tmp_path / "winner-parallel-coordinates.png").exists()
+
+
+def test_where_every_trial_diverges_the_sweep_fails_in_one_line(ground: Ground, tmp_path: Path) -> None:
+    """Each rolls back, skips the batches once, and breaks again."""
+    absurd = ("--train.optim.learning_rate", "1e30", "--train.optim.warmup_share", "0")
+    space = {"optim.learning_rate": {"low": 1e30, "high": 2e30}}
+    with pytest.raises(
+        JobError, match=r"all 2 trials failed; trial 0: the gradient is no number at step \d+"
+    ):
+        start(ground, f"sweep-{secrets.token_hex(4)}", tmp_path, *absurd, space=space).report()
+
+
+def test_a_second_job_for_a_sweep_that_runs_ends_in_one_line(ground: Ground, tmp_path: Path) -> None:
+    run = f"sweep-{secrets.token_hex(4)}"
+    first = start(ground, run, tmp_path)
+    assert first.wait_for_line("trial 0: epoch 1")
+    with pytest.raises(JobError, match="is being worked on by another job: wait until that has ended"):
+        start(ground, run, tmp_path).report()
+    assert first.report()["trials"]["complete"] == 2
 
 
 def test_what_is_wrong_is_one_line(ground: Ground, tmp_path: Path) -> None:

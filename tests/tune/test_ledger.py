@@ -3,6 +3,8 @@ from typing import Any
 
 import pytest
 
+from train import runs
+from train.config import TrainConfig
 from train.runs import RunError
 from tune import ledger
 from tune.ledger import Ledger, Trial
@@ -72,3 +74,29 @@ def test_trials_are_counted_by_state() -> None:
         "failed": 1,
         "unfinished": 0,
     }
+
+
+def test_weights_are_kept_only_where_a_trial_goes_on_or_may_win() -> None:
+    trials = [
+        trial(0, 0.5, 0.6),
+        trial(1, 0.1, 0.7),
+        trial(2, 0.9, state="stopped"),
+        trial(3, state="failed"),
+        trial(4, 0.2, state="unfinished", left=["s-g001-t004"]),
+    ]
+    lost = [trials[0].run, trials[2].run, trials[3].run]
+    assert ledger.superseded(trials, METRIC, "max") == ["s-g001-t004", *lost]
+    assert ledger.superseded(trials[2:3], METRIC, "max") == []  # the best, until one comes to its end
+
+
+def test_dropped_weights_are_gone_and_the_run_begins_anew(folder_store: Any) -> None:
+    config = TrainConfig()
+    run, _ = runs.begin(folder_store, "r", config, "d", fresh=False)
+    runs.note_trained(
+        folder_store, run, runs.Trained(weights_key="k", weights_sha256="", steps=1, history=[])
+    )
+    folder_store.put(runs.BUCKET, f"{run.checkpoints}/step-1/0.safetensors", b"x")
+    runs.drop_weights(folder_store, "r")
+    assert runs.trained(folder_store, run) is None
+    assert folder_store.keys(runs.BUCKET, f"{run.checkpoints}/") == []
+    assert runs.begin(folder_store, "r", config, "d", fresh=False) == (run, True)
