@@ -61,8 +61,9 @@ class KeyRing:
         self._refreshing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Take the copy, and begin to read; the database need not be there."""
+        """Take the copy and read; the database need not be there."""
         self._take_copy()
+        await self._read()
         self._refreshing = asyncio.create_task(self._keep_fresh())
 
     async def close(self) -> None:
@@ -105,15 +106,17 @@ class KeyRing:
     async def _keep_fresh(self) -> None:
         while not self._stop.is_set():
             try:
-                await self._read_all()
-            except AwayError:
-                logger.info("the last reading of the API keys counts")
-            except Exception:
-                logger.exception("cannot read the API keys; the last reading counts")
-            try:
                 await asyncio.wait_for(self._stop.wait(), REFRESH_S)
             except TimeoutError:
-                continue
+                await self._read()
+
+    async def _read(self) -> None:
+        try:
+            await self._read_all()
+        except AwayError:
+            logger.info("the database is away, and the last reading of the API keys counts")
+        except Exception:
+            logger.exception("cannot read the API keys; the last reading counts")
 
     async def _read_all(self) -> None:
         rows = await self._line.ask("SELECT key_sha256, key_id, role FROM api_keys WHERE revoked_at IS NULL")

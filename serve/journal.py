@@ -66,7 +66,7 @@ class Journal:
 
     @property
     def waiting(self) -> int:
-        """Entries of this front door that are not replayed yet."""
+        """Entries that this front door has written or taken up, and not replayed yet."""
         return len(self._own)
 
     async def open(self) -> None:
@@ -92,7 +92,7 @@ class Journal:
         return await self._in_thread(lambda: self._find_elsewhere(entry_id))
 
     def has(self, entry_id: UUID) -> bool:
-        """Whether this front door itself keeps it."""
+        """Whether this front door itself keeps it, or has taken it up."""
         return entry_id in self._own
 
     async def look_around(self) -> None:
@@ -219,6 +219,8 @@ class Journal:
             if left is not None:
                 logger.warning("taking up %s, which a front door left: %d bytes", path.name, left.size)
                 self._held.append(left)
+                _look_through(path, left.size, seen := _Seen())
+                self._own = {**{one: (left, at) for one, at in seen.at.items()}, **self._own}
         return list(self._held)
 
     def _forget(self, segment: Segment) -> None:

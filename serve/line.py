@@ -7,6 +7,7 @@ safe to repeat. Knows no table.
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ from psycopg.rows import DictRow, dict_row
 
 from serve.presence import Presence
 
-CONNECT_S = 2
-"""libpq's smallest."""
+MIN_CONNECT_S = 2
+"""libpq's smallest limit for a connection; a longer deadline holds for connecting too."""
 
 
 class AwayError(RuntimeError):
@@ -81,7 +82,10 @@ class Line:
         try:
             if self._connection is None:
                 self._connection = await psycopg.AsyncConnection.connect(
-                    self._url, autocommit=True, row_factory=dict_row, connect_timeout=CONNECT_S
+                    self._url,
+                    autocommit=True,
+                    row_factory=dict_row,
+                    connect_timeout=max(MIN_CONNECT_S, math.ceil(self.deadline_s)),
                 )
             late = asyncio.get_running_loop().call_later(self.deadline_s, self._hang_up)
             try:

@@ -95,10 +95,12 @@ class Records:
 
     async def look(self) -> None:
         """Ask what is taken to be here whether it is; what is known to be away is asked by the replay."""
+        asks = []
         if self.database.here:
-            await self._replay.ask_database()
+            asks.append(self._replay.ask_database())
         if self.objects.here:
-            await self._replay.ask_objects()
+            asks.append(self._replay.ask_objects())
+        await asyncio.gather(*asks)
 
     async def keep(self, record: Record, image: bytes | None) -> Kept:
         """Keep the record of an answer durably.

@@ -110,6 +110,9 @@ def test_a_killed_front_doors_file_is_taken_up_and_a_living_ones_is_not(tmp_path
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         assert await left(journal) == [entry(number) for number in range(3)]
+        assert journal.has(UUID(int=2))
+        assert await journal.find(UUID(int=2)) == entry(2)
+        assert await journal.append(entry(2, image=b"another")) == entry(2)
 
     with child:
         with_journal(tmp_path, use)

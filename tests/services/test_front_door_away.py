@@ -73,6 +73,13 @@ class Door:
         )
         return self
 
+    def settle(self) -> None:
+        """Until a prediction goes all the way at once; a busy machine may take longer than a deadline."""
+        ends_at = time.monotonic() + 60
+        while self.post(png()).json()["stored"] != "yes":
+            assert time.monotonic() < ends_at
+            time.sleep(0.5)
+
     def wait_until(self, what: Callable[[dict[str, Any]], bool], seconds: float = 60) -> dict[str, Any]:
         ends_at = time.monotonic() + seconds
         while not what(said := self.ready()):
@@ -242,8 +249,9 @@ def written_since(site: Site, started_at: float) -> int:
     ("component", "how"), [("postgresql", "frozen"), ("postgresql", "stopped"), ("s3", "frozen")]
 )
 def test_while_a_store_is_away_no_prediction_fails_and_none_is_lost_or_doubled(
-    site: Site, component: str, how: str
+    site: Site, component: str, how: str, request: pytest.FixtureRequest
 ) -> None:
+    away_s = request.config.getoption("--away-s")
     door = site.open_door()
     door.wait_until(lambda said: said["dependencies"]["database"] == "ok")
     began_at = time.time()
@@ -252,7 +260,7 @@ def test_while_a_store_is_away_no_prediction_fails_and_none_is_lost_or_doubled(
     def happens() -> None:
         time.sleep(2)
         with getattr(site, how)(component):
-            time.sleep(6)
+            time.sleep(away_s)
             said = door.ready()
             assert (said["code"], said["status"]) == (200, "degraded")
             assert said["dependencies"][
@@ -265,9 +273,7 @@ def test_while_a_store_is_away_no_prediction_fails_and_none_is_lost_or_doubled(
     assert load.stored()["pending"] > 0
     assert load.stored()["yes"] > 0
     assert load.slowest_s < 8
-    door.wait_until(
-        lambda said: said["dependencies"]["journal"] == "ok" and said["dependencies"]["database"] == "ok"
-    )
+    door.warm().wait_until(lambda said: said["dependencies"]["journal"] == "ok")
     hold_against_table(site, load)
     assert written_since(site, began_at) == len(load.told)
     print(f"{component} {how}: {load.stored()}, slowest {load.slowest_s:.2f} s")
@@ -275,8 +281,7 @@ def test_while_a_store_is_away_no_prediction_fails_and_none_is_lost_or_doubled(
 
 def test_what_a_killed_front_door_kept_the_next_one_brings_to_the_database(site: Site) -> None:
     door = site.open_door().warm()
-    first = door.post(png(), key="x" * 20 + uuid.uuid4().hex)
-    assert first.json()["stored"] == "yes"
+    door.settle()
     with site.frozen("postgresql"):
         answers = [door.post(png(nth)) for nth in range(3)]
         assert [one.json()["stored"] for one in answers] == ["pending"] * 3
@@ -298,7 +303,7 @@ def test_a_retry_is_the_same_on_another_front_door_of_the_node_and_after_the_fir
 ) -> None:
     doors = [site.open_door().warm(), site.open_door().warm()]
     for door in doors:
-        assert door.post(png()).json()["stored"] == "yes"
+        door.settle()
     key = uuid.uuid4().hex
     with site.frozen("postgresql"):
         first = doors[0].post(png(1), key=key)
@@ -366,7 +371,7 @@ def test_front_doors_that_are_killed_under_load_while_the_database_comes_and_goe
 
 def test_with_the_object_store_away_the_row_says_pending_until_the_image_has_arrived(site: Site) -> None:
     door = site.open_door().warm()
-    assert door.post(png()).json()["stored"] == "yes"
+    door.settle()
     with site.frozen("s3"):
         answer = door.post(png(1)).json()
         assert answer["stored"] == "pending"
@@ -381,7 +386,7 @@ def test_with_the_object_store_away_the_row_says_pending_until_the_image_has_arr
 
 def test_with_both_away_image_and_row_wait_together_and_the_row_comes_first(site: Site) -> None:
     door = site.open_door().warm()
-    assert door.post(png()).json()["stored"] == "yes"
+    door.settle()
     with site.frozen("s3"):
         with site.frozen("postgresql"):
             answer = door.post(png(1)).json()
@@ -427,7 +432,7 @@ def test_a_full_journal_is_a_503_with_retry_after_that_says_so(site: Site) -> No
     while len(site.rows(kept)) < len(kept):
         assert time.monotonic() < ends_at
         time.sleep(0.2)
-    assert door.post(png()).json()["stored"] == "yes"
+    door.settle()
     assert door.ready()["code"] == 200
 
 
