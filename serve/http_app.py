@@ -22,7 +22,7 @@ from serve.explaining import Explaining, public
 from serve.heatmaps import Heatmaps
 from serve.line import AwayError
 from serve.openapi import BEARER, UPLOAD, answers, describe
-from serve.operator_calls import router
+from serve.operator_calls import add_operator_calls
 from serve.problems import Problem, unavailable
 from serve.rate_limit import RateConfig, RateLimiter
 from serve.upload import parse
@@ -179,7 +179,7 @@ def build_app(
         return JSONResponse(public(await explaining.explain(row)))
 
     if settings is not None:
-        app.include_router(router(settings, caller_of))
+        add_operator_calls(app, settings, caller_of)
 
     @app.get(
         "/v1/predictions/{prediction_id}/heatmap",

@@ -18,7 +18,7 @@ WHY = {
     400: "malformed",
     401: "no key, or one that is unknown or revoked",
     403: "a key of another role",
-    404: "no such prediction, or another client's",
+    404: "no such thing, or another client's",
     409: "in conflict with what is there; `reason` says with what",
     413: "too large; refused before it is read whole",
     415: "no image type that is read here",
@@ -92,7 +92,17 @@ def schemas() -> dict[str, Any]:
     health = {"status": {"const": "alive"}}
     dependencies = {"type": "object", "additionalProperties": text}
     readiness = {"status": {"enum": ["ready", "degraded", "not ready"]}, "dependencies": dependencies}
+    rollout = {
+        "id": {"type": "integer"},
+        "state": {"enum": ["starting", "running", "paused", "promoted", "rolled_back"]},
+        "weights": {"type": "object", "additionalProperties": share},
+    }
     return {
+        "Rollout": {**_object(rollout), "additionalProperties": True},
+        "Rollouts": _object(
+            {"rollouts": {"type": "array", "items": {"$ref": "#/components/schemas/Rollout"}}}
+        ),
+        "Traffic": _object({"model": text, "weights": rollout["weights"]}),
         "Prediction": _object(prediction, optional),
         "Explanation": _object(explanation),
         "Problem": _object(problem, {"reason": text}),
@@ -128,8 +138,9 @@ def describe(app: FastAPI) -> None:
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             made = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            bodies = made.get("components", {}).get("schemas", {})
             made["components"] = {
-                "schemas": schemas(),
+                "schemas": bodies | schemas(),
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             }
             for operation in (one for path in made["paths"].values() for one in path.values()):

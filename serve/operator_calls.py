@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from psycopg import Connection, OperationalError
 from psycopg.rows import DictRow
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +18,7 @@ from serve import desired, rollouts, routing
 from serve.auth import Caller
 from serve.controller import summary
 from serve.guardrails import GuardrailConfig
+from serve.openapi import BEARER, answers
 from serve.problems import Problem, unavailable
 from serve.rollout import Plan, Rollout, Wish, steps_of
 from serve.routing import Routes, RoutingError
@@ -25,6 +26,9 @@ from serve.routing import Routes, RoutingError
 T = TypeVar("T")
 Verb = Literal["promote", "pause", "resume", "rollback"]
 CONNECT_S = 3
+JSON = "application/json"
+ENDS = (401, 403, 429, 503)
+"""What each of these calls can end in."""
 
 
 class StepBody(BaseModel):
@@ -105,9 +109,10 @@ def set_traffic(
         return desired.change(connection, model, version, changed, actor=actor, action="set_traffic").weights
 
 
-def router(settings: Settings, caller_of: Callable[[Request], Awaitable[Caller]]) -> APIRouter:
-    """The routes of operators."""
-    calls = APIRouter(prefix="/v1")
+def add_operator_calls(
+    app: FastAPI, settings: Settings, caller_of: Callable[[Request], Awaitable[Caller]]
+) -> None:
+    """Add the routes of operators."""
 
     async def operator(request: Request) -> str:
         caller = await caller_of(request)
@@ -121,7 +126,11 @@ def router(settings: Settings, caller_of: Callable[[Request], Awaitable[Caller]]
 
         return await carried_out(run)
 
-    @calls.get("/rollouts")
+    @app.get(
+        "/v1/rollouts",
+        openapi_extra=BEARER,
+        responses=answers(200, "the newest, first", {JSON: "Rollouts"}, *ENDS),
+    )
     async def list_rollouts(request: Request) -> dict[str, Any]:
         """The newest rollouts, each with its evidence so far. Role: operator."""
         await operator(request)
@@ -131,7 +140,12 @@ def router(settings: Settings, caller_of: Callable[[Request], Awaitable[Caller]]
 
         return {"rollouts": await asked(work)}
 
-    @calls.post("/rollouts", status_code=201)
+    @app.post(
+        "/v1/rollouts",
+        status_code=201,
+        openapi_extra=BEARER,
+        responses=answers(201, "begun", {JSON: "Rollout"}, 400, 404, 409, *ENDS),
+    )
     async def start_rollout(request: Request, body: RolloutBody) -> dict[str, Any]:
         """Bring a version in front of users step by step. Role: operator."""
         actor = await operator(request)
@@ -145,7 +159,11 @@ def router(settings: Settings, caller_of: Callable[[Request], Awaitable[Caller]]
 
         return await carried_out(run)
 
-    @calls.post("/rollouts/{rollout_id}/{verb}")
+    @app.post(
+        "/v1/rollouts/{rollout_id}/{verb}",
+        openapi_extra=BEARER,
+        responses=answers(200, "the controller carries it out", {JSON: "Rollout"}, 400, 404, 409, *ENDS),
+    )
     async def wish(request: Request, rollout_id: int, verb: Verb) -> dict[str, Any]:
         """Promote to the next step, pause, resume, or roll back. Role: operator."""
         actor = await operator(request)
@@ -157,7 +175,11 @@ def router(settings: Settings, caller_of: Callable[[Request], Awaitable[Caller]]
 
         return await asked(work)
 
-    @calls.put("/traffic")
+    @app.put(
+        "/v1/traffic",
+        openapi_extra=BEARER,
+        responses=answers(200, "in force", {JSON: "Traffic"}, 400, 409, *ENDS),
+    )
     async def put_traffic(request: Request, body: TrafficBody) -> dict[str, Any]:
         """Set weights by hand. Role: operator."""
         actor = await operator(request)
@@ -166,8 +188,6 @@ def router(settings: Settings, caller_of: Callable[[Request], Awaitable[Caller]]
             return set_traffic(connection, body.model, body.weights, actor=actor)
 
         return {"model": body.model, "weights": await asked(work)}
-
-    return calls
 
 
 async def carried_out(work: Callable[[], T]) -> T:

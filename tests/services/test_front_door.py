@@ -32,7 +32,7 @@ from serve.http_app import MAX_FILE_BYTES, build_app
 from serve.line import Line
 from serve.rate_limit import Rate, RateConfig
 from serve.records import Records, RecordsConfig
-from serve.routing import Routes, Target, reweighted
+from serve.routing import Routes, Target, added, reweighted
 
 PATIENT_S = 20.0
 """For a statement on a busy machine: what happens to a slow one is in test_front_door_away.py."""
@@ -129,17 +129,13 @@ class Door:
         )
         canary = self.canary_weight
         routes = Routes(
-            model="xray-vit",
-            targets=(
-                Target(version="1", role="champion", bundle_key="bundles/1"),
-                Target(version="2", role="canary", bundle_key="bundles/2"),
-            ),
+            model="xray-vit", targets=(Target(version="1", role="champion", bundle_key="bundles/1"),)
         )
-        desk.board = Board(
-            routes={"xray-vit": reweighted(routes, {"2": canary})}, cards={"1": CARD, "2": CARD}
-        )
+        if canary:
+            routes = reweighted(added(routes, "2", "bundles/2"), {"2": canary})
+        desk.board = Board(routes={"xray-vit": routes}, cards={"1": CARD, "2": CARD})
         keys = KeyRing(Line(url, records.database, deadline_s=PATIENT_S))
-        app = build_app(desk, Explaining(desk), keys, rates=self.rates)
+        app = build_app(desk, Explaining(desk), keys, rates=self.rates, settings=self.settings)
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://door", timeout=30) as api:
@@ -456,6 +452,10 @@ MATRIX = {
     ("/v1/predictions/{prediction_id}", "GET"): (401, 200, 404, 200, 403),
     ("/v1/predictions/{prediction_id}/explanation", "GET"): (401, 200, 404, 200, 403),
     ("/v1/predictions/{prediction_id}/heatmap", "GET"): (401, 200, 404, 200, 403),
+    ("/v1/rollouts", "GET"): (401, 403, 403, 403, 200),
+    ("/v1/rollouts", "POST"): (401, 403, 403, 403, 404),
+    ("/v1/rollouts/{rollout_id}/{verb}", "POST"): (401, 403, 403, 403, 404),
+    ("/v1/traffic", "PUT"): (401, 403, 403, 403, 409),
     ("/healthz", "GET"): (200,) * 5,
     ("/healthz", "HEAD"): (200,) * 5,
     ("/readyz", "GET"): (200,) * 5,
@@ -468,6 +468,10 @@ MATRIX = {
     ("/redoc", "GET"): (200,) * 5,
     ("/redoc", "HEAD"): (200,) * 5,
 }
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/rollouts": {"model": "xray-vit", "version": "4711"},
+    "/v1/traffic": {"model": "xray-llm", "weights": {"1": 1.0}},
+}
 CALLERS = (None, "client", "other", "physician", "operator")
 
 
@@ -475,9 +479,13 @@ def test_every_route_has_a_row_and_answers_each_role_as_its_row_says(door: Door)
     assert {(route.path, method) for route in door.routes() for method in route.methods} == set(MATRIX)
     (answer,) = door.requests(post(png()))
     for (path, method), expected in MATRIX.items():
-        url = path.replace("{prediction_id}", answer.json()["id"])
+        url = path.format(prediction_id=answer.json()["id"], rollout_id=4711, verb="pause")
+        body = {"json": BODIES[path]} if path in BODIES and method != "GET" else {}
         calls = [
-            post(png(), who) if method == "POST" else get(url, who) | {"method": method} for who in CALLERS
+            post(png(), who)
+            if (path, method) == ("/v1/predictions", "POST")
+            else get(url, who) | {"method": method} | body
+            for who in CALLERS
         ]
         got = tuple(one.status_code for one in door.requests(*calls))
         assert got == expected, (method, path)
