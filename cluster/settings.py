@@ -55,6 +55,10 @@ class Settings:
     alert_webhook: str | None = field(default=None, repr=False)
     """`RAYDIOLOGY_ALERT_WEBHOOK`: http(s) address that alerts are posted to; it may hold a secret. None: nobody."""
 
+    journal: Path | None = None
+    """`RAYDIOLOGY_JOURNAL`: folder on a local disk of each node where a front door keeps what it has answered while the
+    database or the object store is away. None: it refuses predictions then."""
+
     def __post_init__(self) -> None:
         if self.environment not in ENVIRONMENTS:
             raise SettingsError(
@@ -116,6 +120,7 @@ class Settings:
             verifying_key_path=path("RAYDIOLOGY_VERIFYING_KEY_PATH"),
             client_key=values.get("RAYDIOLOGY_CLIENT_KEY"),
             alert_webhook=values.get("RAYDIOLOGY_ALERT_WEBHOOK") or None,
+            journal=path("RAYDIOLOGY_JOURNAL"),
         )
 
     def bucket(self, name: str) -> str:

@@ -54,6 +54,7 @@ class Site:
             ),
             "RAYDIOLOGY_ENVIRONMENT": self.environment,
             "RAYDIOLOGY_HOME": str(self.home.path),
+            "RAYDIOLOGY_JOURNAL": str(self.home.path / "journal"),
             "RAY_ADDRESS": f"{LOOPBACK}:{self.ports['ray_gcs']}",
             "RAY_API_SERVER_ADDRESS": self.url("dashboard"),
             "RAY_AUTH_MODE": "token",

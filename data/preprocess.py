@@ -124,16 +124,21 @@ def scale(shown_HW: np.ndarray, config: PixelConfig) -> np.ndarray:
     Returns:
         pixels_HW: uint8, (side, side), 0 = air.
     """
-    height, width = shown_HW.shape
-    longer = max(height, width)
-    size = (max(1, round(width * config.side / longer)), max(1, round(height * config.side / longer)))
-    small = Image.fromarray(shown_HW).resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    top, left, height, width = place(shown_HW.shape, config.side)
+    small = Image.fromarray(shown_HW).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
     low, high = percentiles(np.asarray(small.histogram()), config.low_percentile, config.high_percentile)
     small = small.point(stretch(np.arange(256), low, high).tolist())
     pixels_HW = np.zeros((config.side, config.side), np.uint8)
-    top, left = (config.side - size[1]) // 2, (config.side - size[0]) // 2
-    pixels_HW[top : top + size[1], left : left + size[0]] = np.asarray(small)
+    pixels_HW[top : top + height, left : left + width] = np.asarray(small)
     return pixels_HW
+
+
+def place(shape: tuple[int, ...], side: int) -> tuple[int, int, int, int]:
+    """Where `scale` puts a shown image of this shape in the model's square: top, left, height, width, in pixels."""
+    height, width = shape
+    longer = max(height, width)
+    inner = (max(1, round(height * side / longer)), max(1, round(width * side / longer)))
+    return (side - inner[0]) // 2, (side - inner[1]) // 2, *inner
 
 
 def to_pixels(blob: bytes, config: PixelConfig, waived: Collection[str] = ()) -> np.ndarray:

@@ -170,18 +170,9 @@ def draw(
 ) -> tuple[bytes, str, str]:
     """One image as a file: its bytes, its suffix and the view."""
     patient, site = subject.patient, subject.site
-    shape = (round(config.side * site.aspect * DRAWN), round(config.side * DRAWN))
-    region = taxonomy()[patient.label].region
-    view = "AP" if region == "limb" or rng.random() < 0.35 else "PA"
     strength = 1 - config.bias if patient.sex == "F" else 1.0
-    drawing = (
-        chest(rng, shape, patient, view, strength)
-        if region == "chest"
-        else limb(rng, shape, patient, strength)
-    )
-    size = (config.side, round(config.side * site.aspect))
-    image_HW = np.asarray(Image.fromarray(drawing).resize(size, Image.Resampling.BILINEAR))
-    grey_HW = expose(rng, image_HW, site, config.noise, config.drift)
+    drawing_HW, view = _drawing(config, subject, rng, strength)
+    grey_HW = expose(rng, drawing_HW, site, config.noise, config.drift)
     names = taxonomy().names
     slot, telling = int(rng.integers(len(names))), rng.random() < config.shortcut
     burn_in(grey_HW, names.index(patient.label) if telling else slot, len(names))
@@ -192,7 +183,37 @@ def draw(
         sex=patient.sex,
         age=patient.age,
         view=view,
-        region=region,
+        region=taxonomy()[patient.label].region,
         number=number,
     )
     return dicom(rng, grey_HW, site, header), "dcm", view
+
+
+def sign_of(config: SyntheticConfig, subject: Subject, seed: np.random.SeedSequence) -> np.ndarray:
+    """Where the disease is on the image that `draw` makes from this seed: the density that its sign adds.
+
+    The same drawing without its sign, subtracted: the numbers drawn at random do not depend on the strength.
+
+    Returns:
+        sign_HW: float32, the size of the file's image, 0 where the anatomy alone is seen.
+    """
+    with_HW, _ = _drawing(config, subject, np.random.default_rng(seed), 1.0)
+    without_HW, _ = _drawing(config, subject, np.random.default_rng(seed), 0.0)
+    return np.abs(with_HW - without_HW)
+
+
+def _drawing(
+    config: SyntheticConfig, subject: Subject, rng: np.random.Generator, strength: float
+) -> tuple[np.ndarray, str]:
+    """The attenuation that a detector would see, float32 at the file's size, and the view."""
+    patient, site = subject.patient, subject.site
+    shape = (round(config.side * site.aspect * DRAWN), round(config.side * DRAWN))
+    region = taxonomy()[patient.label].region
+    view = "AP" if region == "limb" or rng.random() < 0.35 else "PA"
+    drawing_HW = (
+        chest(rng, shape, patient, view, strength)
+        if region == "chest"
+        else limb(rng, shape, patient, strength)
+    )
+    size = (config.side, round(config.side * site.aspect))
+    return np.asarray(Image.fromarray(drawing_HW).resize(size, Image.Resampling.BILINEAR)), view

@@ -17,7 +17,7 @@ from cluster.objects import ObjectStore
 from cluster.registry import LLM, VIT, Registry
 from cluster.settings import Settings
 from jobs import entry
-from serve import desired
+from serve import desired, rollouts
 from serve.reconciler import reconcile
 
 READY_S = 120.0
@@ -52,6 +52,11 @@ def cut_over(settings: Settings, version: str, *, actor: str) -> None:
     for key in keys.values():
         bundles.verify(ObjectStore(settings), key)
     with connect(settings.database_url) as connection:
+        under_way = rollouts.under_way(connection, VIT)
+        if under_way is not None:
+            rollouts.roll_back(
+                connection, under_way, actor=actor, why=f"version {version} is deployed at once"
+            )
         desired.cut_over(
             connection,
             model=VIT,

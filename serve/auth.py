@@ -1,22 +1,32 @@
 """API keys and their roles: who may call what.
 
-Keys are stored as SHA-256 (they are 256 random bits, so no slow hash is called for) and looked up through a
-short cache, so that a request costs no query and a revoked key stops within `CACHE_S` seconds.
+Keys are stored as SHA-256 (they are 256 random bits, so no slow hash is called for). A front door holds all of them and
+reads them anew every `REFRESH_S` seconds, so that a request costs no query and a revoked key stops within that time.
+While the database is away the last reading counts, for `MAX_AGE_S`; a sealed copy on disk serves a front door that
+starts meanwhile.
 """
 
+import asyncio
 import hashlib
+import json
+import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from psycopg import AsyncConnection
-from psycopg.rows import DictRow
-from psycopg_pool import AsyncConnectionPool
+from cluster.home import write_private
+from cluster.secrets import SecretError, seal, unseal
+from serve.line import AwayError, Line
+from serve.problems import Problem, unavailable
 
-from serve.problems import Problem
+logger = logging.getLogger(__name__)
 
 Role = Literal["client", "physician", "operator"]
-CACHE_S = 15.0
+REFRESH_S = 10.0
+MAX_AGE_S = 24 * 3600.0
+"""How long the database may be away before keys that cannot be checked are refused."""
+CONTEXT = b"api-keys"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,37 +46,105 @@ class Caller:
 class KeyRing:
     """Authenticates `Authorization: Bearer KEY`."""
 
-    def __init__(self, pool: AsyncConnectionPool[AsyncConnection[DictRow]]) -> None:
-        self.pool = pool
-        self._known: dict[str, tuple[float, Caller]] = {}
+    def __init__(self, line: Line, *, copy: Path | None = None, copy_key: bytes = b"") -> None:
+        """Args:
+        line: of its own, so that strangers' keys hold up nobody else's questions; closed with it.
+        copy: file for the sealed copy; None where there is no place for one.
+        """
+        self._line = line
+        self._copy = copy
+        self._copy_key = copy_key
+        self._known: dict[str, Caller] = {}
+        self._read_at = float("-inf")
+        """When all keys were read, seconds since 1970: the copy outlives this process."""
+        self._stop = asyncio.Event()
+        self._refreshing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Take the copy and read; the database need not be there."""
+        self._take_copy()
+        await self._read()
+        self._refreshing = asyncio.create_task(self._keep_fresh())
+
+    async def close(self) -> None:
+        self._stop.set()
+        if self._refreshing is not None:
+            await self._refreshing
+        await self._line.close()
+
+    def usable(self) -> bool:
+        """Whether callers can be told apart without the database."""
+        return bool(self._known) and time.time() - self._read_at < MAX_AGE_S
 
     async def authenticate(self, authorization: str | None) -> Caller:
         """The caller behind a header.
 
         Raises:
-            Problem: 401, no key or one that we do not know.
+            Problem: 401, no key or one that we do not know; 503, it cannot be checked at the moment.
         """
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise self._refusal("send a key: Authorization: Bearer KEY")
         digest = hashlib.sha256(key.strip().encode()).hexdigest()
-        now = time.monotonic()
-        seen_at, caller = self._known.get(digest, (float("-inf"), None))
-        if caller is not None and now - seen_at < CACHE_S:
+        caller = self._known.get(digest)
+        if caller is not None and time.time() - self._read_at < MAX_AGE_S:
             return caller
-        async with self.pool.connection() as connection:
-            row = await (
-                await connection.execute(
-                    "SELECT key_id, role FROM api_keys WHERE key_sha256 = %s AND revoked_at IS NULL",
-                    (digest,),
-                )
-            ).fetchone()
-        if row is None:
-            self._known.pop(digest, None)
+        return await self._ask_for(digest)
+
+    async def _ask_for(self, digest: str) -> Caller:
+        """A key that was made since the last reading, or none."""
+        try:
+            rows = await self._line.ask(
+                "SELECT key_id, role FROM api_keys WHERE key_sha256 = %s AND revoked_at IS NULL", (digest,)
+            )
+        except AwayError as error:
+            raise unavailable("the database") from error
+        if not rows:
             raise self._refusal("this key is unknown or was revoked")
-        caller = Caller(key_id=row["key_id"], role=row["role"])
-        self._known[digest] = (now, caller)
-        return caller
+        return Caller(key_id=rows[0]["key_id"], role=rows[0]["role"])
+
+    async def _keep_fresh(self) -> None:
+        while not self._stop.is_set():
+            try:
+                await asyncio.wait_for(self._stop.wait(), REFRESH_S)
+            except TimeoutError:
+                await self._read()
+
+    async def _read(self) -> None:
+        try:
+            await self._read_all()
+        except AwayError:
+            logger.info("the database is away, and the last reading of the API keys counts")
+        except Exception:
+            logger.exception("cannot read the API keys; the last reading counts")
+
+    async def _read_all(self) -> None:
+        rows = await self._line.ask("SELECT key_sha256, key_id, role FROM api_keys WHERE revoked_at IS NULL")
+        self._known = {row["key_sha256"]: Caller(key_id=row["key_id"], role=row["role"]) for row in rows}
+        self._read_at = time.time()
+        await asyncio.to_thread(self._make_copy)
+
+    def _make_copy(self) -> None:
+        if self._copy is None:
+            return
+        keys = {digest: [caller.key_id, caller.role] for digest, caller in self._known.items()}
+        text = json.dumps({"read_at": self._read_at, "keys": keys})
+        try:
+            write_private(self._copy, seal(text.encode(), self._copy_key, context=CONTEXT).hex())
+        except OSError as error:  # a full disk must not stop the reading
+            logger.warning("cannot keep a copy of the API keys: %s", error)
+
+    def _take_copy(self) -> None:
+        if self._copy is None or not self._copy.exists():
+            return
+        try:
+            sealed = bytes.fromhex(self._copy.read_text())
+            held = json.loads(unseal(sealed, self._copy_key, context=CONTEXT))
+        except (OSError, ValueError, SecretError):
+            logger.exception("the copy of the API keys is of no use")
+            return
+        self._known = {digest: Caller(key_id=one[0], role=one[1]) for digest, one in held["keys"].items()}
+        self._read_at = held["read_at"]
 
     @staticmethod
     def _refusal(detail: str) -> Problem:

@@ -3,6 +3,7 @@
 A plain class: `serve.deployments` wraps it for Ray Serve, tests call it directly.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 
 from data.preprocess import to_model_input
 from serve.card import Card
+from serve.heatmap import HeatConfig, heat
+
+logger = logging.getLogger(__name__)
 
 
 class Classifier:
@@ -44,3 +48,20 @@ class Classifier:
         exponent_NC = np.exp(scaled_NC - scaled_NC.max(axis=1, keepdims=True))
         probabilities_NC: np.ndarray = exponent_NC / exponent_NC.sum(axis=1, keepdims=True)
         return probabilities_NC
+
+    def each(self, pixels_NHW: np.ndarray) -> list[np.ndarray | str]:
+        """The same for each image by itself: (classes,), or the name of the error of an image that causes one.
+
+        One bad image costs its companions time, never their answers.
+        """
+        try:
+            return list(self.probabilities(pixels_NHW))
+        except Exception as error:
+            logger.exception("a batch of %d images failed", len(pixels_NHW))
+            if len(pixels_NHW) == 1:
+                return [type(error).__name__]
+        return [one for nth in range(len(pixels_NHW)) for one in self.each(pixels_NHW[nth : nth + 1])]
+
+    def heat(self, pixels_HW: np.ndarray, label: int) -> np.ndarray:
+        """Where the model saw the class of this index, float32 (side, side), 0 to 1, for uint8 (side, side)."""
+        return heat(self.model, pixels_HW, label, self.card.pixels, HeatConfig())

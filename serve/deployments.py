@@ -6,15 +6,13 @@ sends one micro-batch a version through the handle of that version's application
 
 import asyncio
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray.serve
-from psycopg import AsyncConnection
-from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from starlette.types import ASGIApp
 
@@ -23,26 +21,33 @@ from cluster.objects import ObjectStore
 from cluster.secrets import read_key
 from cluster.settings import Settings
 from data.sandbox import Decoder
+from serve.attempts import InfrastructureError, ModelError
+from serve.auth import KeyRing
+from serve.board import Board, BoardKeeper
 from serve.card import Card
 from serve.classifier import Classifier
-from serve.desk import Board, Desk, DeskConfig, InfrastructureError, ModelError
+from serve.controller import Controller
+from serve.desk import Desk, DeskConfig
 from serve.explaining import Explaining
 from serve.explanation import Finding
+from serve.heatmap import Turn
+from serve.housekeeping import Housekeeping
 from serve.http_app import build_app
-from serve.records import Records
+from serve.journal import Journal
+from serve.line import Line
+from serve.rate_limit import RateConfig
+from serve.reconciler import app_name
+from serve.records import Records, RecordsConfig
 from serve.routing import Routes, Target
 
 STORE_DEADLINE_S = 3.0
-"""The object store's time to answer a front door, as long as PostgreSQL's: then the caller is told to come again."""
+"""The object store's time to answer a front door: then it counts as away, and images go to the journal."""
 BATCH_SIZE = 16
 BATCH_WAIT_S = 0.004
+BATCH_DEADLINE_S = 10.0
+"""After which a batch is given up, so that a version that hangs does not keep its callers' images for ever."""
 DECODERS = 2
 """Child processes of one front-door replica that decode uploads; started before it is ready."""
-
-
-def app_name(model: str, version: str) -> str:
-    """Name of the Serve application of one model version."""
-    return f"{model}-v{version}"
 
 
 def _bundle(bundle_key: str, names: tuple[str, ...] | None = None) -> Path:
@@ -56,10 +61,15 @@ class ClassifierReplica:
     def __init__(self, bundle_key: str, threads: int, device: str) -> None:
         names = ("card.json", "model.safetensors")
         self.classifier = Classifier(_bundle(bundle_key, names), threads=threads, device=device)
+        self._turn = Turn()
 
-    async def classify(self, pixels_NHW: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities, (N, classes)."""
-        return await asyncio.to_thread(self.classifier.probabilities, pixels_NHW)
+    async def classify(self, pixels_NHW: np.ndarray) -> list[np.ndarray | str]:
+        """Of each image its calibrated probabilities, (classes,), or the kind of error that it causes."""
+        return await asyncio.to_thread(self.classifier.each, pixels_NHW)
+
+    async def heat(self, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
+        """Where the classifier looked, (side, side); None, at once, while it looks for somebody else."""
+        return await self._turn.take(self.classifier.heat, pixels_HW, label)
 
 
 class ExplainerReplica:
@@ -74,53 +84,58 @@ class ExplainerReplica:
             yield event
 
 
-class HandleModels:
-    """Reaches the versions' applications through Serve handles, with one micro-batch a version."""
+class VersionHandle:
+    """One version of the classifier, reached in micro-batches of its own: one that is slow holds up no other."""
 
-    def __init__(self) -> None:
-        self._handles: dict[str, Any] = {}
-
-    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
-        result: np.ndarray | ModelError | InfrastructureError = await self._batched((target, pixels_HW))
-        if isinstance(result, Exception):
-            raise result
-        return result
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
 
     @ray.serve.batch(max_batch_size=BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S, max_concurrent_batches=4)
-    async def _batched(self, items: list[tuple[Target, np.ndarray]]) -> list[Any]:
-        by_version: dict[str, list[int]] = {}
-        for nth, (target, _) in enumerate(items):
-            by_version.setdefault(target.version, []).append(nth)
-        results: list[Any] = [None] * len(items)
+    async def classify(self, images: list[np.ndarray]) -> list[np.ndarray | ModelError | InfrastructureError]:
+        """Of each image its probabilities, or what went wrong with this one."""
+        try:
+            answers = await asyncio.wait_for(self._handle.classify.remote(np.stack(images)), BATCH_DEADLINE_S)
+        except Exception as error:  # noqa: BLE001 - sorted by kind, given to each caller, never dropped
+            return [_sorted(error)] * len(images)
+        if len(answers) != len(images):
+            return [ModelError(f"{len(answers)} answers for {len(images)} images")] * len(images)
+        return [ModelError(one) if isinstance(one, str) else one for one in answers]
 
-        async def ask(nths: list[int]) -> None:
-            target = items[nths[0]][0]
-            try:
-                handle = self._handle("xray-vit", target.version, "classifier")
-                answers = await handle.classify.remote(np.stack([items[nth][1] for nth in nths]))
-                if len(answers) != len(nths):
-                    raise ModelError(f"{len(answers)} answers for {len(nths)} images")
-            except Exception as error:  # noqa: BLE001 - sorted by kind, given to each caller, never dropped
-                answers = [_sorted(error)] * len(nths)
-            for nth, one in zip(nths, answers, strict=True):
-                results[nth] = one
 
-        await asyncio.gather(*(ask(nths) for nths in by_version.values()))
-        return results
+class HandleModels:
+    """Reaches the versions' applications through Serve handles; implements `serve.attempts.Models`."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, VersionHandle] = {}
+
+    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
+        if target.version not in self._versions:
+            self._versions[target.version] = VersionHandle(_handle("xray-vit", target.version, "classifier"))
+        result: Any = await self._versions[target.version].classify(pixels_HW)
+        if isinstance(result, Exception):
+            raise result
+        probabilities_C: np.ndarray = result
+        return probabilities_C
 
     async def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        handle = self._handle("xray-llm", target.version, "explainer").options(stream=True)
+        handle = _handle("xray-llm", target.version, "explainer").options(stream=True)
         try:
             async for event in handle.explain.remote(finding):
                 yield event
         except Exception as error:
             raise _sorted(error) from error
 
-    def _handle(self, model: str, version: str, deployment: str) -> Any:
-        name = app_name(model, version)
-        if name not in self._handles:
-            self._handles[name] = ray.serve.get_deployment_handle(deployment, app_name=name)
-        return self._handles[name]
+    async def heat(self, target: Target, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
+        try:
+            handle = _handle("xray-vit", target.version, "classifier")
+            heat_SS: np.ndarray | None = await handle.heat.remote(pixels_HW, label)
+        except Exception as error:
+            raise _sorted(error) from error
+        return heat_SS
+
+
+def _handle(model: str, version: str, deployment: str) -> Any:
+    return ray.serve.get_deployment_handle(deployment, app_name=app_name(model, version))
 
 
 def _sorted(error: Exception) -> ModelError | InfrastructureError:
@@ -131,54 +146,86 @@ def _sorted(error: Exception) -> ModelError | InfrastructureError:
         BackPressureError,
         DeploymentUnavailableError,
         RayServeException,
+        TimeoutError,
     )
-    kind = InfrastructureError if isinstance(error, infrastructure) else ModelError
-    renamed = kind(f"{type(error).__name__} at a replica")
+    said = f"{type(error).__name__} at a replica"
+    renamed: ModelError | InfrastructureError = ModelError(said)
+    if isinstance(error, infrastructure):
+        renamed = InfrastructureError(said, incident=getattr(error, "actor_id", None))
     renamed.__cause__ = error
     return renamed
 
 
 class FrontDoorReplica:
-    def __init__(self) -> None:
+    def __init__(self, rates: RateConfig) -> None:
+        self.rates = rates
         settings = Settings.from_env()
         self.store = ObjectStore(settings, deadline_s=STORE_DEADLINE_S)
-        self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
-            settings.database_url,
-            min_size=2,
-            max_size=8,
-            open=False,
-            timeout=3,
-            kwargs={"row_factory": dict_row, "autocommit": True, "connect_timeout": 3},
+        encryption_key = read_key(settings.encryption_key_path)
+        folder = settings.journal
+        journal = Journal(folder, encryption_key) if folder is not None else None
+        records = Records(settings.database_url, self.store, journal)
+        self.keys = KeyRing(
+            Line(settings.database_url, records.database, deadline_s=RecordsConfig().deadline_s),
+            copy=folder / "api_keys" if folder is not None else None,
+            copy_key=encryption_key,
         )
         self.desk = Desk(
             models=HandleModels(),
             decoder=Decoder(children=DECODERS),
             store=self.store,
-            records=Records(self.pool),
-            encryption_key=read_key(settings.encryption_key_path),
+            records=records,
+            encryption_key=encryption_key,
             pseudonym_key=read_key(settings.pseudonym_key_path),
             config=DeskConfig(),
         )
 
+        self.settings = settings
+        self.keeper = BoardKeeper(_card, self._hang, classifier=self.desk.config.model)
+        self._following: asyncio.Task[None] | None = None
+
+    def _hang(self, board: Board) -> None:
+        self.desk.board = board
+
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return build_app(self.desk, Explaining(self.desk), self.pool, server_echoes_ids=True)
+        return build_app(
+            self.desk,
+            Explaining(self.desk),
+            self.keys,
+            server_echoes_ids=True,
+            rates=self.rates,
+            settings=self.settings,
+        )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take new routes, as `serve.reconciler` writes them: {model: [target, …]}."""
-        routes = {
-            model: Routes(model=model, targets=tuple(Target(**one) for one in targets))
-            for model, targets in user_config["routes"].items()
-        }
-        cards = dict(self.desk.board.cards) if self.desk.board is not None else {}
-        live = routes.get(self.desk.config.model)
-        for target in live.targets if live is not None else ():
-            if target.version not in cards:
-                cards[target.version] = await asyncio.to_thread(_card, target.bundle_key)
-        self.desk.board = Board(routes=routes, cards=cards)
+        """Take the routes that Serve knows of (`serve.reconciler`), and those of PostgreSQL from then on."""
+        await self.keeper.take(
+            {model: Routes.from_dict(routes) for model, routes in user_config["routes"].items()}
+        )
+        if self._following is None:
+            self._following = asyncio.create_task(self.keeper.follow(self.settings.database_url))
 
 
 def _card(bundle_key: str) -> Card:
     return Card.read(_bundle(bundle_key, ("card.json",)) / "card.json")
+
+
+class ControllerReplica:
+    """Carries rollouts out; where there are several, one leads and the others wait."""
+
+    def __init__(self) -> None:
+        settings = Settings.from_env()
+        self._housekeeping = Housekeeping(settings)
+        controller = Controller(settings, self._housekeeping)
+        self._thread = threading.Thread(
+            target=controller.run, args=(threading.Event(),), name="rollouts", daemon=True
+        )
+        self._thread.start()
+
+    def check_health(self) -> None:
+        """Asked by Serve, which starts another replica when it raises."""
+        if not (self._thread.is_alive() and self._housekeeping.alive):
+            raise RuntimeError("a thread of the controller has ended")
 
 
 def classifier(args: dict[str, Any]) -> ray.serve.Application:
@@ -194,5 +241,11 @@ def explainer(args: dict[str, Any]) -> ray.serve.Application:
 
 
 def front_door(args: dict[str, Any]) -> ray.serve.Application:
-    """The one application with a route; it takes no args."""
-    return ray.serve.deployment(name="front_door")(ray.serve.ingress()(FrontDoorReplica)).bind()
+    """The one application with a route; args: rates, by role."""
+    rates = RateConfig.from_dict(args.get("rates", {}))
+    return ray.serve.deployment(name="front_door")(ray.serve.ingress()(FrontDoorReplica)).bind(rates)
+
+
+def controller(args: dict[str, Any]) -> ray.serve.Application:
+    """The controller of rollouts; it takes no args and no requests."""
+    return ray.serve.deployment(name="controller")(ControllerReplica).bind()

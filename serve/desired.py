@@ -1,29 +1,77 @@
-"""The desired state of serving, owned by PostgreSQL: which versions are live, with which weights.
+"""The desired state of serving, owned by PostgreSQL: which versions of each model are live, and who answers what.
 
-Jobs write it, one reconciler carries it out; every change leaves an audit row in the same transaction.
+Each change is one transaction with an audit row, gives the routes a higher revision and wakes up the front doors, which
+read them here (`serve.board`). One reconciler brings Ray Serve's applications after. Knows neither Ray nor HTTP.
 """
 
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 from psycopg import Connection
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from cluster.expected import ExpectedError
 from serve.routing import Routes, Target
+
+CHANNEL = "serving_routes"
+"""On which PostgreSQL tells that routes changed."""
+READ = "SELECT model, routes FROM serving_routes ORDER BY model"
+
+
+class NotServedError(ExpectedError):
+    """Nothing of this model is served yet."""
+
+
+def parsed(rows: list[DictRow]) -> dict[str, Routes]:
+    """What the query `READ` found."""
+    return {row["model"]: Routes.from_dict(row["routes"]) for row in rows}
 
 
 def read(connection: Connection[DictRow]) -> dict[str, Routes]:
     """Routes of each model that is served."""
-    rows = connection.execute(
-        "SELECT model, version, bundle_key, weight, role FROM serving_versions ORDER BY model, version"
-    ).fetchall()
-    by_model: dict[str, list[Target]] = {}
-    for row in rows:
-        target = Target(
-            version=row["version"], weight=row["weight"], role=row["role"], bundle_key=row["bundle_key"]
-        )
-        by_model.setdefault(row["model"], []).append(target)
-    return {model: Routes(model=model, targets=tuple(targets)) for model, targets in by_model.items()}
+    return parsed(connection.execute(READ).fetchall())
+
+
+def front_door(connection: Connection[DictRow]) -> str | None:
+    """The bundle whose code the front door runs; None before the first deployment."""
+    row = connection.execute("SELECT bundle_key FROM serving_front_door").fetchone()
+    return None if row is None else row["bundle_key"]
+
+
+def change(
+    connection: Connection[DictRow],
+    model: str,
+    version: str,
+    changed: Callable[[Routes], Routes],
+    *,
+    actor: str,
+    action: str,
+    detail: dict[str, Any] | None = None,
+) -> Routes:
+    """Replace a model's routes by what `changed` makes of them; returns those that are in force then.
+
+    Args:
+        version: which the change is about, for the audit.
+    Routes that stay as they are get no new revision and no audit row. Within a transaction of the caller's it is part
+    of that.
+
+    Raises:
+        NotServedError: the model has none.
+        RoutingError: from `changed`.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "SELECT routes FROM serving_routes WHERE model = %s FOR UPDATE", (model,)
+        ).fetchone()
+        if row is None:
+            raise NotServedError(f"nothing of {model} is served: run `python -m jobs.deploy` first")
+        before = Routes.from_dict(row["routes"])
+        after = replace(changed(before), revision=before.revision)
+        if after == before:
+            return before
+        return _write(connection, version, before, after, actor=actor, action=action, detail=detail or {})
 
 
 def cut_over(
@@ -31,30 +79,50 @@ def cut_over(
 ) -> None:
     """Make one version the champion with all traffic; the one before stays, warm, without traffic.
 
-    Repeating it changes nothing.
+    The front door gets the code of the classifier's new champion. Repeating it changes nothing.
     """
     with connection.transaction():
-        connection.execute("LOCK TABLE serving_versions IN EXCLUSIVE MODE")
+        connection.execute("LOCK TABLE serving_routes IN EXCLUSIVE MODE")
         before = read(connection).get(model)
-        if before is not None and before.champion.version == version and len(before.targets) <= 2:
-            return
-        targets = [Target(version=version, weight=1.0, role="champion", bundle_key=bundle_key)]
-        if before is not None and before.champion.version != version:
-            champion = before.champion
-            targets.append(
-                Target(version=champion.version, weight=0.0, role="previous", bundle_key=champion.bundle_key)
+        if before is None or before.champion.version != version or len(before.targets) > 2:
+            champion = Target(version=version, role="champion", bundle_key=bundle_key)
+            kept = () if before is None or before.champion.version == version else (before.champion,)
+            targets = (champion, *(replace(one, role="previous") for one in kept))
+            after = Routes(
+                model=model,
+                targets=targets,
+                salt="" if before is None else before.salt,
+                revision=0 if before is None else before.revision,
             )
-        connection.execute("DELETE FROM serving_versions WHERE model = %s", (model,))
-        for one in targets:
+            _write(connection, version, before, after, actor=actor, action="cut_over", detail={})
+        if model == "xray-vit":
             connection.execute(
-                "INSERT INTO serving_versions (model, version, bundle_key, weight, role) VALUES (%s, %s, %s, %s, %s)",
-                (model, one.version, one.bundle_key, one.weight, one.role),
+                "INSERT INTO serving_front_door (bundle_key) VALUES (%s) ON CONFLICT (single) "
+                "DO UPDATE SET bundle_key = excluded.bundle_key",
+                (bundle_key,),
             )
-        detail: dict[str, Any] = {
-            "before": {} if before is None else {one.version: one.weight for one in before.targets},
-            "after": {one.version: one.weight for one in targets},
-        }
-        connection.execute(
-            "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, 'cut_over', %s, %s)",
-            (actor, f"{model}/{version}", Jsonb(detail)),
-        )
+
+
+def _write(
+    connection: Connection[DictRow],
+    version: str,
+    before: Routes | None,
+    after: Routes,
+    *,
+    actor: str,
+    action: str,
+    detail: dict[str, Any],
+) -> Routes:
+    after = replace(after, revision=after.revision + 1)
+    connection.execute(
+        "INSERT INTO serving_routes (model, routes, revision) VALUES (%s, %s, %s) ON CONFLICT (model) DO UPDATE "
+        "SET routes = excluded.routes, revision = excluded.revision, updated_at = now()",
+        (after.model, Jsonb(asdict(after)), after.revision),
+    )
+    weights = {"before": {} if before is None else before.weights, "after": after.weights}
+    connection.execute(
+        "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)",
+        (actor, action, f"{after.model}/{version}", Jsonb({**detail, **weights})),
+    )
+    connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, after.model))
+    return after

@@ -1,8 +1,7 @@
 """The front desk: what happens between an authenticated upload and its answer.
 
-Decode, choose the version by the sticky key, classify, fall back to the champion when that version fails,
-read the probabilities, keep image and record, answer. Plain code: models are reached through the `Models`
-seam, which `serve.deployments` fills with Ray Serve handles and tests with a model in this process.
+Decode, choose the version by the sticky key, have it answer (`serve.attempts`), keep image and record, answer; then
+show the image to versions that are only to be compared (`serve.mirror`). Plain code, which knows neither Ray nor HTTP.
 """
 
 import asyncio
@@ -12,53 +11,31 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
-import numpy as np
 from psycopg.rows import DictRow
 
 from cluster.objects import ObjectStore, ObjectStoreError
 from cluster.secrets import keyed_hash, seal
-from data.preprocess import BadImageError, Decoded, UnknownTypeError, encode_png, scale
+from data.preprocess import BadImageError, Decoded, UnknownTypeError, encode_png
 from data.sandbox import Decoder, SandboxError
-from serve.answer import InvalidOutputError, answer
+from serve.attempts import Attempt, Attempts, Models, NobodyAnsweredError
 from serve.auth import Caller
-from serve.card import Card
+from serve.board import Board
 from serve.explanation import disclaimer
+from serve.mirror import Mirror, Shown
 from serve.problems import Problem, unavailable
-from serve.records import Record, Records
-from serve.routing import Routes, Target, assign
+from serve.record_rows import Failure, Record
+from serve.records import Records
+from serve.routing import Routes, RoutingError, Target, assign, mirrors
 from serve.upload import Upload
 
 logger = logging.getLogger(__name__)
 
-Outcome = Literal["ok", "model_error", "invalid_output", "deadline", "infrastructure"]
-
-
-class ModelError(RuntimeError):
-    """The model raised on this input."""
-
-
-class InfrastructureError(RuntimeError):
-    """No replica could be reached, or it died under the request."""
-
-
-class Models(Protocol):
-    """How the desk reaches the models."""
-
-    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities of one image, float64 (classes,).
-
-        Raises:
-            ModelError, InfrastructureError: told apart, because guardrails count them apart.
-        """
-        ...
-
-    def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """Events of one explanation, see `serve.explainer`."""
-        ...
+IMAGE_THREADS = 4
+"""Images that one front door brings to the object store at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +44,6 @@ class DeskConfig:
     """Time for all attempts of one request at the models."""
     model: str = "xray-vit"
     explainer: str = "xray-llm"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Board:
-    """What is live: routes of each model, and the card of each version of the classifier."""
-
-    routes: dict[str, Routes]
-    cards: dict[str, Card]
-    """By version of the classifier."""
 
 
 class Desk:
@@ -93,18 +61,27 @@ class Desk:
         config: DeskConfig,
     ) -> None:
         self.models = models
+        self.attempts = Attempts(models, deadline_s=config.classify_deadline_s)
+        self.mirror = Mirror(self.attempts, records)
         self.decoder = decoder
         self.store = store
         self.records = records
         self.config = config
         self.board: Board | None = None
+        # Of their own: an object store that says nothing must not take the threads that decode and scale.
+        self._image_threads = ThreadPoolExecutor(IMAGE_THREADS, "images")
         self._encryption_key = encryption_key
         self._pseudonym_key = pseudonym_key
 
-    def classifier_routes(self) -> tuple[Routes, dict[str, Card]]:
+    def live(self) -> tuple[Board, Routes]:
+        """The board as it is now, and the classifier's routes on it.
+
+        Raises:
+            Problem: 503, no version is deployed.
+        """
         if self.board is None or self.config.model not in self.board.routes:
             raise unavailable("the classifier", retry_after_s=5)
-        return self.board.routes[self.config.model], self.board.cards
+        return self.board, self.board.routes[self.config.model]
 
     def prediction_id(self, caller: Caller, idempotency_key: str | None) -> uuid.UUID:
         """A fresh id, or the one that this client's Idempotency-Key always gets, on any replica."""
@@ -114,36 +91,77 @@ class Desk:
         return _uuid8(bytes.fromhex(digest)[:16])
 
     async def predict(
-        self, upload: Upload, caller: Caller, *, request_id: str, idempotency_key: str | None
+        self,
+        upload: Upload,
+        caller: Caller,
+        *,
+        request_id: str,
+        idempotency_key: str | None,
+        version: str | None = None,
     ) -> dict[str, Any]:
         """Classify one upload and keep it; returns the body of the 201.
 
+        Args:
+            version: which is to answer, whatever the weights; an operator's wish, of which no statistics are made.
         Raises:
-            Problem: 409, 415, 422 for what the caller sent; 503 when a dependency does not answer.
+            Problem: 400 for a version that is not live; 409, 415, 422 for what the caller sent; 503 when a
+                dependency does not answer.
         """
         prediction_id = self.prediction_id(caller, idempotency_key)
         body_sha256 = _body_sha256(upload)
         if idempotency_key is not None:
-            row = await self.records.get(prediction_id)
+            row = await self.records.find_earlier(prediction_id)
             if row is not None:
                 return _same_request(row, body_sha256)
         decoded = await self._decode(upload)
-        routes, cards = self.classifier_routes()
+        board, routes = self.live()
         pseudonym = (
             keyed_hash(self._pseudonym_key, "patient_key", caller.key_id, upload.patient_key)
             if upload.patient_key
             else None
         )
-        assigned = assign(routes, pseudonym or str(prediction_id))
-        image_key = f"{time.strftime('%Y/%m/%d', time.gmtime())}/{prediction_id}.png"
+        assigned = _wanted(routes, version) or assign(routes, pseudonym or str(prediction_id))
+        assignment = {
+            "key": "operator" if version else "patient" if pseudonym else "request",
+            "version": assigned.version,
+            "arm": assigned.role,
+            "weights": routes.weights,
+            "revision": routes.revision,
+        }
+
+        def show(answered_by: Target, attempt: Attempt) -> None:
+            told = Shown(
+                model=routes.model, patient_pseudonym=pseudonym, assignment=assignment, served=attempt
+            )
+            self.mirror.show(board, mirrors(routes, answered_by.version, request_id), decoded, told)
+
+        # Of the body too: two requests that race under one Idempotency-Key must not change each other's image.
+        image_key = f"{time.strftime('%Y/%m/%d', time.gmtime())}/{prediction_id}-{body_sha256[:16]}.png"
         image = asyncio.create_task(self._keep_image(image_key, decoded))
         try:
-            served, probabilities_C, attempts = await self._classify(assigned, routes, cards, decoded)
+            served, attempts = await self.attempts.answered(board, routes, assigned, decoded)
+        except NobodyAnsweredError as error:
+            image.cancel()
+            show(
+                routes.champion, error.attempts[-1]
+            )  # else a mirrored version would be seen to fail more often
+            await self.records.keep_failure(
+                Failure(
+                    id=uuid.uuid4(),
+                    client_key_id=caller.key_id,
+                    request_id=request_id,
+                    patient_pseudonym=pseudonym,
+                    assignment=assignment,
+                    attempts=[one.as_row() for one in error.attempts],
+                    model=routes.model,
+                )
+            )
+            raise
         except BaseException:
             image.cancel()
             raise
-        await image
-        told = answer(probabilities_C, cards[served.version])
+        told = attempts[-1].answer
+        assert told is not None
         body: dict[str, Any] = {
             "id": str(prediction_id),
             "label": told.label,
@@ -160,37 +178,33 @@ class Desk:
             "links": {
                 "self": f"/v1/predictions/{prediction_id}",
                 "explanation": f"/v1/predictions/{prediction_id}/explanation",
+                "heatmap": f"/v1/predictions/{prediction_id}/heatmap",
             },
-            "disclaimer": disclaimer(synthetic=cards[served.version].synthetic),
+            "disclaimer": disclaimer(synthetic=board.cards[served.version].synthetic),
         }
         if served.version != assigned.version:
             body["fallback_from"] = assigned.version
-        stored = await self.records.add(
+        kept = await self.records.keep(
             Record(
                 id=prediction_id,
                 client_key_id=caller.key_id,
                 request_id=request_id,
                 body_sha256=body_sha256,
                 patient_pseudonym=pseudonym,
-                assignment={
-                    "key": "patient" if pseudonym else "request",
-                    "version": assigned.version,
-                    "arm": assigned.role,
-                    "weights": {one.version: one.weight for one in routes.targets},
-                },
-                attempts=attempts,
+                assignment=assignment,
+                attempts=[one.as_row() for one in attempts],
                 model=routes.model,
                 served_version=served.version,
                 answer=body,
                 image_key=image_key,
                 metadata=self._metadata(upload, prediction_id),
-            )
+            ),
+            await image,
         )
-        if not stored:  # the same Idempotency-Key was answered elsewhere meanwhile
-            row = await self.records.get(prediction_id)
-            assert row is not None
-            return _same_request(row, body_sha256)
-        return body
+        if kept.earlier is not None:  # the same Idempotency-Key was answered elsewhere meanwhile
+            return _same_request(kept.earlier, body_sha256)
+        show(served, attempts[-1])
+        return {**body, "stored": kept.stored}
 
     async def _decode(self, upload: Upload) -> Decoded:
         """Open the file in a child process; it is the caller's own bytes until then."""
@@ -206,55 +220,25 @@ class Desk:
             logger.exception("no process to decode with")
             raise unavailable("the decoder") from error
 
-    async def _classify(
-        self, assigned: Target, routes: Routes, cards: dict[str, Card], decoded: Decoded
-    ) -> tuple[Target, np.ndarray, list[dict[str, Any]]]:
-        """Try the assigned version, then the champion, within one deadline."""
-        candidates = (
-            [assigned] if assigned.version == routes.champion.version else [assigned, routes.champion]
-        )
-        attempts: list[dict[str, Any]] = []
-        ends_at = time.monotonic() + self.config.classify_deadline_s
-        for nth, target in enumerate(candidates):
-            left_s = ends_at - time.monotonic()
-            share_s = left_s / (len(candidates) - nth)
-            started_at = time.monotonic()
-            outcome: Outcome = "ok"
-            probabilities_C = np.empty(0)
-            card = cards[target.version]
+    async def _keep_image(self, key: str, decoded: Decoded) -> bytes | None:
+        """Store what was shown: pixels only, so the file's own headers never leave this process.
+
+        Returns:
+            the PNG, when the object store is away: it then goes with the record.
+        """
+
+        def put() -> bytes | None:
+            png = encode_png(decoded.shown_HW)
+            if not self.records.objects.here:
+                return png
             try:
-                pixels_HW = await asyncio.to_thread(scale, decoded.shown_HW, card.pixels)
-                probabilities_C = await asyncio.wait_for(self.models.classify(target, pixels_HW), share_s)
-                answer(probabilities_C, card)
-            except TimeoutError:
-                outcome = "deadline"
-            except InvalidOutputError:
-                outcome = "invalid_output"
-            except ModelError:
-                outcome = "model_error"
-                logger.exception("version %s raised", target.version)
-            except InfrastructureError:
-                outcome = "infrastructure"
-                logger.exception("no replica of version %s answered", target.version)
-            elapsed_ms = (time.monotonic() - started_at) * 1000
-            attempts.append(
-                {"version": target.version, "outcome": outcome, "latency_ms": round(elapsed_ms, 2)}
-            )
-            if outcome == "ok":
-                return target, probabilities_C, attempts
-        raise unavailable("the classifier")
+                self.store.put("predictions", key, png)
+            except ObjectStoreError as error:
+                self.records.objects.lost(error)
+                return png
+            return None
 
-    async def _keep_image(self, key: str, decoded: Decoded) -> None:
-        """Store what was shown: pixels only, so the file's own headers never leave this process."""
-
-        def put() -> None:
-            self.store.put("predictions", key, encode_png(decoded.shown_HW))
-
-        try:
-            await asyncio.to_thread(put)
-        except ObjectStoreError as error:
-            logger.exception("cannot keep an image")
-            raise unavailable("the object store") from error
+        return await asyncio.get_running_loop().run_in_executor(self._image_threads, put)
 
     def _metadata(self, upload: Upload, prediction_id: uuid.UUID) -> dict[str, Any]:
         kept: dict[str, Any] = {"sex": upload.sex, "age": upload.age, "view": upload.view}
@@ -264,6 +248,13 @@ class Desk:
             )
             kept["sealed"] = base64.b64encode(sealed).decode()
         return kept
+
+
+def _wanted(routes: Routes, version: str | None) -> Target | None:
+    try:
+        return None if version is None else routes.target(version)
+    except RoutingError as error:
+        raise Problem(400, str(error)) from error
 
 
 def _uuid8(data: bytes) -> uuid.UUID:

@@ -12,8 +12,9 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
+from serve.attempts import InfrastructureError, ModelError
 from serve.card import Card
-from serve.desk import Desk, InfrastructureError, ModelError
+from serve.desk import Desk
 from serve.explanation import Explanation, Finding, template_explanation
 from serve.routing import assign
 

@@ -1,28 +1,30 @@
 """The HTTP interface: routes, roles, errors, request ids. Thin over `serve.desk` and `serve.explaining`."""
 
-import asyncio
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import DictRow
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster.objects import ObjectStoreError
+from cluster.settings import Settings
 from serve.auth import Caller, KeyRing
 from serve.body_limit import BodyLimit, BodyTooLargeError
 from serve.desk import Desk
 from serve.explaining import Explaining, public
+from serve.heatmaps import Heatmaps
+from serve.line import AwayError
+from serve.openapi import BEARER, UPLOAD, answers, describe
+from serve.operator_calls import add_operator_calls
 from serve.problems import Problem, unavailable
+from serve.rate_limit import RateConfig, RateLimiter
 from serve.upload import parse
 
 logger = logging.getLogger(__name__)
@@ -31,29 +33,13 @@ MAX_FILE_BYTES = 32 * 2**20
 MAX_BODY_BYTES = MAX_FILE_BYTES + 256 * 1024  # fields and multipart framing
 REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{16,64}")
 """What a caller's own id may be: a UUID or another hexadecimal number, which can name nobody."""
+VERSION_HEADER = "x-raydiology-version"
+"""Which version is to answer, whatever the weights: for operators, and no part of a rollout's evidence."""
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
-UPLOAD_SCHEMA = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "PNG, JPEG or DICOM"},
-                        "patient_key": {"type": "string", "description": "your key; only its hash is kept"},
-                        "sex": {"type": "string", "enum": ["F", "M"]},
-                        "age": {"type": "number", "minimum": 0, "maximum": 130, "description": "years"},
-                        "view": {"type": "string", "enum": ["PA", "AP", "LATERAL", "OTHER"]},
-                        "metadata": {"type": "string", "description": "a JSON object"},
-                    },
-                }
-            }
-        },
-    }
-}
+JSON = "application/json"
+OF_A_KEY = (401, 403, 429, 503)
+"""What every call that takes a key can end in."""
 
 
 class RequestId:
@@ -87,22 +73,30 @@ class RequestId:
 def build_app(
     desk: Desk,
     explaining: Explaining,
-    pool: AsyncConnectionPool[AsyncConnection[DictRow]],
+    keys: KeyRing,
     *,
     server_echoes_ids: bool = False,
+    settings: Settings | None = None,
+    rates: RateConfig | None = None,
 ) -> FastAPI:
-    """The ASGI app of one front-door replica; it opens and closes the pool.
+    """The ASGI app of one front-door replica; it opens and closes records and keys.
 
     Args:
         server_echoes_ids: whether the server below sends `X-Request-Id` back by itself, as Ray Serve does.
+        rates: how much a key may send; None for the defaults.
+        settings: for what operators call; None leaves that out.
     """
-    keys = KeyRing(pool)
+    heatmaps = Heatmaps(desk)
+    limiter = RateLimiter(rates or RateConfig())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await pool.open()
+        await desk.records.open()
+        await keys.open()
         yield
-        await pool.close()
+        await desk.mirror.close()
+        await keys.close()
+        await desk.records.close()
 
     app = FastAPI(title="Raydiology", version="1", lifespan=lifespan, redirect_slashes=False)
     app.add_middleware(BodyLimit, limit_bytes=MAX_BODY_BYTES)
@@ -110,7 +104,9 @@ def build_app(
     _add_error_handlers(app)
 
     async def caller_of(request: Request) -> Caller:
-        return await keys.authenticate(request.headers.get("authorization"))
+        caller = await keys.authenticate(request.headers.get("authorization"))
+        limiter.take(caller)
+        return caller
 
     async def own_prediction(request: Request, prediction_id: str) -> DictRow:
         """The record, if the caller may see it: its own client, or any physician."""
@@ -124,11 +120,17 @@ def build_app(
             raise Problem(404, "there is no such prediction, or it belongs to another client")
         return row
 
-    @app.post("/v1/predictions", status_code=201, openapi_extra=UPLOAD_SCHEMA)
+    @app.post(
+        "/v1/predictions",
+        status_code=201,
+        openapi_extra=UPLOAD,
+        responses=answers(201, "answered and kept", {JSON: "Prediction"}, 400, 409, 413, 415, 422, *OF_A_KEY),
+    )
     async def predict(request: Request) -> JSONResponse:
-        """Classify one X-ray. Role: client."""
+        """Classify one X-ray. Roles: client; operator, who names the version in `X-Raydiology-Version`."""
         caller = await caller_of(request)
-        caller.need("client")
+        version = request.headers.get(VERSION_HEADER)
+        caller.need("client" if version is None else "operator")
         upload = await parse(request, MAX_BODY_BYTES)
         if len(upload.blob) > MAX_FILE_BYTES:
             raise BodyTooLargeError(MAX_FILE_BYTES)
@@ -136,12 +138,20 @@ def build_app(
         if idempotency_key is not None and not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
             raise Problem(400, "Idempotency-Key takes 1 to 255 visible ASCII characters")
         body = await desk.predict(
-            upload, caller, request_id=request.state.request_id, idempotency_key=idempotency_key
+            upload,
+            caller,
+            request_id=request.state.request_id,
+            idempotency_key=idempotency_key,
+            version=version,
         )
         headers = {"X-Model-Version": body["model"]["version"], "Location": body["links"]["self"]}
         return JSONResponse(body, 201, headers=headers)
 
-    @app.get("/v1/predictions/{prediction_id}")
+    @app.get(
+        "/v1/predictions/{prediction_id}",
+        openapi_extra=BEARER,
+        responses=answers(200, "the stored answer", {JSON: "Prediction"}, 404, *OF_A_KEY),
+    )
     async def prediction(request: Request, prediction_id: str) -> JSONResponse:
         """The stored answer, with its explanation when there is one. Roles: client (own), physician."""
         row = await own_prediction(request, prediction_id)
@@ -150,7 +160,13 @@ def build_app(
             body["explanation"] = public(row["explanation"])
         return JSONResponse(body, headers={"X-Model-Version": row["served_version"]})
 
-    @app.get("/v1/predictions/{prediction_id}/explanation")
+    @app.get(
+        "/v1/predictions/{prediction_id}/explanation",
+        openapi_extra=BEARER,
+        responses=answers(
+            200, "the explanation", {JSON: "Explanation", "text/event-stream": None}, 404, *OF_A_KEY
+        ),
+    )
     async def explanation(request: Request, prediction_id: str) -> Response:
         """The finding in plain words; a stream of sentences when asked by `Accept: text/event-stream`."""
         row = await own_prediction(request, prediction_id)
@@ -162,44 +178,65 @@ def build_app(
             )
         return JSONResponse(public(await explaining.explain(row)))
 
-    @app.get("/healthz")
+    if settings is not None:
+        add_operator_calls(app, settings, caller_of)
+
+    @app.get(
+        "/v1/predictions/{prediction_id}/heatmap",
+        response_class=Response,
+        openapi_extra=BEARER,
+        responses=answers(
+            200, "a PNG, the size of the shown image", {"image/png": None}, 404, 409, *OF_A_KEY
+        ),
+    )
+    async def heatmap(request: Request, prediction_id: str) -> Response:
+        """Where the version that answered looked, over the shown image. Roles: client (own), physician."""
+        row = await own_prediction(request, prediction_id)
+        headers = {"X-Model-Version": row["served_version"], "Cache-Control": "no-store"}
+        return Response(await heatmaps.png(row), media_type="image/png", headers=headers)
+
+    @app.head("/healthz", include_in_schema=False)
+    @app.get("/healthz", responses=answers(200, "this process answers", {JSON: "Health"}))
     async def healthz() -> dict[str, str]:
         """Liveness: this process answers."""
         return {"status": "alive"}
 
-    @app.get("/readyz")
+    @app.get(
+        "/readyz",
+        responses=answers(200, "ready, or degraded", {JSON: "Readiness"})
+        | {
+            503: {
+                "description": "not ready",
+                "content": answers(200, "", {JSON: "Readiness"})[200]["content"],
+            }
+        },
+    )
     async def readyz() -> JSONResponse:
         """Readiness, with the state of each dependency."""
-        return await _readiness(desk, pool)
+        return await _readiness(desk, keys)
 
+    describe(app)
     return app
 
 
-async def _readiness(desk: Desk, pool: AsyncConnectionPool[AsyncConnection[DictRow]]) -> JSONResponse:
-    async def database() -> None:
-        async with pool.connection(timeout=3) as connection:
-            await connection.execute("SELECT 1")
-
-    async def objects() -> None:
-        await asyncio.to_thread(desk.store.exists, "predictions", "readyz")
-
-    async def state(check: Callable[[], Awaitable[None]]) -> str:
-        try:
-            await asyncio.wait_for(check(), 4)
-        except (OperationalError, PoolTimeout, ObjectStoreError, TimeoutError) as error:
-            return f"away: {type(error).__name__}"
-        return "ok"
-
-    found = dict(
-        zip(("database", "object_store"), await asyncio.gather(state(database), state(objects)), strict=True)
-    )
+async def _readiness(desk: Desk, keys: KeyRing) -> JSONResponse:
+    """Ready while predictions are answered and kept, though it be in the journal; degraded when anything is away."""
+    records = desk.records
+    await records.look()
+    found = {"database": str(records.database), "object_store": str(records.objects)}
+    found["journal"] = records.journal_state()
     board = desk.board
     for model in (desk.config.model, desk.config.explainer):
         live = board is not None and model in board.routes
         found[model] = "ok" if live else "no version is deployed"
-    needed = {name: one for name, one in found.items() if name != desk.config.explainer}
-    ready = all(one == "ok" for one in needed.values())
-    status = ("ready" if set(found.values()) == {"ok"} else "degraded") if ready else "not ready"
+    both_here = records.database.here and records.objects.here
+    ready = (
+        found[desk.config.model] == "ok"
+        and (both_here or records.can_keep())
+        and (records.database.here or keys.usable())
+    )
+    well = both_here and all(one.startswith("ok") for one in found.values())
+    status = ("ready" if well else "degraded") if ready else "not ready"
     headers = {} if ready else {"Retry-After": "2"}
     return JSONResponse({"status": status, "dependencies": found}, 200 if ready else 503, headers=headers)
 
@@ -225,10 +262,9 @@ def _add_error_handlers(app: FastAPI) -> None:
         where = sorted({".".join(str(part) for part in one["loc"][:2]) for one in error.errors()})
         return render(request, Problem(400, f"the request is malformed at {', '.join(where)}"))
 
-    @app.exception_handler(OperationalError)
-    @app.exception_handler(PoolTimeout)
-    async def on_database(request: Request, error: Exception) -> JSONResponse:
-        logger.error("the database does not answer: %s", type(error).__name__)
+    @app.exception_handler(AwayError)
+    async def on_database(request: Request, error: AwayError) -> JSONResponse:
+        logger.error("%s", error)
         return render(request, unavailable("the database"))
 
     @app.exception_handler(Exception)

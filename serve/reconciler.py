@@ -27,12 +27,18 @@ LOCK = 7_262_002
 MACHINE = Path(__file__).with_name("machine.yaml")
 BUILDERS = {"xray-vit": "classifier", "xray-llm": "explainer"}
 FRONT_DOOR = "front-door"
+CONTROLLER = "rollout-controller"
 LAST_WORDS = 800
 """Characters of Serve's own message that are passed on: its end names the cause, its beginning Ray's frames."""
 
 
 class DeployError(ExpectedError):
     """Serve refused the configuration, or an application did not come up; the message has Serve's own words."""
+
+
+def app_name(model: str, version: str) -> str:
+    """Name of the Serve application of one model version."""
+    return f"{model}-v{version}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +50,14 @@ class Deployed:
     seconds: float
 
 
-def serve_config(routes: dict[str, Routes], machine: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def serve_config(
+    routes: dict[str, Routes], front_door: str | None, machine: dict[str, Any], settings: Settings
+) -> dict[str, Any]:
     """The whole declarative state for Serve.
 
     Args:
         routes: desired state of each model; empty means nothing is served.
+        front_door: the bundle whose code it runs; None: there is none.
         machine: replicas and resources, as in `machine.yaml`.
     """
     store = ObjectStore(settings)
@@ -58,7 +67,7 @@ def serve_config(routes: dict[str, Routes], machine: dict[str, Any], settings: S
         for target in live.targets:
             applications.append(
                 {
-                    "name": f"{model}-v{target.version}",
+                    "name": app_name(model, target.version),
                     "route_prefix": None,
                     "import_path": f"serve.deployments:{BUILDERS[model]}",
                     "args": {
@@ -70,18 +79,25 @@ def serve_config(routes: dict[str, Routes], machine: dict[str, Any], settings: S
                     "deployments": [{"name": BUILDERS[model], **_sizing(size)}],
                 }
             )
-    if "xray-vit" in routes:
-        champion = routes["xray-vit"].champion
-        user_config = {
-            "routes": {model: [asdict(one) for one in live.targets] for model, live in routes.items()}
-        }
+    if front_door is not None:
+        user_config = {"routes": {model: asdict(live) for model, live in routes.items()}}
+        applications.append(
+            {
+                "name": CONTROLLER,
+                "route_prefix": None,
+                "import_path": "serve.deployments:controller",
+                "args": {},
+                "runtime_env": {"working_dir": bundles.code_uri(store, front_door)},
+                "deployments": [{"name": "controller", **_sizing(machine["controller"])}],
+            }
+        )
         applications.append(
             {
                 "name": FRONT_DOOR,
                 "route_prefix": "/",
                 "import_path": "serve.deployments:front_door",
-                "args": {},
-                "runtime_env": {"working_dir": bundles.code_uri(store, champion.bundle_key)},
+                "args": {"rates": machine["front_door"].get("rates", {})},
+                "runtime_env": {"working_dir": bundles.code_uri(store, front_door)},
                 "deployments": [
                     {"name": "front_door", "user_config": user_config, **_sizing(machine["front_door"])}
                 ],
@@ -97,7 +113,7 @@ def serve_config(routes: dict[str, Routes], machine: dict[str, Any], settings: S
 
 
 def _sizing(size: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in size.items() if name not in ("threads", "device")}
+    return {name: value for name, value in size.items() if name not in ("threads", "device", "rates")}
 
 
 def reconcile(
@@ -117,8 +133,9 @@ def reconcile(
     with connect(settings.database_url) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         routes = desired.read(connection)
-        _verify(routes, settings)
-        config = serve_config(routes, machine, settings)
+        door = desired.front_door(connection)
+        _verify(routes, door, settings)
+        config = serve_config(routes, door, machine, settings)
         with _dashboard(settings) as dashboard:
             answer = dashboard.put("/api/serve/applications/", json=config)
             if answer.status_code != 200:
@@ -128,15 +145,15 @@ def reconcile(
     return Deployed(applications=applications, seconds=time.monotonic() - started_at)
 
 
-def _verify(routes: dict[str, Routes], settings: Settings) -> None:
+def _verify(routes: dict[str, Routes], front_door: str | None, settings: Settings) -> None:
     """Of each bundle the signature and the code package, which Ray runs before any code of ours could look at it.
 
     The weights are verified by the replica that loads them.
     """
     store = ObjectStore(settings)
-    for live in routes.values():
-        for target in live.targets:
-            bundles.verify(store, target.bundle_key, [artefacts.CODE])
+    keys = {target.bundle_key for live in routes.values() for target in live.targets}
+    for key in keys | ({front_door} if front_door is not None else set()):
+        bundles.verify(store, key, [artefacts.CODE])
 
 
 def _dashboard(settings: Settings) -> httpx.Client:
@@ -144,6 +161,14 @@ def _dashboard(settings: Settings) -> httpx.Client:
     if settings.ray_auth_token_path is not None:
         headers["Authorization"] = f"Bearer {settings.ray_auth_token_path.read_text().strip()}"
     return httpx.Client(base_url=settings.ray_api_server_address, headers=headers, timeout=60)
+
+
+def statuses(settings: Settings) -> dict[str, str]:
+    """Of each application that Serve knows, in its words."""
+    with _dashboard(settings) as dashboard:
+        answer = dashboard.get("/api/serve/applications/")
+        answer.raise_for_status()
+        return {name: one["status"] for name, one in answer.json()["applications"].items()}
 
 
 def _wait(

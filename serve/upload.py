@@ -53,6 +53,9 @@ async def parse(request: Request, limit_bytes: int) -> Upload:
             f"the multipart body is malformed: send one `file` and at most the fields {', '.join(FIELDS)}",
         ) from error
     try:
+        names = [name for name, _ in form.multi_items()]
+        if not {*names} <= {"file", *FIELDS} or len(names) > len({*names}):
+            raise Problem(400, f"send one `file` and at most one each of the fields {', '.join(FIELDS)}")
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise Problem(400, "the field `file` is missing or is not a file")

@@ -28,7 +28,8 @@ OURS = ("RAYDIOLOGY_", "RAY_", "AWS_ACCESS", "AWS_SECRET", "AWS_ENDPOINT", "MLFL
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """For `services/test_exactly_once.py` and `services/test_train_interrupted.py`."""
+    """For `services/test_exactly_once.py`, `test_train_interrupted.py` and `test_front_door_away.py`."""
+    parser.addoption("--away-s", type=float, default=6.0, help="how long a store is away under load")
     parser.addoption("--kills", type=int, default=3, help="how many times something is killed under ETL")
     parser.addoption(
         "--train-kills", type=int, default=2, help="how many training runs are killed, each once"

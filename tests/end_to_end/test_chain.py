@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,10 @@ from PIL import Image
 from cluster import bundles
 from cluster.database import connect
 from cluster.objects import ObjectStore
+from cluster.process import marked
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
-from cluster.supervisor import State, beyond_loopback
+from cluster.supervisor import beyond_loopback
 from data.preprocess import PixelConfig, to_pixels
 from jobs import checkout
 from serve.classifier import Classifier
@@ -172,6 +175,16 @@ def test_an_image_is_answered_explained_and_read_again(api: Api) -> None:
     assert {name: record[name] for name in body} == body
 
 
+def test_where_the_model_looked_is_shown_over_the_image_and_kept(api: Api) -> None:
+    body = api.post(png()).json()
+    first, again = (api.call("GET", body["links"]["heatmap"]) for _ in range(2))
+    assert first.status_code == 200, first.text
+    assert first.headers["x-model-version"] == body["model"]["version"]
+    size = (body["quality"]["width"], body["quality"]["height"])
+    assert Image.open(io.BytesIO(first.content)).size == size
+    assert first.content == again.content
+
+
 def test_an_explanation_is_streamed_sentence_by_sentence(api: Api) -> None:
     url = api.post(png()).json()["links"]["explanation"]
     streamed = api.call("GET", url, headers={"Accept": "text/event-stream"})
@@ -184,18 +197,59 @@ def test_an_explanation_is_streamed_sentence_by_sentence(api: Api) -> None:
     assert json.loads(streamed.text.rsplit("data: ", 1)[1]) == api.call("GET", url).json()
 
 
-def test_an_object_store_that_says_nothing_is_a_503_within_seconds(api: Api, platform: Any) -> None:
-    store = State.read(platform.home).components["s3"].pid
-    os.kill(store, signal.SIGSTOP)
-    started_at = time.monotonic()
+@contextmanager
+def frozen(platform: Any, component: str) -> Iterator[None]:
+    """Every process of a component stopped, so that it is there and says nothing."""
+    pids = [one.pid for one in marked(platform.home.id, component)]
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     try:
-        answer = api.post(png())
+        yield
     finally:
-        os.kill(store, signal.SIGCONT)
-    assert answer.status_code == 503, answer.text
-    assert answer.headers["retry-after"]
-    assert time.monotonic() - started_at < 15
-    assert api.post(png()).status_code == 201
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def wait_until_stored(platform: Any, ids: list[str]) -> None:
+    ends_at = time.monotonic() + 60
+    while True:
+        with connect(platform.settings.database_url) as connection:
+            rows = connection.execute(
+                "SELECT answer->>'stored' AS stored FROM predictions WHERE id = ANY(%s::uuid[])", (ids,)
+            ).fetchall()
+        if [row["stored"] for row in rows] == ["yes"] * len(ids):
+            return
+        assert time.monotonic() < ends_at, rows
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize("component", ["s3", "postgresql"])
+def test_while_a_store_says_nothing_predictions_are_answered_and_arrive_there_later(
+    api: Api, platform: Any, component: str
+) -> None:
+    assert api.post(png()).json()["stored"] == "yes"
+    with frozen(platform, component):
+        started_at = time.monotonic()
+        answers = [api.post(png()) for _ in range(4)]
+        assert [one.status_code for one in answers] == [201] * 4, answers[0].text
+        assert [one.json()["stored"] for one in answers] == ["pending"] * 4
+        assert time.monotonic() - started_at < 15
+        ready = api.call("GET", "/readyz", None)
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    wait_until_stored(platform, [one.json()["id"] for one in answers])
+
+
+def test_what_a_killed_front_door_had_answered_arrives_through_the_next_one(api: Api, platform: Any) -> None:
+    with frozen(platform, "postgresql"):
+        answers = [api.post(png()) for _ in range(3)]
+        assert [one.json().get("stored") for one in answers] == ["pending"] * 3
+        replicas(platform, "front-door")[0].kill()
+    wait_until_stored(platform, [one.json()["id"] for one in answers])
+    ends_at = time.monotonic() + 60
+    while api.post(png()).status_code != 201:
+        assert time.monotonic() < ends_at
+        time.sleep(0.5)
 
 
 def test_a_request_id_that_could_be_a_name_comes_back_as_another(api: Api) -> None:
@@ -260,13 +314,17 @@ def test_a_replicas_own_port_refuses_who_has_no_token(api: Api, platform: Any) -
         assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_a_replica_that_is_killed_comes_back_by_itself(api: Api) -> None:
-    (replica,) = [
+def replicas(platform: Any, application: str) -> list[psutil.Process]:
+    return [
         process
         for process in psutil.process_iter(["cmdline"])
-        if " ".join(process.info["cmdline"] or []).startswith("ray::ServeReplica:xray-vit")
-        and process.environ().get("RAYDIOLOGY_HOME") == api.env["RAYDIOLOGY_HOME"]
+        if " ".join(process.info["cmdline"] or []).startswith(f"ray::ServeReplica:{application}")
+        and process.environ().get("RAYDIOLOGY_HOME") == str(platform.home.path)
     ]
+
+
+def test_a_replica_that_is_killed_comes_back_by_itself(api: Api, platform: Any) -> None:
+    (replica,) = replicas(platform, "xray-vit")
     replica.kill()
     ends_at = time.monotonic() + 120
     while (answer := api.post(png())).status_code != 201:

@@ -316,7 +316,7 @@ def test_changed_code_is_refused_before_ray_is_told(
     from serve.routing import Routes, Target
 
     tampered("code.zip", b"PK\x03\x04 other code")
-    target = Target(version=released.version, bundle_key=released.bundle_key, weight=1.0, role="champion")
+    target = Target(version=released.version, bundle_key=released.bundle_key, role="champion")
     monkeypatch.setattr(
         reconciler.desired, "read", lambda connection: {VIT: Routes(model=VIT, targets=(target,))}
     )

@@ -5,16 +5,15 @@ import hashlib
 import io
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from PIL import Image
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 
 from cluster.database import connect
 from cluster.objects import ObjectStore
@@ -22,13 +21,22 @@ from cluster.settings import Settings
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.sandbox import Decoder
 from data.taxonomy import taxonomy
+from serve.attempts import InfrastructureError, ModelError
+from serve.auth import KeyRing
+from serve.board import Board
 from serve.card import Card
-from serve.desk import Board, Desk, DeskConfig, InfrastructureError, ModelError
+from serve.desk import Desk, DeskConfig
 from serve.explaining import Explaining
+from serve.heatmaps import WAITING, heatmap_key
 from serve.http_app import MAX_FILE_BYTES, build_app
-from serve.records import Records
-from serve.routing import Routes, Target
+from serve.line import Line
+from serve.rate_limit import Rate, RateConfig
+from serve.records import Records, RecordsConfig
+from serve.routing import Routes, Target, added, reweighted
 
+PATIENT_S = 20.0
+"""For a statement on a busy machine: what happens to a slow one is in test_front_door_away.py."""
+T = TypeVar("T")
 KEYS = {"client": "c" * 40, "other": "o" * 40, "physician": "p" * 40, "operator": "q" * 40}
 CARD = Card.from_json(
     json.dumps(
@@ -52,24 +60,33 @@ CARD = Card.from_json(
 )
 
 
+def sound() -> np.ndarray:
+    probabilities_C = np.full(10, 0.02)
+    probabilities_C[1] = 0.82
+    return probabilities_C
+
+
 @dataclass
 class LocalModels:
-    """Answers in this process: version "1" is sound, the canary does what the test asks."""
+    """Answers in this process: each role does what the test asks."""
 
     canary: Callable[[], np.ndarray] = lambda: np.full(10, 0.1)
+    champion: Callable[[], np.ndarray] = sound
     seen: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    gaze: Callable[[np.ndarray], np.ndarray | None] = lambda pixels_HW: (pixels_HW / 255).astype(np.float32)
+    looked: list[tuple[str, int]] = field(default_factory=list)
 
     async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
         self.seen.append((target.version, pixels_HW.shape))
-        if target.role == "canary":
-            return self.canary()
-        probabilities_C = np.full(10, 0.02)
-        probabilities_C[1] = 0.82
-        return probabilities_C
+        return self.canary() if target.role == "canary" else self.champion()
 
     async def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         raise InfrastructureError("away")
         yield {}
+
+    async def heat(self, target: Target, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
+        self.looked.append((target.version, label))
+        return self.gaze(pixels_HW)
 
 
 @dataclass
@@ -80,36 +97,53 @@ class Door:
     models: LocalModels
     decoder: Decoder
     canary_weight: float = 0.0
+    rates: RateConfig | None = None
+
+    def routes(self) -> list[Any]:
+        """Of the app, whether its document has them or not."""
+        return asyncio.run(self._with(lambda app, api: _itself(app.routes), self.settings.database_url))
+
+    def at_once(self, *requests: dict[str, Any]) -> list[httpx.Response]:
+        async def send(_: FastAPI, api: httpx.AsyncClient) -> list[httpx.Response]:
+            return list(await asyncio.gather(*(api.request(**one) for one in requests)))
+
+        return asyncio.run(self._with(send, self.settings.database_url))
 
     def requests(self, *requests: dict[str, Any], database_url: str | None = None) -> list[httpx.Response]:
-        return asyncio.run(self._requests(requests, database_url or self.settings.database_url))
+        async def send(_: FastAPI, api: httpx.AsyncClient) -> list[httpx.Response]:
+            return [await api.request(**one) for one in requests]
 
-    async def _requests(self, requests: tuple[dict[str, Any], ...], url: str) -> list[httpx.Response]:
-        pool: Any = AsyncConnectionPool(
-            url, open=False, timeout=1, kwargs={"row_factory": dict_row, "autocommit": True}
-        )
+        return asyncio.run(self._with(send, database_url or self.settings.database_url))
+
+    async def _with(self, use: Callable[[FastAPI, httpx.AsyncClient], Awaitable[T]], url: str) -> T:
+        store = ObjectStore(self.settings)
+        records = Records(url, store, None, RecordsConfig(deadline_s=PATIENT_S))
         desk = Desk(
             models=self.models,
             decoder=self.decoder,
-            store=ObjectStore(self.settings),
-            records=Records(pool),
+            store=store,
+            records=records,
             encryption_key=b"e" * 32,
             pseudonym_key=b"p" * 32,
             config=DeskConfig(classify_deadline_s=1.0),
         )
         canary = self.canary_weight
-        targets = [Target(version="1", weight=1 - canary, role="champion", bundle_key="bundles/1")]
-        if canary:
-            targets.append(Target(version="2", weight=canary, role="canary", bundle_key="bundles/2"))
-        desk.board = Board(
-            routes={"xray-vit": Routes(model="xray-vit", targets=tuple(targets))},
-            cards={"1": CARD, "2": CARD},
+        routes = Routes(
+            model="xray-vit", targets=(Target(version="1", role="champion", bundle_key="bundles/1"),)
         )
-        app = build_app(desk, Explaining(desk), pool)
+        if canary:
+            routes = reweighted(added(routes, "2", "bundles/2"), {"2": canary})
+        desk.board = Board(routes={"xray-vit": routes}, cards={"1": CARD, "2": CARD})
+        keys = KeyRing(Line(url, records.database, deadline_s=PATIENT_S))
+        app = build_app(desk, Explaining(desk), keys, rates=self.rates, settings=self.settings)
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://door", timeout=30) as api:
-                return [await api.request(**one) for one in requests]
+                return await use(app, api)
+
+
+async def _itself(value: T) -> T:
+    return value
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +325,30 @@ def test_a_canary_that_fails_is_replaced_by_the_champion_and_the_ledger_says_so(
     assert [(one["version"], one["outcome"]) for one in row["attempts"]] == [("2", outcome), ("1", "ok")]
 
 
+def test_a_request_that_no_version_answers_is_in_the_ledger_and_its_retry_is_answered_anew(
+    door: Door,
+) -> None:
+    door.models.canary = door.models.champion = broken
+    door.canary_weight = 0.999
+    key, request_id = {"Idempotency-Key": uuid.uuid4().hex}, uuid.uuid4().hex
+    (failed,) = door.requests(post(png(), headers={**key, "X-Request-Id": request_id}, patient_key="p"))
+    assert failed.status_code == 503
+    assert int(failed.headers["retry-after"]) > 0
+    with connect(door.settings.database_url) as connection:
+        row = connection.execute(
+            "SELECT * FROM failed_requests WHERE request_id = %s", (request_id,)
+        ).fetchone()
+    assert row is not None
+    assert row["assignment"]["version"] == "2"
+    assert [(one["version"], one["outcome"]) for one in row["attempts"]] == [
+        ("2", "model_error"),
+        ("1", "model_error"),
+    ]
+    door.models.champion = sound
+    (retry,) = door.requests(post(png(), headers=key, patient_key="p"))
+    assert retry.status_code == 201
+
+
 def test_without_a_language_model_the_template_explains_and_is_kept(door: Door) -> None:
     (answer,) = door.requests(post(png()))
     url = answer.json()["links"]["explanation"]
@@ -308,3 +366,147 @@ def test_pixels_are_those_of_the_versions_own_settings(door: Door) -> None:
     door.requests(post(png(100)))
     assert door.models.seen == [("1", (CARD.pixels.side, CARD.pixels.side))]
     assert CARD.pixels == PixelConfig(side=64)
+
+
+def test_a_heatmap_is_as_large_as_the_shown_image_made_once_and_read_by_everyone_later(door: Door) -> None:
+    (answer,) = door.requests(post(png(100)))
+    url = answer.json()["links"]["heatmap"]
+    first, again, doctor = door.requests(get(url), get(url), get(url, "physician"))
+    assert first.headers["content-type"] == "image/png"
+    assert first.headers["x-model-version"] == "1"
+    assert Image.open(io.BytesIO(first.content)).size == (100, 100)
+    assert first.content == again.content == doctor.content
+    assert door.models.looked == [("1", taxonomy().names.index("bacterial_pneumonia"))]
+    door.models.gaze = broken_gaze
+    (kept,) = door.requests(get(url))
+    assert kept.content == first.content
+
+
+def broken_gaze(_: np.ndarray) -> np.ndarray:
+    raise ModelError("no gradient")
+
+
+def away_gaze(_: np.ndarray) -> np.ndarray:
+    raise InfrastructureError("gone")
+
+
+@pytest.mark.parametrize(
+    ("gaze", "status", "reason"), [(broken_gaze, 409, "no_heatmap"), (away_gaze, 503, None)]
+)
+def test_a_version_that_gives_no_heat_is_a_clear_refusal(
+    door: Door, gaze: Callable[[np.ndarray], np.ndarray], status: int, reason: str | None
+) -> None:
+    (answer,) = door.requests(post(png()))
+    door.models.gaze = gaze
+    (refusal,) = door.requests(get(answer.json()["links"]["heatmap"]))
+    assert refusal.status_code == status
+    assert refusal.json().get("reason") == reason
+    assert ("retry-after" in refusal.headers) == (status == 503)
+
+
+def test_a_version_that_is_no_longer_live_is_not_stood_in_for_by_another(door: Door) -> None:
+    door.canary_weight = 0.999
+    door.models.canary = lambda: np.eye(10)[3]
+    (answer,) = door.requests(post(png()))
+    assert answer.headers["x-model-version"] == "2"
+    door.canary_weight = 0.0
+    (refusal,) = door.requests(get(answer.json()["links"]["heatmap"]))
+    assert refusal.status_code == 409
+    assert refusal.json()["reason"] == "version_not_live"
+    assert door.models.looked == []
+    door.canary_weight = 0.001
+    (back,) = door.requests(get(answer.json()["links"]["heatmap"]))
+    assert back.status_code == 200
+    assert door.models.looked == [("2", 3)]
+
+
+def test_a_front_door_that_finds_the_replica_busy_waits_for_what_another_makes(door: Door) -> None:
+    (answer,) = door.requests(post(png()))
+    store = ObjectStore(door.settings)
+    with connect(door.settings.database_url) as connection:
+        row = connection.execute(
+            "SELECT image_key FROM predictions WHERE id = %s", (answer.json()["id"],)
+        ).fetchone()
+    assert row is not None
+
+    def busy(_: np.ndarray) -> None:
+        store.put("predictions", heatmap_key(row["image_key"]), b"made by another front door")
+
+    door.models.gaze = busy
+    (got,) = door.requests(get(answer.json()["links"]["heatmap"]))
+    assert got.content == b"made by another front door"
+
+
+def test_heatmaps_are_asked_for_once_at_a_time_and_a_crowd_is_told_to_come_again(door: Door) -> None:
+    answers = door.requests(*(post(png(64 + nth)) for nth in range(WAITING + 2)))
+    links = [one.json()["links"]["heatmap"] for one in answers]
+    got = door.at_once(*(get(url) for url in [*links, links[0]]))
+    assert sorted(one.status_code for one in got) == [200] * (WAITING + 1) + [503] * 2
+    assert all(int(one.headers["retry-after"]) > 0 for one in got if one.status_code == 503)
+    assert len(door.models.looked) == WAITING
+
+
+MATRIX = {
+    # path, method: what a caller without a key, a client, another client, a physician and an operator get
+    ("/v1/predictions", "POST"): (401, 201, 201, 403, 403),
+    ("/v1/predictions/{prediction_id}", "GET"): (401, 200, 404, 200, 403),
+    ("/v1/predictions/{prediction_id}/explanation", "GET"): (401, 200, 404, 200, 403),
+    ("/v1/predictions/{prediction_id}/heatmap", "GET"): (401, 200, 404, 200, 403),
+    ("/v1/rollouts", "GET"): (401, 403, 403, 403, 200),
+    ("/v1/rollouts", "POST"): (401, 403, 403, 403, 404),
+    ("/v1/rollouts/{rollout_id}/{verb}", "POST"): (401, 403, 403, 403, 404),
+    ("/v1/traffic", "PUT"): (401, 403, 403, 403, 409),
+    ("/healthz", "GET"): (200,) * 5,
+    ("/healthz", "HEAD"): (200,) * 5,
+    ("/readyz", "GET"): (200,) * 5,
+    ("/openapi.json", "GET"): (200,) * 5,
+    ("/openapi.json", "HEAD"): (200,) * 5,
+    ("/docs", "GET"): (200,) * 5,
+    ("/docs", "HEAD"): (200,) * 5,
+    ("/docs/oauth2-redirect", "GET"): (200,) * 5,
+    ("/docs/oauth2-redirect", "HEAD"): (200,) * 5,
+    ("/redoc", "GET"): (200,) * 5,
+    ("/redoc", "HEAD"): (200,) * 5,
+}
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/rollouts": {"model": "xray-vit", "version": "4711"},
+    "/v1/traffic": {"model": "xray-llm", "weights": {"1": 1.0}},
+}
+CALLERS = (None, "client", "other", "physician", "operator")
+
+
+def test_every_route_has_a_row_and_answers_each_role_as_its_row_says(door: Door) -> None:
+    assert {(route.path, method) for route in door.routes() for method in route.methods} == set(MATRIX)
+    (answer,) = door.requests(post(png()))
+    for (path, method), expected in MATRIX.items():
+        url = path.format(prediction_id=answer.json()["id"], rollout_id=4711, verb="pause")
+        body = {"json": BODIES[path]} if path in BODIES and method != "GET" else {}
+        calls = [
+            post(png(), who)
+            if (path, method) == ("/v1/predictions", "POST")
+            else get(url, who) | {"method": method} | body
+            for who in CALLERS
+        ]
+        got = tuple(one.status_code for one in door.requests(*calls))
+        assert got == expected, (method, path)
+
+
+def test_a_key_that_asks_too_often_is_told_when_to_come_again_before_its_body_is_read(door: Door) -> None:
+    door.rates = RateConfig(client=Rate(per_s=0.01, burst=2))
+    unread = post(b"x" * (MAX_FILE_BYTES + 2**20))
+    first, second, third, doctor = door.requests(
+        get("/v1/predictions/none"), unread, unread, get("/v1/predictions/none", "physician")
+    )
+    assert [first.status_code, second.status_code, doctor.status_code] == [404, 413, 404]
+    assert third.status_code == 429
+    assert 1 <= int(third.headers["retry-after"]) <= 100
+    assert third.headers["content-type"] == "application/problem+json"
+
+
+def test_a_field_that_there_is_not_is_refused_and_not_repeated(door: Door) -> None:
+    (answer,) = door.requests(post(png(), pateint_key="Jane Doe"))
+    assert answer.status_code == 400
+    assert "patient_key" in answer.json()["detail"]
+    assert "pateint" not in answer.text
+    assert "Jane" not in answer.text
+    assert not door.models.seen

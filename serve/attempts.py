@@ -1,0 +1,184 @@
+"""Ask the version that a request is assigned to, and where it fails the champion, within one deadline.
+
+So a canary that errs, is slow or answers nonsense is never seen by a client. Beside it, once the answer is on its way:
+versions that are only shown the image, whose answers nobody waits for. What came of each attempt is the ledger's;
+guardrails look at nothing else. Models are reached through the `Models` seam.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from data.preprocess import Decoded, scale
+from serve.answer import Answer, InvalidOutputError, answer
+from serve.board import Board
+from serve.breaker import Breaker, BreakerConfig
+from serve.problems import Problem
+from serve.routing import Routes, Target
+
+Outcome = Literal["ok", "model_error", "invalid_output", "deadline", "infrastructure"]
+INCIDENT_S = 30
+"""Failures of infrastructure that name no process are one incident within so many seconds."""
+
+logger = logging.getLogger(__name__)
+
+
+class ModelError(RuntimeError):
+    """The model raised on this input."""
+
+
+class InfrastructureError(RuntimeError):
+    """No replica could be reached, or it died under the request."""
+
+    def __init__(self, message: str, incident: str | None = None) -> None:
+        """Args:
+        incident: names the process that died, so that its death counts once; None: not known.
+        """
+        super().__init__(message)
+        self.incident = incident
+
+
+class Models(Protocol):
+    """How a front door reaches the models."""
+
+    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities of one image, float64 (classes,).
+
+        Raises:
+            ModelError, InfrastructureError: told apart, because guardrails count them apart.
+        """
+        ...
+
+    def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """Events of one explanation, see `serve.explainer`."""
+        ...
+
+    async def heat(self, target: Target, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
+        """Where a version looked, see `serve.heatmap`; None while it is busy with another image.
+
+        Raises:
+            ModelError, InfrastructureError: as `classify`.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One version asked about one image."""
+
+    version: str
+    outcome: Outcome
+    latency_ms: float
+    """From scaling the image to its answer, or to giving up."""
+    incident: str | None = None
+    """Of `infrastructure` only."""
+    answer: Answer | None = None
+    """Of `ok` only."""
+
+    def as_row(self) -> dict[str, Any]:
+        """As the ledger keeps it."""
+        row: dict[str, Any] = {
+            "version": self.version,
+            "outcome": self.outcome,
+            "latency_ms": round(self.latency_ms, 2),
+        }
+        return row | ({"incident": self.incident} if self.incident is not None else {})
+
+
+class NobodyAnsweredError(Problem):
+    """503: every version that was tried failed; the ledger keeps what was tried."""
+
+    def __init__(self, attempts: list[Attempt]) -> None:
+        super().__init__(
+            503, "the classifier does not answer at the moment; retry", headers={"Retry-After": "2"}
+        )
+        self.attempts = attempts
+
+
+class Attempts:
+    """Asks versions for one front door."""
+
+    def __init__(self, models: Models, *, deadline_s: float, breaker: BreakerConfig | None = None) -> None:
+        self.models = models
+        self.deadline_s = deadline_s
+        self._breaker = breaker or BreakerConfig()
+        self._breakers: dict[str, Breaker] = {}
+
+    async def answered(
+        self, board: Board, routes: Routes, assigned: Target, decoded: Decoded
+    ) -> tuple[Target, list[Attempt]]:
+        """The version whose answer the last attempt has, and all attempts.
+
+        Raises:
+            NobodyAnsweredError: neither version answered.
+        """
+        champion = routes.champion
+        candidates = [assigned] if assigned.version == champion.version else [assigned, champion]
+        attempts: list[Attempt] = []
+        ends_at = time.monotonic() + self.deadline_s
+        for nth, target in enumerate(candidates):
+            share_s = (ends_at - time.monotonic()) / (len(candidates) - nth)
+            attempts.append(
+                await self.one(board, target, decoded, share_s, must=target.version == champion.version)
+            )
+            if attempts[-1].answer is not None:
+                return target, attempts
+        raise NobodyAnsweredError(attempts)
+
+    async def one(
+        self, board: Board, target: Target, decoded: Decoded, within_s: float, *, must: bool = False
+    ) -> Attempt:
+        """Ask one version; nothing that it does raises.
+
+        Args:
+            must: ask it also while its breaker is open.
+        """
+        breaker = self._breakers.setdefault(target.version, Breaker(self._breaker))
+        began_s = time.monotonic()
+        if not breaker.allows(began_s) and not must:
+            return _silent(target, "is not asked for a while", 0.0)
+        try:
+            card = board.cards.get(target.version)
+            if card is None:
+                return _silent(target, "has no card yet", 0.0)
+            pixels_HW = await asyncio.to_thread(scale, decoded.shown_HW, card.pixels)
+            probabilities_C = await asyncio.wait_for(self.models.classify(target, pixels_HW), within_s)
+            attempt = Attempt(
+                version=target.version,
+                outcome="ok",
+                latency_ms=_since_ms(began_s),
+                answer=answer(probabilities_C, card),
+            )
+        except InvalidOutputError:
+            attempt = _failed(target, "invalid_output", began_s)
+        except ModelError:
+            logger.exception("version %s raised", target.version)
+            attempt = _failed(target, "model_error", began_s)
+        except TimeoutError:
+            breaker.silent(time.monotonic())
+            return _failed(target, "deadline", began_s)
+        except InfrastructureError as error:
+            breaker.silent(time.monotonic())
+            logger.warning("no replica of version %s answered: %s", target.version, error)
+            return _silent(target, "did not answer", _since_ms(began_s), error.incident)
+        breaker.answered()
+        return attempt
+
+
+def _failed(target: Target, outcome: Outcome, began_s: float) -> Attempt:
+    return Attempt(version=target.version, outcome=outcome, latency_ms=_since_ms(began_s))
+
+
+def _silent(target: Target, why: str, latency_ms: float, incident: str | None = None) -> Attempt:
+    logger.debug("version %s %s", target.version, why)
+    named = incident or f"{target.version}@{int(time.time()) // INCIDENT_S}"
+    return Attempt(version=target.version, outcome="infrastructure", latency_ms=latency_ms, incident=named)
+
+
+def _since_ms(began_s: float) -> float:
+    return (time.monotonic() - began_s) * 1000

@@ -1,0 +1,138 @@
+"""Heatmaps over HTTP: record → heat of the version that answered → overlay, kept beside the image.
+
+The first caller has it made, everyone later reads the stored one: it never changes. Callers of one front door share
+a computation; a front door that finds the replica busy looks again whether another has stored what it waits for, and
+where two compute all the same, both store the same bytes. A version that is no longer live is never stood in for by
+another.
+"""
+
+import asyncio
+import io
+import logging
+
+import numpy as np
+from PIL import Image
+from psycopg.rows import DictRow
+
+from cluster.objects import ObjectStoreError
+from data.preprocess import scale
+from serve.attempts import InfrastructureError, ModelError
+from serve.desk import Desk
+from serve.overlay import overlay
+from serve.problems import Problem, unavailable
+from serve.routing import Target
+
+logger = logging.getLogger(__name__)
+
+DEADLINE_S = 30.0
+"""For one heatmap, its turn at this front door and at the model included."""
+WAITING = 4
+"""Heatmaps that one front door has in hand, all but one waiting; further callers are told to come again."""
+LOOK_AGAIN_S = 0.25
+"""How soon a busy replica is asked again."""
+
+
+def heatmap_key(image_key: str) -> str:
+    """Where the overlay of a stored image lies, in bucket `predictions`."""
+    return image_key.removesuffix(".png") + ".heatmap.png"
+
+
+class Heatmaps:
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._turn = asyncio.Semaphore(1)
+        self._making: dict[str, asyncio.Task[bytes]] = {}
+
+    async def png(self, row: DictRow) -> bytes:
+        """The overlay of one record.
+
+        Raises:
+            Problem: 409 when the version that answered is not live, or gives no heat; 503 when too many wait
+                or something does not answer.
+        """
+        key = heatmap_key(row["image_key"])
+        kept = await self._read(key)
+        if kept is not None:
+            return kept
+        if key not in self._making:
+            target = self._target(row)
+            if len(self._making) >= WAITING:
+                raise _busy()
+            task = asyncio.create_task(self._make(row, target, key))
+            self._making[key] = task
+            task.add_done_callback(lambda done: self._done(key, done))
+        return await asyncio.shield(self._making[key])
+
+    def _done(self, key: str, task: asyncio.Task[bytes]) -> None:
+        del self._making[key]
+        if not task.cancelled() and task.exception() is not None:  # also where its caller has gone
+            logger.warning("no heatmap was made: %s", task.exception())
+
+    def _target(self, row: DictRow) -> Target:
+        """The live version that answered."""
+        _, routes = self.desk.live()
+        for target in routes.targets:
+            if target.version == row["served_version"]:
+                return target
+        raise Problem(
+            409,
+            f"version {row['served_version']} made this prediction and is no longer live; another version would "
+            "show where it looked itself, so there is no heatmap unless that version comes back",
+            reason="version_not_live",
+        )
+
+    async def _make(self, row: DictRow, target: Target, key: str) -> bytes:
+        try:
+            async with asyncio.timeout(DEADLINE_S), self._turn:
+                board, _ = self.desk.live()
+                card = board.cards.get(target.version)
+                if card is None:  # it could not be read yet
+                    raise _busy()
+                stored = await self._read(row["image_key"])
+                if stored is None:
+                    raise Problem(404, "the image of this prediction is not kept")
+                shown_HW = await asyncio.to_thread(_decode, stored)
+                pixels_HW = await asyncio.to_thread(scale, shown_HW, card.pixels)
+                label = card.classes.index(row["answer"]["label"])
+                while (heat_SS := await self._heat(target, pixels_HW, label)) is None:
+                    await asyncio.sleep(LOOK_AGAIN_S)
+                    kept = await self._read(key)
+                    if kept is not None:
+                        return kept
+                return await self._keep(key, await asyncio.to_thread(overlay, shown_HW, heat_SS))
+        except TimeoutError as error:
+            raise _busy() from error
+
+    async def _heat(self, target: Target, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
+        try:
+            return await self.desk.models.heat(target, pixels_HW, label)
+        except InfrastructureError as error:
+            raise unavailable("the classifier", retry_after_s=5) from error
+        except ModelError as error:
+            logger.exception("version %s gave no heat", target.version)
+            detail = f"version {target.version} made this prediction and cannot make heatmaps"
+            raise Problem(409, detail, reason="no_heatmap") from error
+
+    async def _keep(self, key: str, png: bytes) -> bytes:
+        try:
+            await asyncio.to_thread(self.desk.store.put, "predictions", key, png)
+        except ObjectStoreError:
+            logger.exception("a heatmap is answered and not kept")
+        return png
+
+    async def _read(self, key: str) -> bytes | None:
+        try:
+            return await asyncio.to_thread(self.desk.store.get, "predictions", key)
+        except FileNotFoundError:
+            return None
+        except ObjectStoreError as error:
+            raise unavailable("the object store") from error
+
+
+def _busy() -> Problem:
+    return Problem(503, "other heatmaps are being made; retry", headers={"Retry-After": "2"})
+
+
+def _decode(png: bytes) -> np.ndarray:
+    """Our own PNG, as `encode_png` wrote it."""
+    return np.asarray(Image.open(io.BytesIO(png)))

@@ -1,0 +1,204 @@
+"""What operators call over HTTP: rollouts and traffic. They leave wishes in PostgreSQL for the controller."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeVar
+
+from fastapi import FastAPI, Request
+from psycopg import Connection, OperationalError
+from psycopg.rows import DictRow
+from pydantic import BaseModel, ConfigDict, Field
+
+from cluster.database import connect
+from cluster.expected import ExpectedError
+from cluster.registry import Registry, RegistryError
+from cluster.settings import Settings
+from data.taxonomy import taxonomy
+from serve import desired, rollouts, routing
+from serve.auth import Caller
+from serve.controller import summary
+from serve.guardrails import GuardrailConfig
+from serve.openapi import BEARER, answers
+from serve.problems import Problem, unavailable
+from serve.rollout import Plan, Rollout, Wish, steps_of
+from serve.routing import Routes, RoutingError
+
+T = TypeVar("T")
+Verb = Literal["promote", "pause", "resume", "rollback"]
+CONNECT_S = 3
+JSON = "application/json"
+ENDS = (401, 403, 429, 503)
+"""What each of these calls can end in."""
+
+
+class StepBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    share: float = Field(ge=0, le=1)
+    minutes: float = Field(default=5.0, ge=0)
+    requests: int = Field(default=0, ge=0)
+    pairs: int = Field(default=0, ge=0)
+    non_inferior: bool = True
+
+
+class RolloutBody(BaseModel):
+    """A version to bring in front of users."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: Literal["xray-vit", "xray-llm"]
+    version: str = Field(min_length=1, max_length=32)
+    steps: Literal["canary", "blue_green", "at_once"] | list[float | StepBody] | None = None
+
+
+class TrafficBody(BaseModel):
+    """Shares of a model's live versions; the champion has what is left."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: Literal["xray-vit", "xray-llm"]
+    weights: dict[str, float] = Field(min_length=1, max_length=32)
+
+
+def begin(
+    settings: Settings, *, model: str, version: str, steps: Any = None, actor: str
+) -> tuple[Rollout, dict[str, float]]:
+    """Start a rollout of a registered version whose gates passed.
+
+    Raises:
+        RegistryError, RolloutError, ValueError: one line each.
+    """
+    registry = Registry(settings)
+    tags = registry.tags(model, version)
+    if model == "xray-vit" and tags.get("verdict") != "pass":
+        raise rollouts.RolloutError(
+            f"{model} version {version} has not passed its gates; run `python -m jobs.evaluate` for it first"
+        )
+    plan = Plan(guardrails=GuardrailConfig(labels=taxonomy().names), steps=steps_of(steps))
+    with connect(settings.database_url, connect_timeout_s=CONNECT_S) as connection:
+        started = rollouts.start(
+            connection,
+            model=model,
+            version=version,
+            bundle_key=registry.bundle_key(model, version),
+            plan=plan,
+            actor=actor,
+        )
+        return started, weights_of(connection, started)
+
+
+def weights_of(connection: Connection[DictRow], one: Rollout) -> dict[str, float]:
+    live = desired.read(connection).get(one.model)
+    return {} if live is None else live.weights
+
+
+def set_traffic(
+    connection: Connection[DictRow], model: str, weights: dict[str, float], *, actor: str
+) -> dict[str, float]:
+    """Set weights by hand; a rollout that is under way is paused, and its guardrails go on.
+
+    Raises:
+        RoutingError, NotServedError: one line each.
+    """
+
+    def changed(routes: Routes) -> Routes:
+        return routing.reweighted(routes, weights)
+
+    with connection.transaction():
+        one = rollouts.under_way(connection, model)
+        if one is not None and one.state == "running":
+            rollouts.set_state(connection, one, "paused", actor=actor, why="weights are set by hand")
+        version = ",".join(sorted(weights))
+        return desired.change(connection, model, version, changed, actor=actor, action="set_traffic").weights
+
+
+def add_operator_calls(
+    app: FastAPI, settings: Settings, caller_of: Callable[[Request], Awaitable[Caller]]
+) -> None:
+    """Add the routes of operators."""
+
+    async def operator(request: Request) -> str:
+        caller = await caller_of(request)
+        caller.need("operator")
+        return caller.key_id
+
+    async def asked(work: Callable[[Connection[DictRow]], T]) -> T:
+        def run() -> T:
+            with connect(settings.database_url, connect_timeout_s=CONNECT_S) as connection:
+                return work(connection)
+
+        return await carried_out(run)
+
+    @app.get(
+        "/v1/rollouts",
+        openapi_extra=BEARER,
+        responses=answers(200, "the newest, first", {JSON: "Rollouts"}, *ENDS),
+    )
+    async def list_rollouts(request: Request) -> dict[str, Any]:
+        """The newest rollouts, each with its evidence so far. Role: operator."""
+        await operator(request)
+
+        def work(connection: Connection[DictRow]) -> list[dict[str, Any]]:
+            return [summary(one, weights_of(connection, one)) for one in rollouts.newest(connection)]
+
+        return {"rollouts": await asked(work)}
+
+    @app.post(
+        "/v1/rollouts",
+        status_code=201,
+        openapi_extra=BEARER,
+        responses=answers(201, "begun", {JSON: "Rollout"}, 400, 404, 409, *ENDS),
+    )
+    async def start_rollout(request: Request, body: RolloutBody) -> dict[str, Any]:
+        """Bring a version in front of users step by step. Role: operator."""
+        actor = await operator(request)
+        steps: Any = body.steps
+        if isinstance(steps, list):
+            steps = [one.model_dump() if isinstance(one, StepBody) else one for one in steps]
+
+        def run() -> dict[str, Any]:
+            started = begin(settings, model=body.model, version=body.version, steps=steps, actor=actor)
+            return summary(*started)
+
+        return await carried_out(run)
+
+    @app.post(
+        "/v1/rollouts/{rollout_id}/{verb}",
+        openapi_extra=BEARER,
+        responses=answers(200, "the controller carries it out", {JSON: "Rollout"}, 400, 404, 409, *ENDS),
+    )
+    async def wish(request: Request, rollout_id: int, verb: Verb) -> dict[str, Any]:
+        """Promote to the next step, pause, resume, or roll back. Role: operator."""
+        actor = await operator(request)
+
+        def work(connection: Connection[DictRow]) -> dict[str, Any]:
+            wanted: Wish = verb
+            one = rollouts.wish(connection, rollout_id, wanted, actor=actor)
+            return summary(one, weights_of(connection, one))
+
+        return await asked(work)
+
+    @app.put(
+        "/v1/traffic",
+        openapi_extra=BEARER,
+        responses=answers(200, "in force", {JSON: "Traffic"}, 400, 409, *ENDS),
+    )
+    async def put_traffic(request: Request, body: TrafficBody) -> dict[str, Any]:
+        """Set weights by hand. Role: operator."""
+        actor = await operator(request)
+
+        def work(connection: Connection[DictRow]) -> dict[str, float]:
+            return set_traffic(connection, body.model, body.weights, actor=actor)
+
+        return {"model": body.model, "weights": await asked(work)}
+
+
+async def carried_out(work: Callable[[], T]) -> T:
+    """In a thread, with errors as problems."""
+    try:
+        return await asyncio.to_thread(work)
+    except OperationalError as error:
+        raise unavailable("the database") from error
+    except (rollouts.NoRolloutError, RegistryError) as error:
+        raise Problem(404, str(error)) from error
+    except (RoutingError, ValueError) as error:
+        raise Problem(400, str(error)) from error
+    except ExpectedError as error:
+        raise Problem(409, str(error)) from error

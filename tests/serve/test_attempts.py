@@ -1,0 +1,183 @@
+"""Versions that fail in every way, asked through the real code with models in this process."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.preprocess import PREPROCESS_VERSION, Decoded
+from data.taxonomy import taxonomy
+from serve.attempts import Attempt, Attempts, InfrastructureError, ModelError, NobodyAnsweredError
+from serve.board import Board
+from serve.breaker import BreakerConfig
+from serve.card import Card
+from serve.routing import Routes, Target
+
+CARD = Card.from_json(
+    json.dumps(
+        {
+            "format": 1,
+            "model": "xray-vit",
+            "classes": taxonomy().names,
+            "architecture": {"timm": "vit_tiny_patch16_224", "kwargs": {}},
+            "pixels": {"side": 64},
+            "preprocess_version": PREPROCESS_VERSION,
+            "calibration": {
+                "temperature": 1.0,
+                "conformal_threshold": 0.05,
+                "coverage": 0.9,
+                "abstain_below": 0.3,
+            },
+            "dataset_version": "d",
+            "synthetic": True,
+        }
+    )
+)
+ROUTES = Routes(
+    model="xray-vit",
+    targets=(
+        Target(version="1", role="champion", bundle_key="b/1"),
+        Target(version="2", role="canary", bundle_key="b/2"),
+    ),
+)
+BOARD = Board(routes={"xray-vit": ROUTES}, cards={"1": CARD, "2": CARD})
+CANARY = ROUTES.target("2")
+IMAGE = Decoded(shown_HW=np.zeros((80, 80), np.uint8), kind="png", width=80, height=80)
+EVEN = np.full(10, 0.1)
+Answers = Callable[[], Awaitable[np.ndarray]]
+
+
+async def sound() -> np.ndarray:
+    return EVEN
+
+
+async def raising() -> np.ndarray:
+    raise ModelError("RuntimeError at a replica")
+
+
+async def dead() -> np.ndarray:
+    raise InfrastructureError("ActorDiedError at a replica", incident="actor-7")
+
+
+async def gone() -> np.ndarray:
+    raise InfrastructureError("DeploymentUnavailableError at a replica")
+
+
+async def hanging() -> np.ndarray:
+    await asyncio.sleep(60)
+    raise AssertionError("nobody waits so long")
+
+
+async def nonsense() -> np.ndarray:
+    return EVEN * 2
+
+
+class Models:
+    def __init__(self, champion: Answers, canary: Answers) -> None:
+        self.by_version = {"1": champion, "2": canary}
+        self.asked: list[str] = []
+
+    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
+        self.asked.append(target.version)
+        return await self.by_version[target.version]()
+
+    def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        raise AssertionError("not asked for")
+
+
+def ask(
+    models: Models, times: int = 1, board: Board = BOARD, **options: Any
+) -> list[tuple[str, list[Attempt]]]:
+    attempts = Attempts(models, deadline_s=0.4, **options)
+
+    async def all_of_them() -> list[tuple[str, list[Attempt]]]:
+        found = []
+        for _ in range(times):
+            served, tried = await attempts.answered(board, ROUTES, CANARY, IMAGE)
+            found.append((served.version, tried))
+        return found
+
+    return asyncio.run(all_of_them())
+
+
+@pytest.mark.parametrize(
+    ("canary", "outcome"),
+    [
+        (raising, "model_error"),
+        (hanging, "deadline"),
+        (nonsense, "invalid_output"),
+        (dead, "infrastructure"),
+        (gone, "infrastructure"),
+    ],
+)
+def test_whatever_a_canary_does_the_champion_answers_and_the_attempt_is_told(
+    canary: Answers, outcome: str
+) -> None:
+    [(served, attempts)] = ask(Models(sound, canary))
+    assert served == "1"
+    assert [(one.version, one.outcome) for one in attempts] == [("2", outcome), ("1", "ok")]
+    assert attempts[1].answer is not None
+    assert (attempts[0].incident is not None) == (outcome == "infrastructure")
+
+
+def test_a_sound_canary_answers_alone() -> None:
+    [(served, attempts)] = ask(Models(sound, sound))
+    assert (served, len(attempts), attempts[0].as_row()["outcome"]) == ("2", 1, "ok")
+
+
+def test_the_death_of_a_process_is_one_incident_however_many_requests_it_took() -> None:
+    told = ask(Models(sound, dead), times=3)
+    assert {attempts[0].incident for _, attempts in told} == {"actor-7"}
+
+
+def test_a_dead_canary_is_no_longer_asked_and_comes_back_by_itself() -> None:
+    models = Models(sound, gone)
+    config = BreakerConfig(failures=2, open_s=0.2)
+    attempts = Attempts(models, deadline_s=1, breaker=config)
+
+    async def story() -> list[Attempt]:
+        tried = [(await attempts.answered(BOARD, ROUTES, CANARY, IMAGE))[1][0] for _ in range(6)]
+        models.by_version["2"] = sound
+        await asyncio.sleep(0.25)
+        return tried + [(await attempts.answered(BOARD, ROUTES, CANARY, IMAGE))[1][0] for _ in range(2)]
+
+    tried = asyncio.run(story())
+    assert models.asked.count("2") == 4  # two that opened it, none for a while, two that were answered
+    assert [one.outcome for one in tried] == ["infrastructure"] * 6 + ["ok"] * 2
+
+
+def test_the_champion_is_asked_even_when_it_was_silent() -> None:
+    models = Models(gone, sound)
+    attempts = Attempts(models, deadline_s=1, breaker=BreakerConfig(failures=1, open_s=60))
+
+    async def twice() -> None:
+        for _ in range(2):
+            with pytest.raises(NobodyAnsweredError):
+                await attempts.answered(BOARD, ROUTES, ROUTES.champion, IMAGE)
+
+    asyncio.run(twice())
+    assert models.asked == ["1", "1"]
+
+
+def test_where_both_fail_the_caller_is_told_to_come_again_and_both_attempts_are_kept() -> None:
+    with pytest.raises(NobodyAnsweredError) as found:
+        ask(Models(raising, gone))
+    assert [one.outcome for one in found.value.attempts] == ["infrastructure", "model_error"]
+    assert found.value.status == 503
+
+
+def test_a_version_without_a_card_yet_is_passed_over() -> None:
+    models = Models(sound, sound)
+    [(served, attempts)] = ask(models, board=Board(routes=BOARD.routes, cards={"1": CARD}))
+    assert (served, attempts[0].outcome, models.asked) == ("1", "infrastructure", ["1"])
+
+
+def test_both_attempts_stay_within_one_deadline() -> None:
+    models = Models(hanging, hanging)
+    with pytest.raises(NobodyAnsweredError) as found:
+        ask(models)
+    assert sum(one.latency_ms for one in found.value.attempts) < 2000
+    assert [one.outcome for one in found.value.attempts] == ["deadline", "deadline"]

@@ -1,0 +1,87 @@
+"""One front door in a process of its own, for tests that kill it: real stores and journal, a model that says one thing.
+
+`python door_process.py PORT JOURNAL_FOLDER JOURNAL_BYTES`, with the platform's environment.
+"""
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvicorn
+
+from cluster.objects import ObjectStore
+from cluster.secrets import read_key
+from cluster.settings import Settings
+from data.preprocess import PREPROCESS_VERSION
+from data.sandbox import Decoder
+from data.taxonomy import taxonomy
+from serve.attempts import InfrastructureError
+from serve.auth import KeyRing
+from serve.board import Board
+from serve.card import Card
+from serve.desk import Desk, DeskConfig
+from serve.explaining import Explaining
+from serve.http_app import build_app
+from serve.journal import Journal, JournalConfig
+from serve.line import Line
+from serve.records import Records, RecordsConfig
+from serve.routing import Routes, Target
+
+CALIBRATION = {"temperature": 1.0, "conformal_threshold": 0.4, "coverage": 0.9, "abstain_below": 0.3}
+CARD = {
+    "format": 1,
+    "model": "xray-vit",
+    "classes": taxonomy().names,
+    "architecture": {"timm": "vit_tiny_patch16_224", "kwargs": {}},
+    "pixels": {"side": 64},
+    "preprocess_version": PREPROCESS_VERSION,
+    "calibration": CALIBRATION,
+    "dataset_version": "d",
+    "synthetic": True,
+}
+
+
+class OneAnswer:
+    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
+        probabilities_C = np.full(10, 0.02)
+        probabilities_C[1] = 0.82
+        return probabilities_C
+
+    async def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        raise InfrastructureError("away")
+        yield {}
+
+
+def main(port: int, folder: Path, journal_bytes: int) -> None:
+    settings = Settings.from_env()
+    key = read_key(settings.encryption_key_path)
+    store = ObjectStore(settings, deadline_s=2.0)
+    journal = Journal(folder, key, JournalConfig(max_bytes=journal_bytes))
+    records = Records(settings.database_url, store, journal, RecordsConfig(deadline_s=1.0))
+    keys = KeyRing(
+        Line(settings.database_url, records.database, deadline_s=1.0),
+        copy=folder / "api_keys",
+        copy_key=key,
+    )
+    with Decoder() as decoder:
+        desk = Desk(
+            models=OneAnswer(),
+            decoder=decoder,
+            store=store,
+            records=records,
+            encryption_key=key,
+            pseudonym_key=read_key(settings.pseudonym_key_path),
+            config=DeskConfig(),
+        )
+        target = Target(version="1", weight=1.0, role="champion", bundle_key="bundles/1")
+        routes = {"xray-vit": Routes(model="xray-vit", targets=(target,))}
+        desk.board = Board(routes=routes, cards={"1": Card.from_json(json.dumps(CARD))})
+        app = build_app(desk, Explaining(desk), keys)
+        uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

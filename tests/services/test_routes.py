@@ -1,0 +1,166 @@
+"""Desired state in a real PostgreSQL, and how a front door follows it."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+
+from cluster.database import connect
+from serve import desired, routing
+from serve.board import Board, BoardKeeper
+from serve.routing import Routes, RoutingError
+
+
+@pytest.fixture
+def model(platform: Any) -> str:
+    """A model of the test's own, whose version 1 is served and version 2 is ready."""
+    name = f"model-{secrets.token_hex(4)}"
+    with connect(platform.settings.database_url) as connection:
+        desired.cut_over(connection, model=name, version="1", bundle_key="bundles/1", actor="test")
+        desired.change(
+            connection,
+            name,
+            "2",
+            partial(routing.added, version="2", bundle_key="bundles/2"),
+            actor="t",
+            action="add",
+        )
+    return name
+
+
+def weigh(platform: Any, model: str, share: float) -> Routes:
+    with connect(platform.settings.database_url) as connection:
+        return desired.change(
+            connection,
+            model,
+            "2",
+            partial(routing.reweighted, weights={"2": share}),
+            actor="t",
+            action="weigh",
+        )
+
+
+def test_a_change_is_one_revision_and_one_audit_row_and_no_change_is_none(platform: Any, model: str) -> None:
+    first, again = weigh(platform, model, 0.1), weigh(platform, model, 0.1)
+    assert first == again
+    with connect(platform.settings.database_url) as connection:
+        assert desired.read(connection)[model] == first
+        rows = connection.execute(
+            "SELECT action, detail FROM audit WHERE subject = %s ORDER BY id", [f"{model}/2"]
+        ).fetchall()
+    assert [row["action"] for row in rows] == ["add", "weigh"]
+    assert rows[1]["detail"] == {"before": {"1": 1.0, "2": 0.0}, "after": {"1": 0.9, "2": 0.1}}
+
+
+def test_a_change_that_is_refused_leaves_everything_as_it_was(platform: Any, model: str) -> None:
+    before = weigh(platform, model, 0.1)
+    with pytest.raises(RoutingError):
+        weigh(platform, model, 2.0)
+    with connect(platform.settings.database_url) as connection:
+        assert desired.read(connection)[model] == before
+        with pytest.raises(desired.NotServedError, match=r"run `python -m jobs\.deploy` first"):
+            desired.change(connection, "nothing", "1", lambda one: one, actor="t", action="x")
+
+
+class Door:
+    """The board of one front door, which follows PostgreSQL while `within` runs."""
+
+    def __init__(self, read_card: Callable[[str], Any] = lambda key: key) -> None:
+        self.boards: list[Board] = []
+        self.keeper = BoardKeeper(read_card, self.boards.append, classifier="none")
+
+    def within(self, url: str, work: Callable[[], Any]) -> None:
+        async def both() -> None:
+            following = asyncio.create_task(self.keeper.follow(url))
+            try:
+                await work()
+            finally:
+                following.cancel()
+
+        asyncio.run(both())
+
+    async def sees(self, model: str, weights: dict[str, float]) -> float:
+        """Seconds until it does."""
+        began_s = time.monotonic()
+        while model not in self.keeper.board.routes or self.keeper.board.routes[model].weights != weights:
+            assert time.monotonic() - began_s < 20
+            await asyncio.sleep(0.002)
+        return time.monotonic() - began_s
+
+
+def test_a_front_door_knows_of_a_change_long_before_it_would_look_by_itself(
+    platform: Any, model: str
+) -> None:
+    door = Door()
+    took_s = []
+
+    async def work() -> None:
+        await door.sees(model, {"1": 1.0, "2": 0.0})
+        for share in (0.1, 0.5, 0.0):
+            await asyncio.to_thread(weigh, platform, model, share)
+            took_s.append(await door.sees(model, {"1": 1 - share, "2": share}))
+
+    door.within(platform.settings.database_url, work)
+    assert sorted(took_s)[1] < 1.0  # it looks by itself every two seconds
+
+
+def test_a_front_door_whose_connection_was_cut_follows_again_and_keeps_its_board_meanwhile(
+    platform: Any, model: str
+) -> None:
+    door = Door()
+
+    async def work() -> None:
+        await door.sees(model, {"1": 1.0, "2": 0.0})
+        await asyncio.to_thread(cut_listeners, platform)
+        assert door.keeper.board.routes[model].champion.version == "1"
+        await asyncio.to_thread(weigh, platform, model, 0.25)
+        await door.sees(model, {"1": 0.75, "2": 0.25})
+
+    door.within(platform.settings.database_url, work)
+
+
+def cut_listeners(platform: Any) -> None:
+    with psycopg.connect(platform.settings.database_url, autocommit=True) as connection:
+        cut = connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = %s", [desired.READ]
+        ).fetchall()
+    assert cut
+
+
+def test_older_routes_never_replace_newer_ones_whichever_way_they_come(platform: Any, model: str) -> None:
+    old, new = weigh(platform, model, 0.1), weigh(platform, model, 0.2)
+    door = Door()
+
+    async def work() -> None:
+        await door.keeper.take({model: new})
+        await door.keeper.take({model: old})
+
+    asyncio.run(work())
+    assert [one.routes[model] for one in door.boards] == [new]
+
+
+def test_a_version_whose_card_cannot_be_read_holds_no_change_up_and_is_read_later(
+    platform: Any, model: str
+) -> None:
+    asked: list[str] = []
+
+    def read_card(key: str) -> Any:
+        asked.append(key)
+        if key == "bundles/2" and asked.count(key) == 1:
+            raise OSError("away")
+        return key
+
+    routes = weigh(platform, model, 0.1)
+    door = Door(read_card)
+    door.keeper = BoardKeeper(read_card, door.boards.append, classifier=model)
+    asyncio.run(door.keeper.take({model: routes}))
+    assert door.keeper.board.routes[model] == routes
+    assert set(door.keeper.board.cards) == {"1"}
+    asyncio.run(door.keeper.take({model: replace(routes, revision=routes.revision)}))
+    assert set(door.keeper.board.cards) == {"1", "2"}
