@@ -3,6 +3,7 @@
 The parts themselves are seaweedfs.py, postgresql.py, mlflow_server.py and ray_head.py; platform.py runs them.
 """
 
+import http.client
 import signal
 import sys
 import urllib.error
@@ -80,7 +81,7 @@ def scripts_directory() -> Path:
 
 
 def http_status(url: str, headers: Mapping[str, str] | None = None, timeout_s: float = 3.0) -> int | None:
-    """Status of a GET, None when nobody answers; goes past any proxy that the environment names."""
+    """Status of a GET, None when nobody answers in HTTP; goes past any proxy that the environment names."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(
@@ -90,5 +91,5 @@ def http_status(url: str, headers: Mapping[str, str] | None = None, timeout_s: f
     except urllib.error.HTTPError as error:
         with error:
             return error.code
-    except OSError:
+    except (OSError, http.client.HTTPException):  # the latter: another server has the port
         return None

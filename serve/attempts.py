@@ -18,6 +18,7 @@ from data.preprocess import Decoded, scale
 from serve.answer import Answer, InvalidOutputError, answer
 from serve.board import Board
 from serve.breaker import Breaker, BreakerConfig
+from serve.faults import Fault
 from serve.problems import Problem
 from serve.routing import Routes, Target
 
@@ -56,6 +57,14 @@ class Models(Protocol):
 
     def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Events of one explanation, see `serve.explainer`."""
+        ...
+
+    async def crash(self, target: Target) -> None:
+        """End the process of a replica, on a game day.
+
+        Raises:
+            InfrastructureError: it has died.
+        """
         ...
 
     async def heat(self, target: Target, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
@@ -147,7 +156,8 @@ class Attempts:
             if card is None:
                 return _silent(target, "has no card yet", 0.0)
             pixels_HW = await asyncio.to_thread(scale, decoded.shown_HW, card.pixels)
-            probabilities_C = await asyncio.wait_for(self.models.classify(target, pixels_HW), within_s)
+            asked = self._with_fault(board.faults.get(target.version), target, pixels_HW)
+            probabilities_C = await asyncio.wait_for(asked, within_s)
             attempt = Attempt(
                 version=target.version,
                 outcome="ok",
@@ -168,6 +178,16 @@ class Attempts:
             return _silent(target, "did not answer", _since_ms(began_s), error.incident)
         breaker.answered()
         return attempt
+
+    async def _with_fault(self, fault: Fault | None, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
+        """Ask the model, with what an operator has made go wrong."""
+        if fault is not None:
+            await asyncio.sleep(fault.delay_ms / 1000)
+            if fault.errs():
+                raise ModelError("an injected error")
+            if fault.crash:
+                await self.models.crash(target)
+        return await self.models.classify(target, pixels_HW)
 
 
 def _failed(target: Target, outcome: Outcome, began_s: float) -> Attempt:

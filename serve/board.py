@@ -16,10 +16,13 @@ from psycopg.rows import dict_row
 from cluster.expected import ExpectedError
 from serve import desired
 from serve.card import Card
+from serve.faults import READ, Fault
 from serve.routing import Routes, Target
 
 LOOK_S = 2.0
 """How often a door looks by itself, should a notification be lost; and how long it waits after an error."""
+ANSWER_S = 5.0
+"""After which a database that says nothing is asked over a new connection."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +33,8 @@ class Board:
 
     routes: dict[str, Routes] = field(default_factory=dict)
     cards: dict[str, Card] = field(default_factory=dict)
+    """By version of the classifier."""
+    faults: dict[str, Fault] = field(default_factory=dict)
     """By version of the classifier."""
 
 
@@ -50,17 +55,27 @@ class BoardKeeper:
         self.board = Board()
 
     async def take(self, found: Mapping[str, Routes]) -> None:
-        """Take routes that are newer than those known, at once, and then the cards of versions that are new.
+        """Take routes that are newer than those known, at once, and then the cards of versions that are new."""
+        self.take_routes(found)
+        await self.learn_cards()
 
-        A version whose card cannot be read stays without one, and the next call tries again.
-        """
+    def take_routes(self, found: Mapping[str, Routes]) -> None:
+        """Only the routes: what takes keys from a version waits for no store."""
         newer = {
             model: routes
             for model, routes in found.items()
             if model not in self.board.routes or routes.revision > self.board.routes[model].revision
         }
         if newer:
-            self._hang(Board(routes={**self.board.routes, **newer}, cards=self.board.cards))
+            self._hang(replace(self.board, routes={**self.board.routes, **newer}))
+
+    def take_faults(self, faults: Mapping[str, Fault]) -> None:
+        """Those of a game day, by version of the classifier; none where there is none."""
+        if faults != self.board.faults:
+            self._hang(replace(self.board, faults=dict(faults)))
+
+    async def learn_cards(self) -> None:
+        """A version whose card cannot be read stays without one, and the next call tries again."""
         async with self._one_reads_cards:
             live = self.board.routes.get(self._classifier)
             for target in live.targets if live is not None else ():
@@ -81,6 +96,7 @@ class BoardKeeper:
 
     async def follow(self, database_url: str) -> None:
         """Take what PostgreSQL has, now and after each change, for ever; while it is away the board stays."""
+        learning: asyncio.Task[None] | None = None
         while True:
             try:
                 async with await AsyncConnection.connect(
@@ -88,10 +104,15 @@ class BoardKeeper:
                 ) as connection:
                     await connection.execute(f"LISTEN {desired.CHANNEL}")
                     while True:
-                        rows = await (await connection.execute(desired.READ)).fetchall()
-                        await self.take(desired.parsed(rows))
+                        async with asyncio.timeout(ANSWER_S):
+                            rows = await (await connection.execute(desired.READ)).fetchall()
+                            faults = await (await connection.execute(READ, [self._classifier])).fetchall()
+                        self.take_routes(desired.parsed(rows))
+                        self.take_faults({row["version"]: Fault(**row["fault"]) for row in faults})
+                        if learning is None or learning.done():
+                            learning = asyncio.create_task(self.learn_cards())
                         async for _ in connection.notifies(timeout=LOOK_S, stop_after=1):
                             break
-            except (psycopg.Error, OSError) as error:
+            except (psycopg.Error, OSError) as error:  # TimeoutError is an OSError
                 logger.warning("the routes stay as they were: %s", type(error).__name__)
             await asyncio.sleep(LOOK_S)

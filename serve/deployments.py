@@ -5,6 +5,7 @@ sends one micro-batch a version through the handle of that version's application
 """
 
 import asyncio
+import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator
@@ -67,6 +68,10 @@ class ClassifierReplica:
         """Of each image its calibrated probabilities, (classes,), or the kind of error that it causes."""
         return await asyncio.to_thread(self.classifier.each, pixels_NHW)
 
+    async def crash(self) -> None:
+        """On a game day; front doors ask for it only where faults are allowed (`serve.faults`)."""
+        os._exit(1)
+
     async def heat(self, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
         """Where the classifier looked, (side, side); None, at once, while it looks for somebody else."""
         return await self._turn.take(self.classifier.heat, pixels_HW, label)
@@ -122,6 +127,12 @@ class HandleModels:
         try:
             async for event in handle.explain.remote(finding):
                 yield event
+        except Exception as error:
+            raise _sorted(error) from error
+
+    async def crash(self, target: Target) -> None:
+        try:
+            await _handle("xray-vit", target.version, "classifier").crash.remote()
         except Exception as error:
             raise _sorted(error) from error
 

@@ -102,6 +102,7 @@ def schemas() -> dict[str, Any]:
         "Rollouts": _object(
             {"rollouts": {"type": "array", "items": {"$ref": "#/components/schemas/Rollout"}}}
         ),
+        "Faults": _object({"faults": {"type": "object"}}),
         "Traffic": _object({"model": text, "weights": rollout["weights"]}),
         "Prediction": _object(prediction, optional),
         "Explanation": _object(explanation),

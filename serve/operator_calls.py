@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from fastapi import FastAPI, Request
@@ -14,9 +16,10 @@ from cluster.expected import ExpectedError
 from cluster.registry import Registry, RegistryError
 from cluster.settings import Settings
 from data.taxonomy import taxonomy
-from serve import desired, rollouts, routing
+from serve import desired, faults, rollouts, routing
 from serve.auth import Caller
 from serve.controller import summary
+from serve.faults import Fault
 from serve.guardrails import GuardrailConfig
 from serve.openapi import BEARER, answers
 from serve.problems import Problem, unavailable
@@ -55,6 +58,17 @@ class TrafficBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     model: Literal["xray-vit", "xray-llm"]
     weights: dict[str, float] = Field(min_length=1, max_length=32)
+
+
+class FaultBody(BaseModel):
+    """What is to befall requests to one version of the classifier."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: Literal["xray-vit"]
+    version: str = Field(min_length=1, max_length=32)
+    error_rate: float = Field(default=0.0, ge=0, le=1)
+    delay_ms: float = Field(default=0.0, ge=0, le=60_000)
+    crash: bool = False
 
 
 def begin(
@@ -188,6 +202,38 @@ def add_operator_calls(
             return set_traffic(connection, body.model, body.weights, actor=actor)
 
         return {"model": body.model, "weights": await asked(work)}
+
+    async def game_master(request: Request) -> str:
+        actor = await operator(request)
+        if settings.environment not in faults.ENVIRONMENTS:
+            raise Problem(
+                403,
+                f"faults are injected in {' and '.join(faults.ENVIRONMENTS)} only; this is {settings.environment}",
+            )
+        return actor
+
+    @app.put(
+        "/v1/faults",
+        openapi_extra=BEARER,
+        responses=answers(200, "in force", {JSON: "Faults"}, 400, *ENDS),
+    )
+    async def put_fault(request: Request, body: FaultBody) -> dict[str, Any]:
+        """Make a version err, be late or die, on a game day. Role: operator; only in development and staging."""
+        actor = await game_master(request)
+        fault = Fault(error_rate=body.error_rate, delay_ms=body.delay_ms, crash=body.crash)
+        await asked(partial(faults.put, model=body.model, version=body.version, fault=fault, actor=actor))
+        return {"faults": {body.version: asdict(fault)}}
+
+    @app.delete(
+        "/v1/faults",
+        openapi_extra=BEARER,
+        responses=answers(200, "there is none any more", {JSON: "Faults"}, *ENDS),
+    )
+    async def clear_faults(request: Request) -> dict[str, Any]:
+        """End all faults. Role: operator; only in development and staging."""
+        actor = await game_master(request)
+        await asked(partial(faults.clear, actor=actor))
+        return {"faults": {}}
 
 
 async def carried_out(work: Callable[[], T]) -> T:

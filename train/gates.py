@@ -243,7 +243,10 @@ class _Bench:
                 f"conformal sets hold the truth in {_shown(found)}; the promised {promised:.2f} lies "
                 f"{'inside' if verdict == 'pass' else 'outside'}"
             )
-        halts = self._halts(verdict, "conformal", beyond_chance=True)
+        too_little = (
+            found is not None and found.high < promised
+        )  # too much is no harm, and chance in one of forty
+        halts = self._halts(verdict, "conformal", beyond_chance=too_little)
         return _result("conformal", "conformal", verdict, found, promised, halts=halts, why=why)
 
     def subgroup(self, one: Gap) -> GateResult:

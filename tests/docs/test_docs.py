@@ -8,7 +8,17 @@ import pytest
 from cluster.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-NO_JOBS = {"__init__", "entry", "console", "submit", "summary", "recipes", "curation", "checkout"}
+NO_JOBS = {
+    "__init__",
+    "entry",
+    "console",
+    "submit",
+    "summary",
+    "recipes",
+    "curation",
+    "checkout",
+    "drill_clients",
+}
 
 
 def test_every_job_is_in_the_list_of_jobs_and_every_listed_job_exists() -> None:

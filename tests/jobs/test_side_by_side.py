@@ -11,9 +11,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 START = """
-import sys
+import signal, sys
 from pathlib import Path
 from tests.side_by_side import side_by_side
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the suite in the background
 sys.exit(side_by_side(Path(sys.argv[1]), ["other"], sys.argv[2:]))
 """
 PASSES, FAILS = "def test_{0}(): print('{0} said')\n", "def test_{0}(): assert '{0}' == 'right'\n"

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from serve.attempts import Attempt, Attempts, InfrastructureError, ModelError, N
 from serve.board import Board
 from serve.breaker import BreakerConfig
 from serve.card import Card
+from serve.faults import Fault
 from serve.routing import Routes, Target
 
 CARD = Card.from_json(
@@ -83,6 +86,12 @@ class Models:
     async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
         self.asked.append(target.version)
         return await self.by_version[target.version]()
+
+    async def crash(self, target: Target) -> None:
+        raise InfrastructureError("ActorDiedError at a replica", incident="actor-9")
+
+    async def heat(self, target: Target, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
+        raise AssertionError("not asked for")
 
     def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         raise AssertionError("not asked for")
@@ -181,3 +190,31 @@ def test_both_attempts_stay_within_one_deadline() -> None:
         ask(models)
     assert sum(one.latency_ms for one in found.value.attempts) < 2000
     assert [one.outcome for one in found.value.attempts] == ["deadline", "deadline"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "asked"),
+    [
+        (Fault(error_rate=1.0), "model_error", ["1"]),
+        (Fault(delay_ms=60_000), "deadline", ["1"]),
+        (Fault(crash=True), "infrastructure", ["1"]),
+        (Fault(), "ok", ["2"]),
+    ],
+)
+def test_an_injected_fault_befalls_its_version_alone(fault: Fault, outcome: str, asked: list[str]) -> None:
+    models = Models(sound, sound)
+    [(_, attempts)] = ask(models, board=replace(BOARD, faults={"2": fault}))
+    assert (attempts[0].outcome, models.asked) == (outcome, asked)
+
+
+def test_so_many_requests_err_as_the_rate_says() -> None:
+    draw = random.Random(0).random
+    erred = sum(Fault(error_rate=0.2).errs(draw) for _ in range(10_000))
+    assert abs(erred - 2000) < 4 * (10_000 * 0.2 * 0.8) ** 0.5
+    assert not any(Fault().errs(draw) for _ in range(100))
+
+
+def test_an_impossible_fault_is_refused() -> None:
+    for wrong in ({"error_rate": 1.1}, {"error_rate": float("nan")}, {"delay_ms": -1.0}):
+        with pytest.raises(ValueError, match="not between"):
+            Fault(**wrong)

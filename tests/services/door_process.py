@@ -76,7 +76,7 @@ def main(port: int, folder: Path, journal_bytes: int) -> None:
             pseudonym_key=read_key(settings.pseudonym_key_path),
             config=DeskConfig(),
         )
-        target = Target(version="1", weight=1.0, role="champion", bundle_key="bundles/1")
+        target = Target(version="1", role="champion", bundle_key="bundles/1")
         routes = {"xray-vit": Routes(model="xray-vit", targets=(target,))}
         desk.board = Board(routes=routes, cards={"1": Card.from_json(json.dumps(CARD))})
         app = build_app(desk, Explaining(desk), keys)

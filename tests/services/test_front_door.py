@@ -456,6 +456,8 @@ MATRIX = {
     ("/v1/rollouts", "POST"): (401, 403, 403, 403, 404),
     ("/v1/rollouts/{rollout_id}/{verb}", "POST"): (401, 403, 403, 403, 404),
     ("/v1/traffic", "PUT"): (401, 403, 403, 403, 409),
+    ("/v1/faults", "PUT"): (401, 403, 403, 403, 200),
+    ("/v1/faults", "DELETE"): (401, 403, 403, 403, 200),
     ("/healthz", "GET"): (200,) * 5,
     ("/healthz", "HEAD"): (200,) * 5,
     ("/readyz", "GET"): (200,) * 5,
@@ -471,6 +473,7 @@ MATRIX = {
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/rollouts": {"model": "xray-vit", "version": "4711"},
     "/v1/traffic": {"model": "xray-llm", "weights": {"1": 1.0}},
+    "/v1/faults": {"model": "xray-vit", "version": "4711", "error_rate": 0.5},
 }
 CALLERS = (None, "client", "other", "physician", "operator")
 
@@ -480,7 +483,7 @@ def test_every_route_has_a_row_and_answers_each_role_as_its_row_says(door: Door)
     (answer,) = door.requests(post(png()))
     for (path, method), expected in MATRIX.items():
         url = path.format(prediction_id=answer.json()["id"], rollout_id=4711, verb="pause")
-        body = {"json": BODIES[path]} if path in BODIES and method != "GET" else {}
+        body = {"json": BODIES[path]} if path in BODIES and method in ("POST", "PUT") else {}
         calls = [
             post(png(), who)
             if (path, method) == ("/v1/predictions", "POST")

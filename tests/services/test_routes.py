@@ -12,8 +12,9 @@ import psycopg
 import pytest
 
 from cluster.database import connect
-from serve import desired, routing
+from serve import desired, faults, routing
 from serve.board import Board, BoardKeeper
+from serve.faults import Fault
 from serve.routing import Routes, RoutingError
 
 
@@ -128,9 +129,34 @@ def test_a_front_door_whose_connection_was_cut_follows_again_and_keeps_its_board
 def cut_listeners(platform: Any) -> None:
     with psycopg.connect(platform.settings.database_url, autocommit=True) as connection:
         cut = connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = %s", [desired.READ]
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT version, fault FROM%'"
         ).fetchall()
     assert cut
+
+
+def test_a_front_door_hears_of_faults_as_it_does_of_routes(platform: Any, model: str) -> None:
+    door = Door()
+    door.keeper = BoardKeeper(lambda key: key, door.boards.append, classifier=model)
+    told = Fault(error_rate=0.2, crash=True)
+
+    async def until(faults_by_version: dict[str, Fault]) -> None:
+        began_s = time.monotonic()
+        while door.keeper.board.faults != faults_by_version:
+            assert time.monotonic() - began_s < 20
+            await asyncio.sleep(0.01)
+
+    async def work() -> None:
+        await door.sees(model, {"1": 1.0, "2": 0.0})
+        with connect(platform.settings.database_url) as connection:
+            faults.put(connection, model, "2", told, actor="op")
+            await until({"2": told})
+            assert faults.clear(connection, actor="op") >= 1
+            await until({})
+
+    door.within(platform.settings.database_url, work)
+    with connect(platform.settings.database_url) as connection:
+        rows = connection.execute("SELECT action FROM audit WHERE subject = %s", [f"{model}/2"]).fetchall()
+    assert "put_fault" in {row["action"] for row in rows}
 
 
 def test_older_routes_never_replace_newer_ones_whichever_way_they_come(platform: Any, model: str) -> None:

@@ -154,10 +154,15 @@ def test_what_fails_halts_and_in_development_only_beyond_chance_or_not_at_all(na
         assert overall(judge(replace(GOOD, **change), GATES, environment)) == ("fail" if halts else "pass")
 
 
-def test_coverage_beside_the_promise_halts_whether_too_low_or_too_high() -> None:
-    for value in (0.85, 0.99):
-        found = gate("conformal", "development", coverage=estimate(value, 0.03))
-        assert (found.verdict, found.halts) == ("fail", True)
+def test_coverage_beside_the_promise_fails_and_in_development_halts_where_it_is_too_low() -> None:
+    for environment, value, halts in (
+        ("development", 0.85, True),
+        ("development", 0.99, False),
+        ("production", 0.85, True),
+        ("production", 0.99, True),
+    ):
+        found = gate("conformal", environment, coverage=estimate(value, 0.03))
+        assert (found.verdict, found.halts) == ("fail", halts)
     assert gate("conformal", promised_coverage=0.8).verdict == "fail"
 
 

@@ -1,0 +1,70 @@
+"""Faults that operators inject on game days: a version that errs, is slow, or whose process dies.
+
+Only in development and staging. Kept in PostgreSQL, audited, and known to front doors as routes are (`serve.board`);
+what they do to a request is in `serve.attempts`. So guardrails and rollbacks are practised on the real paths.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from psycopg import Connection
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
+
+ENVIRONMENTS = ("development", "staging")
+CHANNEL = "serving_routes"
+"""That of the routes: front doors look at both."""
+READ = "SELECT version, fault FROM serving_faults WHERE model = %s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What befalls requests to one version."""
+
+    error_rate: float = 0.0
+    """Share of requests that fail as if the model had raised, 0 to 1."""
+    delay_ms: float = 0.0
+    """By which each answer is late."""
+    crash: bool = False
+    """Whether the replica that is asked dies, each time."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.error_rate <= 1:
+            raise ValueError(f"error_rate is {self.error_rate}, not between 0 and 1")
+        if not 0 <= self.delay_ms <= 60_000:
+            raise ValueError(f"delay_ms is {self.delay_ms}, not between 0 and 60000")
+
+    def errs(self, draw: Callable[[], float] = random.random) -> bool:
+        """Whether this request is one of those that fail."""
+        return draw() < self.error_rate
+
+
+def put(connection: Connection[DictRow], model: str, version: str, fault: Fault, *, actor: str) -> None:
+    """Inject a fault in place of the one before."""
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO serving_faults (model, version, fault) VALUES (%s, %s, %s) "
+            "ON CONFLICT (model, version) DO UPDATE SET fault = excluded.fault",
+            [model, version, Jsonb(asdict(fault))],
+        )
+        _told(connection, actor, "put_fault", f"{model}/{version}", asdict(fault))
+
+
+def clear(connection: Connection[DictRow], *, actor: str) -> int:
+    """End all faults; returns how many there were."""
+    with connection.transaction():
+        ended = connection.execute("DELETE FROM serving_faults").rowcount
+        if ended:
+            _told(connection, actor, "clear_faults", "all", {"ended": ended})
+    return ended
+
+
+def _told(
+    connection: Connection[DictRow], actor: str, action: str, subject: str, detail: dict[str, object]
+) -> None:
+    connection.execute(
+        "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)",
+        [actor, action, subject, Jsonb(detail)],
+    )
+    connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, subject])
