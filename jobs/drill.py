@@ -31,10 +31,12 @@ from cluster.process import marked
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from data.synthetic import SyntheticConfig, generate
+from data.taxonomy import taxonomy
 from jobs import entry
 from jobs.drill_clients import Clients, Log
 from serve import desired, faults, operator_calls, rollouts
 from serve.faults import Fault
+from serve.guardrails import GuardrailConfig
 from serve.rollout import Rollout
 
 ACTOR = "jobs.drill"
@@ -45,6 +47,8 @@ STEPS: list[dict[str, Any]] = [
     {"share": 1.0, "minutes": 0.3, "requests": 50, "non_inferior": False},
 ]
 """A quick ramp: a drill is about what happens on the way, not about how much evidence a promotion needs."""
+GUARDRAILS = GuardrailConfig(labels=taxonomy().names, promote_p99_ms=5_000, roll_back_p99_ms=5_000)
+"""Without a bound on waiting: with processes that are killed all the while it would never allow a promotion."""
 PREY = ("ServeReplica:xray-vit", "ServeReplica:front-door", "ServeReplica:rollout-controller")
 """What Ray calls the processes that are killed in turns."""
 CASE_S = 240.0
@@ -104,7 +108,9 @@ class Ground:
             return desired.read(connection)[VIT].champion.version
 
     def start(self, version: str) -> Rollout:
-        one, _ = operator_calls.begin(self.settings, model=VIT, version=version, steps=STEPS, actor=ACTOR)
+        one, _ = operator_calls.begin(
+            self.settings, model=VIT, version=version, steps=STEPS, guardrails=GUARDRAILS, actor=ACTOR
+        )
         return one
 
     def now(self, one: Rollout) -> Rollout:

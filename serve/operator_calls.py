@@ -72,10 +72,19 @@ class FaultBody(BaseModel):
 
 
 def begin(
-    settings: Settings, *, model: str, version: str, steps: Any = None, actor: str
+    settings: Settings,
+    *,
+    model: str,
+    version: str,
+    steps: Any = None,
+    guardrails: GuardrailConfig | None = None,
+    actor: str,
 ) -> tuple[Rollout, dict[str, float]]:
     """Start a rollout of a registered version whose gates passed.
 
+    Args:
+        steps: see `steps_of`.
+        guardrails: default: the usual ones.
     Raises:
         RegistryError, RolloutError, ValueError: one line each.
     """
@@ -85,7 +94,8 @@ def begin(
         raise rollouts.RolloutError(
             f"{model} version {version} has not passed its gates; run `python -m jobs.evaluate` for it first"
         )
-    plan = Plan(guardrails=GuardrailConfig(labels=taxonomy().names), steps=steps_of(steps))
+    watched = guardrails or GuardrailConfig(labels=taxonomy().names)
+    plan = Plan(guardrails=watched, steps=steps_of(steps))
     with connect(settings.database_url, connect_timeout_s=CONNECT_S) as connection:
         started = rollouts.start(
             connection,
