@@ -94,7 +94,12 @@ class Controller:
             key: one for key, one in self._watched.items() if key in {each.id for each in under_way}
         }
         for one in under_way:
-            self._carry_on(connection, one)
+            try:
+                self._carry_on(connection, one)
+            except (
+                ValueError
+            ) as error:  # its evidence or its steps are of no use: the others must not wait for it
+                rollouts.roll_back(connection, one, actor=NAME, why=f"it cannot go on: {error}")
         routes = desired.read(connection)
         revisions = {model: live.revision for model, live in routes.items()}
         if revisions != self._revisions:

@@ -12,9 +12,9 @@ from psycopg import Connection
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from serve import desired
+
 ENVIRONMENTS = ("development", "staging")
-CHANNEL = "serving_routes"
-"""That of the routes: front doors look at both."""
 READ = "SELECT version, fault FROM serving_faults WHERE model = %s"
 
 
@@ -67,4 +67,4 @@ def _told(
         "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)",
         [actor, action, subject, Jsonb(detail)],
     )
-    connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, subject])
+    connection.execute("SELECT pg_notify(%s, %s)", [desired.CHANNEL, subject])

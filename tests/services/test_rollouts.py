@@ -321,3 +321,18 @@ def test_events_cannot_be_changed_after(stage: Stage) -> None:
 def test_the_champion_is_no_canary(stage: Stage) -> None:
     with pytest.raises(rollouts.RolloutError, match="is the champion already"):
         stage.start("1")
+
+
+def test_a_rollout_whose_evidence_is_of_no_use_is_rolled_back_and_holds_no_other_up(stage: Stage) -> None:
+    one = stage.start()
+    stage.tick(2)
+    kept = stage.now(one).evidence
+    assert kept is not None
+    kept["wealth"]["rows"] = {}
+    stage.connection.execute("UPDATE rollouts SET evidence = %s WHERE id = %s", [json.dumps(kept), one.id])
+    stage.controller = Controller(stage.settings, stage.replicas)
+    stage.tick()
+    assert stage.now(one).state == "rolled_back"
+    assert (
+        "it cannot go on: this evidence was gathered" in rollouts.events(stage.connection, one.id)[-1]["why"]
+    )
