@@ -14,8 +14,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from data.concerns import size_concerns
 from data.preprocess import Decoded, scale
-from serve.answer import Answer, InvalidOutputError, answer
+from serve.answer import Answer, Classified, InvalidOutputError, answer
 from serve.board import Board
 from serve.breaker import Breaker, BreakerConfig
 from serve.faults import Fault
@@ -47,8 +48,8 @@ class InfrastructureError(RuntimeError):
 class Models(Protocol):
     """How a front door reaches the models."""
 
-    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities of one image, float64 (classes,).
+    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray | Classified:
+        """What a version says of one image; or nothing but its calibrated probabilities, float64 (classes,).
 
         Raises:
             ModelError, InfrastructureError: told apart, because guardrails count them apart.
@@ -157,12 +158,15 @@ class Attempts:
                 return _silent(target, "has no card yet", 0.0)
             pixels_HW = await asyncio.to_thread(scale, decoded.shown_HW, card.pixels)
             asked = self._with_fault(board.faults.get(target.version), target, pixels_HW)
-            probabilities_C = await asyncio.wait_for(asked, within_s)
+            said = await asyncio.wait_for(asked, within_s)
+            concerns = (*decoded.concerns, *size_concerns(decoded.width, decoded.height, card.pixels.side))
             attempt = Attempt(
                 version=target.version,
                 outcome="ok",
                 latency_ms=_since_ms(began_s),
-                answer=answer(probabilities_C, card),
+                answer=answer(
+                    said if isinstance(said, Classified) else Classified(probabilities_C=said), card, concerns
+                ),
             )
         except InvalidOutputError:
             attempt = _failed(target, "invalid_output", began_s)
@@ -179,7 +183,9 @@ class Attempts:
         breaker.answered()
         return attempt
 
-    async def _with_fault(self, fault: Fault | None, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
+    async def _with_fault(
+        self, fault: Fault | None, target: Target, pixels_HW: np.ndarray
+    ) -> np.ndarray | Classified:
         """Ask the model, with what an operator has made go wrong."""
         if fault is not None:
             await asyncio.sleep(fault.delay_ms / 1000)
