@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
 RETRY_S = 0.5
 TIMEOUT_S = 20.0
@@ -34,6 +35,13 @@ class Log:
     @property
     def sent(self) -> int:
         return sum(self.raw.values())
+
+    def latencies_ms(self) -> dict[str, float]:
+        """Of the answers that came, the second try's where there was one."""
+        if not self.answers:
+            return {}
+        cuts = np.percentile([one["ms"] for one in self.answers], [50, 95, 99])
+        return {name: round(float(one), 1) for name, one in zip(("p50", "p95", "p99"), cuts, strict=True)}
 
     def write(self, path: Path) -> None:
         path.write_text("".join(json.dumps(one) + "\n" for one in self.answers))

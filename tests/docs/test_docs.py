@@ -17,7 +17,9 @@ NO_JOBS = {
     "recipes",
     "curation",
     "checkout",
+    "drill_cases",
     "drill_clients",
+    "drill_table",
 }
 
 

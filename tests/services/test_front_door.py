@@ -80,6 +80,9 @@ class LocalModels:
         self.seen.append((target.version, pixels_HW.shape))
         return self.canary() if target.role == "canary" else self.champion()
 
+    def away(self, target: Target, since_s: float) -> str | None:
+        return None
+
     async def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         raise InfrastructureError("away")
         yield {}
