@@ -1,12 +1,14 @@
-"""A game day that anyone can repeat: a promotion and seven rollbacks under load, while processes are killed.
+"""A game day that anyone can repeat: a promotion and rollbacks under load, while processes are killed.
 
-On a platform in development or staging with a champion. Its copies (same weights, other names) are the canaries; faults
-make them bad. Clients retry once with the same `Idempotency-Key`; what they saw is held against the ledger: nobody may
-fail, no patient may go back and forth, and the shares have to be the weights. 3 when something is not as it should be.
+On a platform in development or staging with a champion. Its copies (same weights, other names) are the canaries; what
+is wrong with them is injected. Other cases are about the machine: PostgreSQL says nothing for a minute, the load rises.
+Clients retry once with the same `Idempotency-Key`; what they saw is held against the ledger: nobody may fail, no
+patient may go back and forth, and the shares have to be the weights. 3 when something is not as it should be.
 """
 
 import asyncio
 import random
+import statistics
 import sys
 import tempfile
 import threading
@@ -21,10 +23,12 @@ from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from data.synthetic import SyntheticConfig, generate
 from jobs import entry
-from jobs.drill_cases import CASES, Ground, UnexpectedError
+from jobs.drill_cases import CASES, ROLLOUTS
 from jobs.drill_clients import Clients, Log
+from jobs.drill_ground import Ground, UnexpectedError
 from jobs.drill_table import Row, judged, table
 from serve import desired, faults
+from serve.rollout import Rollout
 
 SETTLED_S = 3.0
 """After a case the last answers come, and the last records."""
@@ -40,14 +44,22 @@ class Arguments:
     kill_every_s: float = 25.0
     """A process is killed so often; 0: none."""
     cases: list[str] = field(default_factory=list)
-    """Which; default: all."""
+    """Which; default: those of rollouts."""
+    repeat: int = 1
+    """Each case so often."""
     seed: int = 0
     log: Path | None = None
     """Where what the clients saw is written, a JSON object a line."""
 
 
-def run_case(ground: Ground, arguments: Arguments, name: str, images: list[bytes], log: Log) -> Row:
-    """One case under load and kills."""
+def run_case(
+    ground: Ground, arguments: Arguments, name: str, images: list[bytes], log: Log, least: float
+) -> Row:
+    """One case under load and kills.
+
+    Args:
+        least: requests that are sent, however soon it is over.
+    """
     clients = Clients(
         ground.settings.api_url,
         str(ground.settings.client_key),
@@ -56,6 +68,7 @@ def run_case(ground: Ground, arguments: Arguments, name: str, images: list[bytes
         patients=arguments.patients,
         seed=arguments.seed,
     )
+    ground.clients, ground.fault_at = clients, None
     began_at, killed, over = time.time(), len(ground.killed), threading.Event()
     threads = [threading.Thread(target=_load, args=(clients, over))]
     if arguments.kill_every_s:
@@ -68,9 +81,9 @@ def run_case(ground: Ground, arguments: Arguments, name: str, images: list[bytes
             rollout = CASES[name](ground)
         except UnexpectedError as error:
             sys.stdout.write(f"{name}: {error}\n")
-            went, rollout = False, ground.end(error.rollout)
+            went, rollout = False, error.rollout and ground.end(error.rollout)
         seconds = time.time() - began_at
-        while clients.log.sent < arguments.requests / len(arguments.cases or CASES):
+        while clients.log.sent < least:
             time.sleep(0.5)
     finally:
         over.set()
@@ -82,9 +95,10 @@ def run_case(ground: Ground, arguments: Arguments, name: str, images: list[bytes
     flips, off_weight = judged(_assigned(ground, began_at))
     return Row(
         case=name,
-        state=rollout.state,
+        state="-" if rollout is None else rollout.state,
         went=went,
         seconds=round(seconds, 1),
+        out_s=_out_s(ground, rollout),
         requests=seen.sent,
         raw_failures=seen.sent - seen.raw["201"],
         lost=sum(seen.lost.values()),
@@ -93,6 +107,12 @@ def run_case(ground: Ground, arguments: Arguments, name: str, images: list[bytes
         flips=flips,
         off_weight=off_weight,
     )
+
+
+def _out_s(ground: Ground, rollout: Rollout | None) -> float | None:
+    if rollout is None or rollout.ended_at is None or ground.fault_at is None:
+        return None
+    return round(rollout.ended_at.timestamp() - ground.fault_at, 1)
 
 
 def _load(clients: Clients, over: threading.Event) -> None:
@@ -159,19 +179,22 @@ def _ground(arguments: Arguments) -> Ground:
 def work(arguments: Arguments) -> dict[str, Any]:
     ground, images = _ground(arguments), _images(arguments.seed)
     log, rows = Log(), []
-    chosen = arguments.cases or list(CASES)
+    chosen = (arguments.cases or list(ROLLOUTS)) * arguments.repeat
     for nth, name in enumerate(chosen):
         progress.report("drill", nth, len(chosen), name)
-        rows.append(run_case(ground, arguments, name, images, log))
+        least = arguments.requests / len(chosen)
+        rows.append(run_case(ground, arguments, name, images, log, least))
         sys.stdout.write(table(rows[-1:]))
     lost = missing(ground, log)
     if arguments.log is not None:
         log.write(arguments.log)
     sys.stdout.write(table(rows))
+    outs = [one.out_s for one in rows if one.out_s is not None]
     found = {
         "cases": [vars(one) for one in rows],
         "requests": sum(one.requests for one in rows),
         "latency_ms": log.latencies_ms(),
+        "median_out_s": statistics.median(outs) if outs else None,
         "missing": lost,
         "killed": ground.killed,
     }

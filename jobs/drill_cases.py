@@ -1,160 +1,18 @@
-"""The cases of a drill: a promotion and seven rollbacks, each of a copy of the champion that a fault makes bad."""
+"""The cases of a drill: a promotion, rollbacks of copies that a fault makes bad, and what befalls the machine."""
 
-import contextlib
-import json
-import os
-import random
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
-import psutil
-
-from cluster import bundles
-from cluster.database import connect
-from cluster.home import Home
-from cluster.objects import ObjectStore
-from cluster.process import marked
-from cluster.registry import VIT, Registry
-from cluster.settings import Settings
-from data.taxonomy import taxonomy
-from serve import desired, faults, operator_calls, rollouts
+from jobs.drill_ground import CASE_S, Ground, Step, UnexpectedError, rolled_back
 from serve.faults import Fault
-from serve.guardrails import GuardrailConfig
 from serve.rollout import Rollout
 
-ACTOR = "jobs.drill"
-STEPS: list[dict[str, Any]] = [
-    {"share": 0.0, "minutes": 0.1, "pairs": 20, "non_inferior": False},
-    {"share": 0.1, "minutes": 0.4, "requests": 20, "non_inferior": False},
-    {"share": 0.5, "minutes": 0.4, "requests": 100, "non_inferior": False},
-    {"share": 1.0, "minutes": 0.3, "requests": 50, "non_inferior": False},
-]
-"""A quick ramp: a drill is about what happens on the way, not about how much evidence a promotion needs."""
-GUARDRAILS = GuardrailConfig(labels=taxonomy().names, promote_p99_ms=5_000, roll_back_p99_ms=5_000)
-"""Without a bound on waiting: with processes that are killed all the while it would never allow a promotion."""
-PREY = ("ServeReplica:xray-vit", "ServeReplica:front-door", "ServeReplica:rollout-controller")
-"""What Ray calls the processes that are killed in turns."""
-CASE_S = 240.0
-"""How long a case may take to come to what it waits for."""
-
-
-class UnexpectedError(Exception):
-    """A rollout did not do what the case is about."""
-
-    def __init__(self, why: str, rollout: Rollout) -> None:
-        super().__init__(why)
-        self.rollout = rollout
-
-
-@dataclass(kw_only=True)
-class Ground:
-    """The platform, and copies of its champion."""
-
-    settings: Settings
-    registry: Registry
-    draw: random.Random
-    copies: int = 0
-    killed: list[str] = field(default_factory=list)
-
-    def copy(self, *, broken: bool = False) -> str:
-        """Register the champion's weights as a new version; a broken one cannot be loaded."""
-        self.copies += 1
-        store = ObjectStore(self.settings)
-        with tempfile.TemporaryDirectory() as folder:
-            directory = Path(folder)
-            key = self.registry.bundle_key(VIT, self.champion)
-            bundles.fetch(store, key, directory)
-            files: dict[str, bytes | Path] = {
-                one.name: one
-                for one in directory.iterdir()
-                if one.name not in (bundles.COMMIT, bundles.SIGNATURE)
-            }
-            card = json.loads((directory / "card.json").read_text())
-            card["drill"] = f"{time.time():.3f}-{self.copies}"
-            if broken:
-                card["architecture"]["timm"] = "vit_tiny_patch16_224"
-                card["architecture"]["kwargs"] = {"depth": 1}
-            files["card.json"] = json.dumps(card, sort_keys=True, indent=1).encode()
-            return self.registry.register(
-                VIT, bundles.publish(store, files), None, {"verdict": "pass", "drill": "yes"}
-            )
-
-    @property
-    def champion(self) -> str:
-        with connect(self.settings.database_url) as connection:
-            return desired.read(connection)[VIT].champion.version
-
-    def start(self, version: str) -> Rollout:
-        one, _ = operator_calls.begin(
-            self.settings, model=VIT, version=version, steps=STEPS, guardrails=GUARDRAILS, actor=ACTOR
-        )
-        return one
-
-    def now(self, one: Rollout) -> Rollout:
-        with connect(self.settings.database_url) as connection:
-            return rollouts.get(connection, one.id)
-
-    def until(self, one: Rollout, done: Callable[[Rollout], bool], what: str) -> Rollout:
-        """Raises UnexpectedError: it ended otherwise, or takes too long."""
-        ends_at = time.monotonic() + CASE_S
-        while time.monotonic() < ends_at:
-            found = self.now(one)
-            if done(found):
-                return found
-            if found.ended_at is not None:
-                raise UnexpectedError(
-                    f"waited for {what}, and it was {found.state}: {found.verdict.get('why')}", found
-                )
-            time.sleep(0.25)
-        found = self.now(one)
-        raise UnexpectedError(f"waited {CASE_S:.0f} s for {what}; it is {found.state}", found)
-
-    def wish(self, one: Rollout, wanted: Any) -> None:
-        with connect(self.settings.database_url) as connection:
-            rollouts.wish(connection, one.id, wanted, actor=ACTOR)
-
-    def end(self, one: Rollout) -> Rollout:
-        """Roll back what did not go as it should, so that the next case starts from the champion."""
-        if self.now(one).ended_at is None:
-            self.wish(one, "rollback")
-            with contextlib.suppress(UnexpectedError):
-                return self.until(one, _rolled_back, "the end")
-        return self.now(one)
-
-    @contextmanager
-    def fault(self, version: str, fault: Fault) -> Iterator[None]:
-        with connect(self.settings.database_url) as connection:
-            faults.put(connection, VIT, version, fault, actor=ACTOR)
-        try:
-            yield
-        finally:
-            with connect(self.settings.database_url) as connection:
-                faults.clear(connection, actor=ACTOR)
-
-    def kill_one(self, nth: int) -> None:
-        kind = PREY[nth % len(PREY)]
-        prey = [one for one in marked(Home.from_env(os.environ).id, "ray") if kind in _title(one)]
-        if prey:
-            chosen = self.draw.choice(prey)
-            self.killed.append(_title(chosen).removeprefix("ray::").split("(")[0][:60])
-            with contextlib.suppress(psutil.NoSuchProcess):
-                chosen.kill()
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def _rolled_back(one: Rollout) -> bool:
-    return one.state == "rolled_back"
+A_TENTH: list[Step] = [{"share": 0.1, "minutes": 60, "requests": 20, "non_inferior": False}]
+QUIET_S = 10.0
+"""Undisturbed before something happens, and after it."""
+AWAY_S = 60.0
+LOAD_STEP = 5
+"""So many times the rate."""
 
 
 def promotion(ground: Ground) -> Rollout:
@@ -166,7 +24,7 @@ def promotion(ground: Ground) -> Rollout:
 def bad_from_the_start(ground: Ground) -> Rollout:
     version = ground.copy()
     with ground.fault(version, Fault(error_rate=0.2)):
-        return ground.until(ground.start(version), _rolled_back, "the rollback")
+        return ground.until(ground.start(version), rolled_back, "the rollback")
 
 
 def bad_at_half(ground: Ground) -> Rollout:
@@ -175,14 +33,14 @@ def bad_at_half(ground: Ground) -> Rollout:
     one = ground.start(version)
     ground.until(one, lambda found: found.step == 2, "50 %")
     with ground.fault(version, Fault(error_rate=0.2)):
-        return ground.until(one, _rolled_back, "the rollback")
+        return ground.until(one, rolled_back, "the rollback")
 
 
 def cancelled(ground: Ground) -> Rollout:
     one = ground.start(ground.copy())
     ground.until(one, lambda found: found.step == 1, "10 %")
     ground.wish(one, "rollback")
-    return ground.until(one, _rolled_back, "the rollback")
+    return ground.until(one, rolled_back, "the rollback")
 
 
 def cancelled_and_restarted(ground: Ground) -> Rollout:
@@ -191,7 +49,7 @@ def cancelled_and_restarted(ground: Ground) -> Rollout:
         one = ground.start(version)
         ground.until(one, lambda found: found.step == 1, "10 %")
         ground.wish(one, "rollback")
-        ended = ground.until(one, _rolled_back, "the rollback")
+        ended = ground.until(one, rolled_back, "the rollback")
     return ended
 
 
@@ -200,14 +58,14 @@ def third_version(ground: Ground) -> Rollout:
     one = ground.start(ground.copy())
     ground.until(one, lambda found: found.step == 1, "10 %")
     other = ground.start(ground.copy())
-    ground.until(one, _rolled_back, "the rollback of the second")
+    ground.until(one, rolled_back, "the rollback of the second")
     ground.until(other, lambda found: found.step == 1, "10 % of the third")
     ground.wish(other, "rollback")
-    return ground.until(other, _rolled_back, "the rollback of the third")
+    return ground.until(other, rolled_back, "the rollback of the third")
 
 
 def never_ready(ground: Ground) -> Rollout:
-    return ground.until(ground.start(ground.copy(broken=True)), _rolled_back, "the rollback")
+    return ground.until(ground.start(ground.copy(broken=True)), rolled_back, "the rollback")
 
 
 def back_at_full(ground: Ground) -> Rollout:
@@ -216,10 +74,48 @@ def back_at_full(ground: Ground) -> Rollout:
     one = ground.start(version)
     ground.until(one, lambda found: found.step == 3, "100 %")
     with ground.fault(version, Fault(error_rate=0.5)):
-        return ground.until(one, _rolled_back, "the rollback")
+        return ground.until(one, rolled_back, "the rollback")
 
 
-CASES: dict[str, Callable[[Ground], Rollout]] = {
+def erring_at_a_tenth(ground: Ground) -> Rollout:
+    """It errs in one of five requests while it has 10 %: how long until it is out?"""
+    version = ground.copy()
+    one = ground.start(version, A_TENTH)
+    ground.until(one, lambda found: found.step == 0, "10 %")
+    time.sleep(QUIET_S)
+    with ground.fault(version, Fault(error_rate=0.2)):
+        return ground.until(one, rolled_back, "the rollback")
+
+
+def database_away(ground: Ground) -> None:
+    """PostgreSQL says nothing for a minute."""
+    time.sleep(QUIET_S)
+    with ground.silent_database():
+        time.sleep(AWAY_S)
+    time.sleep(QUIET_S)
+
+
+def load_step(ground: Ground) -> None:
+    """Several times as many requests: another process of the champion comes, and goes again afterwards."""
+    assert ground.clients is not None
+    before, rate = ground.replicas(), ground.clients.rate
+    ground.clients.rate = rate * LOAD_STEP
+    try:
+        _replicas(ground, lambda now: now > before, f"more than {before}")
+    finally:
+        ground.clients.rate = rate
+    _replicas(ground, lambda now: now == before, f"{before}")
+
+
+def _replicas(ground: Ground, done: Callable[[int], bool], what: str) -> None:
+    ends_at = time.monotonic() + CASE_S
+    while not done(now := ground.replicas()):
+        if time.monotonic() > ends_at:
+            raise UnexpectedError(f"waited {CASE_S:.0f} s for {what} processes; there are {now}")
+        time.sleep(0.5)
+
+
+ROLLOUTS: dict[str, Callable[[Ground], Rollout]] = {
     "promotion": promotion,
     "bad_from_the_start": bad_from_the_start,
     "bad_at_half": bad_at_half,
@@ -228,4 +124,10 @@ CASES: dict[str, Callable[[Ground], Rollout]] = {
     "third_version": third_version,
     "never_ready": never_ready,
     "back_at_full": back_at_full,
+    "erring_at_a_tenth": erring_at_a_tenth,
+}
+CASES: dict[str, Callable[[Ground], Rollout | None]] = {
+    **ROLLOUTS,
+    "database_away": database_away,
+    "load_step": load_step,
 }

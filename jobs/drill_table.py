@@ -15,11 +15,13 @@ class Row:
 
     case: str
     state: str
-    """In which its last rollout is."""
+    """In which its last rollout is; "-" for a case without one."""
     went: bool
     """Whether it did what the case is about."""
     seconds: float
     """Until then."""
+    out_s: float | None
+    """From a fault to the end of the rollout; None where none was injected."""
     requests: int
     raw_failures: int
     """First tries that were not answered with 201."""

@@ -180,6 +180,16 @@ def statuses(settings: Settings) -> dict[str, str]:
         return {name: one["status"] for name, one in answer.json()["applications"].items()}
 
 
+def replicas(settings: Settings, application: str) -> int:
+    """Running processes of an application."""
+    with _dashboard(settings) as dashboard:
+        answer = dashboard.get("/api/serve/applications/")
+        answer.raise_for_status()
+        deployments = answer.json()["applications"].get(application, {}).get("deployments", {})
+        every = [replica for one in deployments.values() for replica in one["replicas"]]
+        return sum(one["state"] == "RUNNING" for one in every)
+
+
 def _wait(
     dashboard: httpx.Client,
     names: set[str],

@@ -19,6 +19,7 @@ NO_JOBS = {
     "checkout",
     "drill_cases",
     "drill_clients",
+    "drill_ground",
     "drill_table",
 }
 

@@ -13,6 +13,7 @@ GOOD = Row(
     state="promoted",
     went=True,
     seconds=90.0,
+    out_s=None,
     requests=1000,
     raw_failures=3,
     lost=0,
@@ -71,7 +72,7 @@ def test_each_thing_that_should_not_be_makes_a_case_bad(wrong: dict[str, Any]) -
 def test_the_table_has_a_line_for_each_case() -> None:
     lines = table([GOOD, replace(GOOD, case="cancelled")]).splitlines()
     assert len(lines) == 4
-    assert {len(one.split("|")) for one in lines} == {13}
+    assert {len(one.split("|")) for one in lines} == {14}
     assert lines[3].startswith("| cancelled | promoted | True |")
 
 
