@@ -32,8 +32,8 @@ def batches_per_epoch(samples: int, batch_size: int) -> int:
 def global_batch(order_N: np.ndarray, *, batch: int, batch_size: int) -> np.ndarray:
     """The indices of one global batch, in order; `batch_size` at most.
 
-    An epoch's batches differ by one sample at most. A last batch with the rest could have one or two: batch norm knows no
-    variance of one image, and one image would move the weights as far as a whole batch.
+    An epoch's batches differ by one sample at most. A last batch with the rest could have one or two: batch norm knows
+    no variance of one image, and one image would move the weights as far as a whole batch.
     """
     batches = batches_per_epoch(len(order_N), batch_size)
     return rank_slice(order_N, rank=batch, world_size=batches)
