@@ -28,12 +28,10 @@ from serve.attempts import InfrastructureError, ModelError
 from serve.auth import KeyRing
 from serve.board import Board, BoardKeeper
 from serve.card import Card
-from serve.classifier import Classifier
 from serve.controller import Controller
 from serve.desk import Desk, DeskConfig
 from serve.explaining import Explaining
 from serve.explanation import Finding
-from serve.heatmap import Turn
 from serve.housekeeping import Housekeeping
 from serve.http_app import build_app
 from serve.journal import Journal
@@ -42,6 +40,7 @@ from serve.rate_limit import RateConfig
 from serve.reconciler import app_name
 from serve.records import Records, RecordsConfig
 from serve.routing import Routes, Target
+from serve.turn import Turn
 
 STORE_DEADLINE_S = 3.0
 """The object store's time to answer a front door: then it counts as away, and images go to the journal."""
@@ -62,6 +61,10 @@ def _bundle(bundle_key: str, names: tuple[str, ...] | None = None) -> Path:
 
 class ClassifierReplica:
     def __init__(self, bundle_key: str, threads: int, device: str) -> None:
+        from serve.classifier import (
+            Classifier,  # torch: two seconds and 250 MB that the other processes do without
+        )
+
         names = ("card.json", "model.safetensors")
         self.classifier = Classifier(_bundle(bundle_key, names), threads=threads, device=device)
         self._turn = Turn()
