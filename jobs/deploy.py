@@ -1,12 +1,14 @@
 """Put a model version in front of users: desired state in PostgreSQL, then Ray Serve through the reconciler.
 
 `--version N` cuts over to a version whose gates passed (`--restore` serves again what was served before, as
-`make up` does). The version before stays warm; aliases follow. Canary steps are `jobs.rollout`'s.
+`make up` does; `--machine FILE` only changes how much machine there is). The version before stays warm; aliases
+follow. Canary steps are `jobs.rollout`'s.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +19,7 @@ from cluster.objects import ObjectStore
 from cluster.registry import LLM, VIT, Registry
 from cluster.settings import Settings
 from jobs import entry
-from serve import desired, rollouts
+from serve import desired, machine, rollouts
 from serve.reconciler import reconcile
 
 READY_S = 120.0
@@ -30,6 +32,9 @@ class Arguments:
     """Version of `xray-vit` to serve; default: the champion."""
     restore: bool = False
     """Only bring Ray Serve to the desired state that is stored; well when nothing was ever deployed."""
+    machine: Path | None = None
+    """A file with what this site wants otherwise than `serve/machine.yaml`; kept until another one comes. Versions stay
+    as they are, unless --version is given too."""
 
 
 def cut_over(settings: Settings, version: str, *, actor: str) -> None:
@@ -98,7 +103,11 @@ def carry_out(settings: Settings, report: Progress) -> dict[str, Any]:
 
 def work(arguments: Arguments) -> dict[str, Any]:
     settings = Settings.from_env()
-    if not arguments.restore:
+    if arguments.machine is not None:
+        wanted = machine.read(arguments.machine)
+        with connect(settings.database_url) as connection:
+            desired.set_machine(connection, wanted, actor="jobs.deploy")
+    if not (arguments.restore or (arguments.machine is not None and arguments.version is None)):
         version = arguments.version or Registry(settings).version_by_alias(VIT, "champion")
         if version is None:
             raise entry.JobError(f"{VIT} has no champion; run `python -m jobs.pipeline`, or name a --version")

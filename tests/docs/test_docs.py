@@ -17,7 +17,10 @@ NO_JOBS = {
     "recipes",
     "curation",
     "checkout",
+    "drill_cases",
     "drill_clients",
+    "drill_ground",
+    "drill_table",
 }
 
 

@@ -39,10 +39,10 @@ class Before:
 class Door:
     """Holds handles as a front door does: only in a replica does Serve batch."""
 
-    def __init__(self, now: Any, before: Any) -> None:
+    def __init__(self) -> None:
         from serve.deployments import VersionHandle
 
-        self.versions = {"now": VersionHandle(now), "before": VersionHandle(before)}
+        self.versions = {version: VersionHandle(version) for version in ("now", "before")}
 
     async def ask(self, version: str, images: int) -> list[Any]:
         import asyncio
@@ -53,6 +53,7 @@ class Door:
 @pytest.fixture(scope="module")
 def handles(ray_local: None) -> Iterator[tuple[Any, Any]]:
     import ray.serve as serve
+
 
     with socket.create_server(("127.0.0.1", 0)) as free:  # port 8000 may be somebody's
         port = free.getsockname()[1]
