@@ -160,6 +160,8 @@ class Controller:
             self._next(connection, one, why=found.why, actor=NAME)
         elif found.alert and found.action != one.verdict.get("action"):
             rollouts.note(connection, one, action=found.action, why=found.why)
+        if found.retrain and not one.verdict.get("retrain"):
+            rollouts.wish_retraining(connection, one, why=found.why)
 
     def _next(self, connection: Connection[DictRow], one: Rollout, *, why: str, actor: str) -> None:
         if one.step + 1 < len(one.steps):

@@ -1,7 +1,8 @@
 """Explanations over HTTP: record → finding → verified sentences → stored text.
 
 The first caller makes the text, everyone later reads the stored one. When the language model is away, slow or
-not to be believed, the template answers: a caller always gets an explanation, and it always says who wrote it.
+not to be believed, the template answers: a caller always gets an explanation, and it always says who wrote it. What
+came of each attempt is the ledger's (`serve.explained`), by which versions of the language model are rolled out.
 """
 
 import asyncio
@@ -15,8 +16,9 @@ from psycopg.rows import DictRow
 from serve.attempts import InfrastructureError, ModelError
 from serve.card import Card
 from serve.desk import Desk
+from serve.explained import Asked
 from serve.explanation import Explanation, Finding, template_explanation
-from serve.routing import assign
+from serve.line import AwayError
 
 logger = logging.getLogger(__name__)
 
@@ -64,21 +66,34 @@ class Explaining:
         board = self.desk.board
         routes = board.routes.get(self.desk.config.explainer) if board is not None else None
         if routes is not None:
-            source = self.desk.models.explain(assign(routes, str(row["id"])), finding.as_dict())
+            asked = Asked.about(row, routes)
+            source = self.desk.models.explain(asked.target, finding.as_dict())
             ends_at = asyncio.get_running_loop().time() + TOTAL_DEADLINE_S
             deadline_s = FIRST_SENTENCE_DEADLINE_S
             try:
                 while True:
                     event = await asyncio.wait_for(anext(source), deadline_s)
+                    asked.heard(event)
+                    if event["event"] == "done":
+                        await self._keep(asked)
                     yield event
                     if event["event"] == "done":
                         return
                     deadline_s = max(0.0, ends_at - asyncio.get_running_loop().time())
             except (TimeoutError, ModelError, InfrastructureError, StopAsyncIteration) as error:
                 logger.warning("the language model gave no explanation: %s", type(error).__name__)
+                asked.failed(error)
+                await self._keep(asked)
         explanation: Explanation = template_explanation(finding)
         yield {"event": "replace", "text": explanation.text}
         yield {"event": "done", "explanation": explanation.as_dict()}
+
+    async def _keep(self, asked: Asked) -> None:
+        """A caller who goes away in the middle leaves nothing: nobody knows how it would have ended."""
+        try:
+            await self.desk.records.keep_explained(asked.as_record())
+        except AwayError:
+            logger.warning("an explanation is no evidence: the database is away")
 
     def _finding(self, row: DictRow) -> Finding:
         told = row["answer"]

@@ -118,6 +118,21 @@ class GuardrailConfig:
             raise ValueError("label_shares must be shares that add up to 1")
 
 
+def explainer_guardrails(labels: tuple[str, ...]) -> GuardrailConfig:
+    """For versions of the language model: seconds, not milliseconds, and a checker that refuses a text now and then.
+
+    Nobody is hurt by a refusal, since the template answers then; the comparison with the champion decides, and the
+    absolute bound only says that a model is of no use.
+    """
+    return GuardrailConfig(
+        labels=labels,
+        margins=Margins(errors=0.05, invalid_outputs=0.05),
+        error_bound=0.2,
+        promote_p99_ms=15_000.0,
+        roll_back_p99_ms=30_000.0,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One step of a ramp, and what has to be there before the next."""

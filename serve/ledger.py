@@ -17,13 +17,19 @@ COLUMNS = (
 )
 READ = f"""
     SELECT * FROM (
-        (SELECT {COLUMNS}, served_version, (answer->>'abstained')::boolean AS abstained, answer->>'label' AS label
+        (SELECT 'answered' AS kind, {COLUMNS}, served_version, (answer->>'abstained')::boolean AS abstained,
+                answer->>'label' AS label
          FROM predictions
          WHERE committed_by >= %(since)s::text::xid8 AND committed_by < %(until)s::text::xid8
          ORDER BY committed_by LIMIT %(limit)s)
         UNION ALL
-        (SELECT {COLUMNS}, NULL, NULL, NULL
+        (SELECT 'failed', {COLUMNS}, NULL, NULL, NULL
          FROM failed_requests
+         WHERE committed_by >= %(since)s::text::xid8 AND committed_by < %(until)s::text::xid8
+         ORDER BY committed_by LIMIT %(limit)s)
+        UNION ALL
+        (SELECT 'explained', {COLUMNS}, NULL, NULL, NULL
+         FROM explained_requests
          WHERE committed_by >= %(since)s::text::xid8 AND committed_by < %(until)s::text::xid8
          ORDER BY committed_by LIMIT %(limit)s)
     ) AS requests ORDER BY position, created_at, id
@@ -48,8 +54,9 @@ def read_since(
     Args:
         batch: about how many rows ; ask again until none comes. What one transaction wrote is never divided.
     Returns:
-        rows of answered and failed requests: id, created_at (of the answer, by the front door's clock), model,
-        patient_pseudonym, assignment, attempts; served_version, abstained and label, None for a failed one.
+        rows of answered and failed requests, and of explanations that were asked for: kind, id, created_at (of the
+        answer, by the front door's clock), model, patient_pseudonym, assignment, attempts; served_version, abstained
+        and label, None where nothing was classified.
     """
     until = now(connection)  # every transaction below it has ended before the next statement looks
     rows = _rows(connection, cursor, until, batch)
@@ -77,6 +84,7 @@ def _rows(connection: Connection[DictRow], since: int, until: int, limit: int | 
 
 def _cut(rows: list[DictRow], batch: int) -> int | None:
     """The transaction at which the limit may have cut a table's rows; None where it cut nothing."""
-    answered = [row["position"] for row in rows if row["served_version"] is not None]
-    failed = [row["position"] for row in rows if row["served_version"] is None]
-    return min((one[-1] for one in (answered, failed) if len(one) >= batch), default=None)
+    positions: dict[str, list[int]] = {}
+    for row in rows:
+        positions.setdefault(row["kind"], []).append(row["position"])
+    return min((one[-1] for one in positions.values() if len(one) >= batch), default=None)

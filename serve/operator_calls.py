@@ -13,17 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.database import connect
 from cluster.expected import ExpectedError
-from cluster.registry import Registry, RegistryError
+from cluster.registry import LLM, Registry, RegistryError
 from cluster.settings import Settings
 from data.taxonomy import taxonomy
 from serve import desired, faults, rollouts, routing
 from serve.auth import Caller
 from serve.controller import summary
 from serve.faults import Fault
-from serve.guardrails import GuardrailConfig
+from serve.guardrails import GuardrailConfig, Step, explainer_guardrails
+from serve.label_mix import label_mix
 from serve.openapi import BEARER, answers
 from serve.problems import Problem, unavailable
-from serve.rollout import Plan, Rollout, Wish, steps_of
+from serve.rollout import Plan, Rollout, Wish, steps_of, without_images
 from serve.routing import Routes, RoutingError
 
 T = TypeVar("T")
@@ -94,9 +95,8 @@ def begin(
         raise rollouts.RolloutError(
             f"{model} version {version} has not passed its gates; run `python -m jobs.evaluate` for it first"
         )
-    watched = guardrails or GuardrailConfig(labels=taxonomy().names)
-    plan = Plan(guardrails=watched, steps=steps_of(steps))
     with connect(settings.database_url, connect_timeout_s=CONNECT_S) as connection:
+        plan = _plan(connection, model, steps_of(steps), guardrails)
         started = rollouts.start(
             connection,
             model=model,
@@ -106,6 +106,20 @@ def begin(
             actor=actor,
         )
         return started, weights_of(connection, started)
+
+
+def _plan(
+    connection: Connection[DictRow], model: str, steps: tuple[Step, ...], guardrails: GuardrailConfig | None
+) -> Plan:
+    labels = taxonomy().names
+    if model == LLM:
+        return Plan(guardrails=guardrails or explainer_guardrails(labels), steps=without_images(steps))
+    if guardrails is not None:
+        return Plan(guardrails=guardrails, steps=steps)
+    live = desired.read(connection).get(model)
+    champion = "" if live is None else live.champion.version
+    usual = label_mix(connection, model=model, version=champion, labels=labels)
+    return Plan(guardrails=GuardrailConfig(labels=labels, label_shares=usual), steps=steps)
 
 
 def weights_of(connection: Connection[DictRow], one: Rollout) -> dict[str, float]:

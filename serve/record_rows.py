@@ -14,11 +14,12 @@ import psycopg
 
 from serve.line import Line
 
-Kind = Literal["prediction", "failure", "mirrored"]
+Kind = Literal["prediction", "failure", "mirrored", "explained"]
 MAX_GROUP = 64
 """Rows of one statement."""
 SHARED = "id, created_at, client_key_id, request_id, patient_pseudonym, assignment, attempts, model"
 ANSWERED = f"{SHARED}, body_sha256, served_version, answer, image_key, metadata"
+EXPLAINED = "id, created_at, prediction_id, model, patient_pseudonym, assignment, attempts"
 MIRRORED = "id, created_at, model, patient_pseudonym, assignment, served, shown"
 INSERTS: dict[Kind, str] = {
     "prediction": f"""
@@ -32,6 +33,10 @@ INSERTS: dict[Kind, str] = {
     "mirrored": f"""
         INSERT INTO mirrored_requests ({MIRRORED})
         SELECT {MIRRORED} FROM json_populate_recordset(NULL::mirrored_requests, %s::json)
+        ON CONFLICT (id) DO NOTHING RETURNING id""",
+    "explained": f"""
+        INSERT INTO explained_requests ({EXPLAINED})
+        SELECT {EXPLAINED} FROM json_populate_recordset(NULL::explained_requests, %s::json)
         ON CONFLICT (id) DO NOTHING RETURNING id""",
 }
 COMPLETE = f"""
@@ -103,6 +108,25 @@ class Mirrored:
     def as_row(self) -> dict[str, Any]:
         """By column, as JSON."""
         return {**vars(self), "id": str(self.id)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """What came of asking a language model to explain an answer."""
+
+    id: UUID
+    prediction_id: UUID
+    model: str
+    patient_pseudonym: str | None
+    assignment: dict[str, Any]
+    """As in a record, of the language model's own draw."""
+    attempts: list[dict[str, Any]]
+    """One, as in a record; its latency is the time to the first sentence, or to giving up."""
+    created_at: str = field(default_factory=_now)
+
+    def as_row(self) -> dict[str, Any]:
+        """By column, as JSON."""
+        return {**vars(self), "id": str(self.id), "prediction_id": str(self.prediction_id)}
 
 
 async def write(line: Line, statement: str, rows: Sequence[dict[str, Any]]) -> list[bool | Exception]:

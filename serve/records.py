@@ -23,7 +23,7 @@ from serve.journal_file import Entry
 from serve.line import AwayError, Line
 from serve.presence import Presence
 from serve.problems import Problem, unavailable
-from serve.record_rows import INSERTS, MAX_GROUP, Failure, Kind, Mirrored, Record, write
+from serve.record_rows import INSERTS, MAX_GROUP, Explained, Failure, Kind, Mirrored, Record, write
 from serve.replay import Replay
 
 LOOK_UP = """SELECT p.*, e.explanation FROM predictions p
@@ -143,6 +143,14 @@ class Records:
             AwayError: the database is away; the journal is for what clients were told.
         """
         await self._writes["mirrored"].ask(mirrored.as_row())
+
+    async def keep_explained(self, explained: Explained) -> None:
+        """Keep what came of asking a language model.
+
+        Raises:
+            AwayError: as `keep_mirrored`.
+        """
+        await self._writes["explained"].ask(explained.as_row())
 
     async def get(self, prediction_id: UUID) -> DictRow | None:
         """The row with its explanation (NULL until one was made), from this node's journal while it waits there;

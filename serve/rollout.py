@@ -4,7 +4,7 @@ A plan is a list of steps and the guardrails. Blue/green and an instant cut-over
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -78,6 +78,21 @@ def steps_of(wanted: str | list[Any] | None) -> tuple[Step, ...]:
             "steps are a name, or a list of shares between 0 and 1, or of objects with share, minutes, requests, pairs "
             "and non_inferior"
         ) from error
+
+
+def without_images(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The same for a language model, who is shown nothing beside the path: no mirrored images, and no step at 0.
+
+    At 100 % there is no champion to be no worse than, and no absolute share of refused texts is asked for.
+    Raises:
+        ValueError: nothing is left.
+    """
+    kept = tuple(
+        replace(one, pairs=0, non_inferior=one.non_inferior and one.share < 1) for one in steps if one.share
+    )
+    if not kept:
+        raise ValueError("a language model is shown no mirrored images: its steps need a share above 0")
+    return kept
 
 
 def _step(share: float) -> Step:

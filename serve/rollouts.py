@@ -23,6 +23,10 @@ COLUMNS = (
 )
 
 
+RETRAIN_COOLDOWN_HOURS = 24
+"""After a wish for training anew no other is made for so long: the first one has to have an effect."""
+
+
 class RolloutError(ExpectedError):
     """What is asked for cannot be; the message says what can."""
 
@@ -274,6 +278,26 @@ def keep(
 def note(connection: Connection[DictRow], rollout: Rollout, *, action: str, why: str) -> None:
     """An event that changes nothing, such as an alert."""
     _event(connection, rollout, lambda routes: routes, actor="controller", action=action, why=why)
+
+
+def wish_retraining(connection: Connection[DictRow], rollout: Rollout, *, why: str) -> bool:
+    """Ask for one training of a model whose input has drifted, with an event, unless one was asked for lately.
+
+    Whoever schedules jobs takes the row of `retraining_wishes`; serving starts none.
+    Returns:
+        whether it was asked for now.
+    """
+    with connection.transaction():
+        connection.execute("LOCK TABLE retraining_wishes IN EXCLUSIVE MODE")
+        row = connection.execute(
+            "INSERT INTO retraining_wishes (model, rollout_id, why) SELECT %(model)s, %(id)s, %(why)s "
+            "WHERE NOT EXISTS (SELECT 1 FROM retraining_wishes "
+            "WHERE model = %(model)s AND wished_at > now() - make_interval(hours => %(hours)s)) RETURNING id",
+            {"model": rollout.model, "id": rollout.id, "why": why, "hours": RETRAIN_COOLDOWN_HOURS},
+        ).fetchone()
+        if row is not None:
+            note(connection, rollout, action="retrain_wanted", why=why)
+    return row is not None
 
 
 def aliases_told(connection: Connection[DictRow], rollout: Rollout) -> None:

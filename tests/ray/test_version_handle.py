@@ -54,7 +54,6 @@ class Door:
 def handles(ray_local: None) -> Iterator[tuple[Any, Any]]:
     import ray.serve as serve
 
-
     with socket.create_server(("127.0.0.1", 0)) as free:  # port 8000 may be somebody's
         port = free.getsockname()[1]
     serve.start(http_options={"port": port})

@@ -3,8 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from serve.guardrails import GuardrailConfig
-from serve.rollout import Plan, Rollout, observations, pairs
+import pytest
+
+from serve.guardrails import RAMP, GuardrailConfig, Step, explainer_guardrails
+from serve.rollout import Plan, Rollout, observations, pairs, without_images
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 ROLLOUT = Rollout(
@@ -60,3 +62,18 @@ def test_so_are_mirrored_images_of_one_study() -> None:
         "shown": shown,
     }
     assert [one.patient for one in pairs(ROLLOUT, [mirrored])] == ["s"]
+
+
+def test_a_language_model_climbs_the_same_ramp_without_mirrored_images() -> None:
+    kept = without_images(RAMP)
+    assert [one.share for one in kept] == [0.01, 0.1, 0.5, 1.0]
+    assert [one.non_inferior for one in kept] == [False, True, True, False]
+    assert all(one.pairs == 0 for one in kept)
+    with pytest.raises(ValueError, match="no mirrored images"):
+        without_images((Step(share=0.0, pairs=20),))
+
+
+def test_a_plan_of_a_language_model_survives_its_way_through_the_database() -> None:
+    plan = Plan(guardrails=explainer_guardrails(("a", "b")), steps=without_images(RAMP))
+    assert Plan.from_dict(plan.as_dict()) == plan
+    assert plan.guardrails.roll_back_p99_ms == 30_000

@@ -7,6 +7,7 @@ import secrets
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from data.taxonomy import taxonomy
 from serve import desired, rollouts
 from serve.controller import Controller, summary
 from serve.guardrails import GuardrailConfig, Step
+from serve.label_mix import label_mix
 from serve.record_rows import INSERTS, Failure, Mirrored, Record
 from serve.rollout import AT_ONCE, Plan, Rollout
 from serve.routing import Routes, assign, mirrors
@@ -66,6 +68,8 @@ class Stage:
     model: str
     replicas: Replicas = field(default_factory=Replicas)
     draw: random.Random = field(default_factory=lambda: random.Random(0))
+    ahead_s: float = 0.0
+    """How far the front doors' clock is ahead."""
 
     def __post_init__(self) -> None:
         self.controller = Controller(self.settings, self.replicas)
@@ -92,7 +96,12 @@ class Stage:
     def now(self, one: Rollout) -> Rollout:
         return rollouts.get(self.connection, one.id)
 
-    def traffic(self, requests: int, fails: Callable[[str], float] = lambda version: 0.0) -> None:
+    def traffic(
+        self,
+        requests: int,
+        fails: Callable[[str], float] = lambda version: 0.0,
+        labels: Callable[[str], tuple[str, ...]] = lambda version: LABELS[:3],
+    ) -> None:
         """Requests of as many patients, answered as the routes say; a version fails with this probability."""
         routes, rows = self.routes, {kind: [] for kind in INSERTS}
         for _ in range(requests):
@@ -113,6 +122,7 @@ class Stage:
                 "patient_pseudonym": patient,
                 "assignment": assignment,
                 "model": self.model,
+                "created_at": (datetime.now(UTC) + timedelta(seconds=self.ahead_s)).isoformat(),
             }
             if failed and assigned.version == routes.champion.version:
                 one: Any = Failure(id=uuid.uuid4(), attempts=attempts, **shared)
@@ -125,7 +135,10 @@ class Stage:
                 attempts=attempts,
                 body_sha256="0" * 64,
                 served_version=attempts[-1]["version"],
-                answer={"label": self.draw.choice(LABELS[:3]), "abstained": False},
+                answer={
+                    "label": self.draw.choice(labels(attempts[-1]["version"])),
+                    "abstained": False,
+                },
                 image_key="k",
                 metadata={},
                 **shared,
@@ -138,6 +151,7 @@ class Stage:
                     model=self.model,
                     patient_pseudonym=patient,
                     assignment=assignment,
+                    created_at=shared["created_at"],
                     served={**attempts[-1], "label": LABELS[0]},
                     shown={**shown, "label": LABELS[0] if shown["outcome"] == "ok" else None},
                 )
@@ -216,6 +230,64 @@ def test_where_both_err_alike_nobody_is_blamed(stage: Stage) -> None:
         stage.traffic(100, fails=lambda version: 0.015)
         stage.tick()
     assert stage.now(one).state == "running"
+
+
+DRIFTING = (Step(share=0.5, minutes=0, requests=100_000),)
+
+
+def watching(stage: Stage) -> GuardrailConfig:
+    """With the mix of labels that the champion gives before the rollout."""
+    stage.traffic(400)
+    mix = label_mix(stage.connection, model=stage.model, version="1", labels=LABELS, least_patients=400)
+    assert mix is not None
+    return GuardrailConfig(labels=LABELS, label_shares=mix)
+
+
+def test_the_mix_of_labels_is_of_patients_and_unknown_while_there_are_few(stage: Stage) -> None:
+    stage.traffic(60)
+    of = {"model": stage.model, "version": "1", "labels": LABELS}
+    mix = label_mix(stage.connection, **of, least_patients=60)
+    assert mix is not None
+    assert sum(mix.values()) == pytest.approx(1)
+    assert {label for label, share in mix.items() if share} == set(LABELS[:3])
+    assert label_mix(stage.connection, **of, least_patients=61) is None
+
+
+def test_drift_of_the_canary_alone_rolls_it_back(stage: Stage) -> None:
+    one = stage.start(steps=DRIFTING, guardrails=watching(stage))
+    done = stage.until(
+        one,
+        lambda found: found.ended_at is not None,
+        labels=lambda version: LABELS[3:5] if version == "2" else LABELS[:3],
+    )
+    assert done.state == "rolled_back"
+    assert "drift" in rollouts.events(stage.connection, one.id)[-1]["why"]
+    assert wishes(stage) == []
+
+
+def test_drift_in_both_arms_freezes_the_ramp_and_asks_for_one_training(stage: Stage) -> None:
+    guardrails = watching(stage)
+    for version in ("2", "3"):
+        one = stage.start(version, steps=DRIFTING, guardrails=guardrails)
+        stage.tick()
+        for _ in range(3):
+            stage.traffic(150, labels=lambda version: LABELS[3:5])
+            stage.tick()
+            stage.ahead_s += 60  # the mix is looked at once a minute
+        found = stage.now(one)
+        assert (found.state, found.verdict["action"], found.verdict["retrain"]) == ("running", "freeze", True)
+        assert "freeze" in actions(stage, one)
+        rollouts.wish(stage.connection, one.id, "rollback", actor="test")
+        stage.tick()
+    (wanted,) = wishes(stage)  # the second rollout found the first one's wish
+    assert "drift" in wanted["why"]
+    assert actions(stage, rollouts.get(stage.connection, wanted["rollout_id"])).count("retrain_wanted") == 1
+
+
+def wishes(stage: Stage) -> list[DictRow]:
+    return stage.connection.execute(
+        "SELECT * FROM retraining_wishes WHERE model = %s", [stage.model]
+    ).fetchall()
 
 
 def test_another_controller_goes_on_with_the_same_evidence(stage: Stage) -> None:

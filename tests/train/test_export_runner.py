@@ -23,6 +23,7 @@ from data.preprocess import PREPROCESS_VERSION, PixelConfig, to_pixels
 from data.synthetic import SyntheticConfig, draw, subjects
 from data.taxonomy import taxonomy
 from jobs.recipes import LEVIT
+from serve.answer import Classified
 from serve.answer import answer as served_answer
 from serve.card import Card
 from train.export_onnx import to_onnx
@@ -193,8 +194,11 @@ def test_a_program_without_the_project_says_what_serving_says(
     assert [one["file"] for one in told] == [str(path) for path in paths]
     for one, blob in zip(told, blobs, strict=True):
         logits_NK = predictor.logits(to_pixels(blob, PIXELS)[None])
-        expected = served_answer(module.probabilities(logits_NK, card.calibration.temperature)[0], card)
-        for name in ("label", "confidence", "abstained", "prediction_set", "probabilities"):
+        probabilities_K = module.probabilities(logits_NK, card.calibration.temperature)[0]
+        expected = served_answer(Classified(probabilities_C=probabilities_K), card)
+        for name in (
+            "label", "confidence", "abstained", "abstained_reason", "prediction_set", "probabilities",
+        ):  # fmt: skip
             assert one[name] == getattr(expected, name)
         assert one["model"] == {"name": "xray-vit", "version": "7", "variant": "edge"}
     assert len({json.dumps(one["probabilities"]) for one in told}) > 1
