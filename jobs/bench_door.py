@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -83,11 +83,15 @@ def cost_ms(watch: Watch, idle: float, requests: int) -> float:
     return 1000 * (watch.cpu_s - idle * watch.wall_s) / requests
 
 
-def marked(figure: Figure, at_most: float) -> Figure:
-    """The figure, which says so where it is above its mark."""
-    if figure.ratio <= at_most:
+def marked(figure: Figure, at_most: float | None = None, *, at_least: float | None = None) -> Figure:
+    """The figure, which says so where it is on the wrong side of its mark."""
+    missed = (at_most is not None and figure.ratio > at_most) or (
+        at_least is not None and figure.ratio < at_least
+    )
+    if not missed:
         return figure
-    return Figure(**{**vars(figure), "peer_name": f"{figure.peer_name}; MISSES its mark of {at_most:g}"})
+    mark = at_most if at_most is not None else at_least
+    return replace(figure, peer_name=f"{figure.peer_name}; MISSES its mark of {mark:g}")
 
 
 @functools.cache
@@ -126,7 +130,7 @@ def _peer(stage: Stage, stack: ExitStack, name: Peer) -> Side:
 
 def left_out(stage: Stage) -> str:
     """What the figure leaves out: CPU time of a child that decodes, and of an image's way to the object store."""
-    blob = _jpeg_of(BODY_BYTES)
+    blob = drawn_jpeg(BODY_BYTES)
     store, images = ObjectStore(stage.settings), 200
     with Decoder(children=1) as decoder:
         shown_HW = decoder.decode(blob).shown_HW
@@ -146,7 +150,7 @@ def left_out(stage: Stage) -> str:
     )
 
 
-def _jpeg_of(size_bytes: int) -> bytes:
+def drawn_jpeg(size_bytes: int) -> bytes:
     """A drawn film about as large."""
     drawn = Image.open(io.BytesIO(bench_corpus.jpeg(1, 512)))
     for quality in range(95, 10, -5):

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import ray.serve
 
-from cluster.objects import ObjectStore
 from data.preprocess import Decoded
 from data.quality import Region
 from data.sandbox import Decoder
 from serve.deployments import FrontDoorReplica
+from serve.images import Images
 from serve.rate_limit import Rate, RateConfig
 
 SHOWN_HW = np.zeros((16, 16), np.uint8)
-"""So small that scaling it and writing it as a PNG is next to nothing."""
+"""So small that scaling it is next to nothing."""
 PROBABILITIES_C = np.array([0.82, *[0.02] * 9])
 UNLIMITED = Rate(per_s=1e9, burst=10**9)
 
@@ -42,13 +42,13 @@ class NothingToDecode(Decoder):
         return Decoded(shown_HW=SHOWN_HW, kind="png", width=width, height=height)
 
 
-class NothingKept(ObjectStore):
+class NothingKept(Images):
     """Takes images and forgets them."""
 
     def __init__(self) -> None:
         """Without a server."""
 
-    def put(self, bucket: str, key: str, blob: bytes) -> None:
+    async def keep(self, key: str, shown_HW: np.ndarray) -> bytes | None:
         return None
 
 
@@ -57,7 +57,7 @@ class BareDoorReplica(FrontDoorReplica):
         super().__init__(RateConfig(client=UNLIMITED))
         self.desk.decoder.close()
         self.desk.decoder = NothingToDecode()
-        self.desk.store = NothingKept()
+        self.desk.images = NothingKept()
 
 
 class NoModelReplica:

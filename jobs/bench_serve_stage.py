@@ -1,7 +1,7 @@
 """A platform with versions in front of users, for the serving benchmarks, and the peers beside it.
 
-Versions have weights from a seed: what they are changes no time. Each bundle brings the working tree's own code with a
-machine file that fixes the number of replicas, since a figure in which the autoscaler moves says nothing.
+All versions have the same weights, from a seed: what they are changes no time. Each bundle brings the working tree's
+own code with a machine file that fixes the number of replicas: a figure in which the autoscaler moves says nothing.
 """
 
 import json
@@ -154,10 +154,11 @@ def fixed_machine(machine: Mapping[str, Any]) -> dict[str, Any]:
     return fixed
 
 
-def publish(stage: Stage, seed: int, *, side: int = SIDE, weights: bool) -> str:
+def publish(stage: Stage, number: int, *, side: int = SIDE, weights: bool) -> str:
     """A signed bundle; returns its key.
 
     Args:
+        number: makes it another one, with the same weights, so that no guardrail finds a difference.
         weights: whether it holds a ViT-tiny, or only what the door reads.
     """
     card = {
@@ -173,12 +174,12 @@ def publish(stage: Stage, seed: int, *, side: int = SIDE, weights: bool) -> str:
             "coverage": 0.9,
             "abstain_below": 0.3,
         },
-        "dataset_version": f"bench-{seed}",
+        "dataset_version": f"bench-{number}",
         "synthetic": True,
     }
     files = {"card.json": json.dumps(card).encode(), "code.zip": code_package.build(stage.folder, ROOMS)}
     if weights:
-        files["model.safetensors"] = _weights(seed, side)
+        files["model.safetensors"] = _weights(side)
     return bundles.publish(ObjectStore(stage.settings), files)
 
 
@@ -186,12 +187,12 @@ def _kwargs(side: int) -> dict[str, Any]:
     return {"in_chans": 1, "num_classes": len(taxonomy().names), "img_size": side}
 
 
-def _weights(seed: int, side: int) -> bytes:
+def _weights(side: int) -> bytes:
     import safetensors.torch
     import timm
     import torch
 
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     blob: bytes = safetensors.torch.save(
         timm.create_model(TIMM, pretrained=False, **_kwargs(side)).state_dict()
     )
