@@ -40,7 +40,8 @@ MOST_OVERHEAD, LEAST_THROUGHPUT, SLOWEST_ROLLBACK_S = 1.05, 1.0, 2.0
 CONNECTIONS = (4, 8, 12, 16)
 """At which saturation is looked for; the best of those whose P99 keeps the bound counts."""
 THROUGHPUT_S, THROUGHPUT_ROUNDS, P99_MS = 5.0, 2, 300.0
-ROLLBACKS, ROLLBACK_LOAD_S, ROLLBACK_AFTER_S = 3, 8.0, 2.0
+ROLLBACKS, ROLLBACK_LOAD_S, ROLLBACK_AFTER_S = 3, 10.0, 1.0
+FEWEST = 10
 STARTED_S = 120.0
 
 
@@ -183,7 +184,7 @@ def _rolled_back(stage: Stage, bundle_key: str, body: Path) -> float:
             connections=8,
             seconds=ROLLBACK_LOAD_S,
         )
-        _until(lambda: last_sent_s(connection, "2", began_s) > began_s, "the canary is asked")
+        _until(lambda: len(sent_s(connection, began_s).get("2", ())) >= FEWEST, "the canary is asked")
         time.sleep(ROLLBACK_AFTER_S)
         before = replicas(stage)
         rollouts.wish(connection, one.id, "rollback", actor=ACTOR)
@@ -191,10 +192,10 @@ def _rolled_back(stage: Stage, bundle_key: str, body: Path) -> float:
         after = replicas(stage)
         events = rollouts.events(connection, one.id)
         decided_at = next(event["at"] for event in events if event["action"] == "roll_back")
-        last_s = last_sent_s(connection, "2", began_s)
+        sent = sent_s(connection, began_s)
     if after - before:
         raise JobError(f"a rollback started {len(after - before)} replicas, so weights were loaded")
-    return max(0.0, last_s - decided_at.timestamp())
+    return sent_after_s(sent, "2", decided_at.timestamp())
 
 
 def replicas(stage: Stage) -> set[tuple[int, float]]:
@@ -203,15 +204,31 @@ def replicas(stage: Stage) -> set[tuple[int, float]]:
     return {(one.pid, one.create_time()) for one, line in lines if f"ServeReplica:{VIT}" in line}
 
 
-def last_sent_s(connection: Connection[DictRow], version: str, since_s: float) -> float:
-    """When the last attempt at a version was made since then, seconds since 1970: its record less what it took."""
-    row = connection.execute(
-        "SELECT max(extract(epoch FROM created_at)::float - (attempt->>'latency_ms')::float / 1000) AS sent "
-        "FROM predictions, jsonb_array_elements(attempts) AS attempt "
-        "WHERE attempt->>'version' = %s AND created_at >= to_timestamp(%s)",
-        [version, since_s],
-    ).fetchone()
-    return since_s if row is None or row["sent"] is None else float(row["sent"])
+def sent_s(connection: Connection[DictRow], since_s: float) -> dict[str, list[float]]:
+    """When each attempt at each version was made, seconds since 1970: its record less what it took."""
+    rows = connection.execute(
+        "SELECT attempt->>'version' AS version, "
+        "extract(epoch FROM created_at)::float - (attempt->>'latency_ms')::float / 1000 AS sent "
+        "FROM predictions, jsonb_array_elements(attempts) AS attempt WHERE created_at >= to_timestamp(%s)",
+        [since_s],
+    ).fetchall()
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["version"], []).append(row["sent"])
+    return found
+
+
+def sent_after_s(sent: Mapping[str, Sequence[float]], bad: str, decided_s: float) -> float:
+    """Seconds from the decision to the last request that was sent to the bad version; 0 where none was.
+
+    Raises:
+        JobError: so few requests that this says nothing: at the version before, or at others after.
+    """
+    before = sum(one <= decided_s for one in sent.get(bad, ()))
+    after = sum(one > decided_s for version, each in sent.items() if version != bad for one in each)
+    if min(before, after) < FEWEST:
+        raise JobError(f"{before} requests before and {after} after a rollback are too few to time it")
+    return max(0.0, max(sent[bad]) - decided_s)
 
 
 def _until(true: Callable[[], bool], what: str) -> None:

@@ -15,6 +15,7 @@ from jobs.bench_figure import Figure
 from jobs.bench_load import Seen, multipart
 from jobs.bench_platform import Watch
 from jobs.bench_serve_stage import fixed_machine
+from jobs.bench_serving import best_within, sent_after_s
 from jobs.entry import JobError
 from serve.upload import parse
 
@@ -94,3 +95,34 @@ def test_a_run_in_which_requests_fail_gives_no_figure(server: str, tmp_path: Pat
     body.write_bytes(b"x")
     with pytest.raises(JobError, match="503"):
         bench_load.finished(bench_load.start(server, body, key="k", connections=1, seconds=0.3))
+
+
+def test_throughput_counts_only_loads_that_keep_the_bound_in_every_round() -> None:
+    def ran(answers: int, slowest_ms: float) -> Seen:
+        return Seen(seconds=1.0, latencies_ms=[10.0] * (answers - 2) + [slowest_ms] * 2)
+
+    found = {4: [ran(40, 90.0), ran(44, 90.0)], 8: [ran(60, 90.0), ran(60, 310.0)]}
+    assert best_within(found, 300.0) == 42.0
+    with pytest.raises(JobError, match="best was 90"):
+        best_within(found, 80.0)
+
+
+def test_too_little_throughput_says_so() -> None:
+    below, at = (Figure.of("x", ours, 1.0, "peer", "requests/s") for ours in (0.99, 1.0))
+    assert "MISSES its mark of 1" in marked(below, at_least=1.0).peer_name
+    assert marked(at, at_least=1.0) == at
+
+
+def test_a_rollback_lasts_until_the_last_request_to_the_bad_version() -> None:
+    sent = {"1": [10.0 + nth / 10 for nth in range(50)], "2": [9.0 + nth / 10 for nth in range(24)]}
+    assert sent_after_s(sent, "2", 10.05) == pytest.approx(1.25)
+    assert sent_after_s(sent, "2", 11.4) == 0.0
+    figure = Figure.of("x", sent_after_s({**sent, "2": [*sent["2"], 12.1]}, "2", 10.05), 1.0, "a second", "s")
+    assert "MISSES" in marked(figure, 2.0).peer_name
+
+
+@pytest.mark.parametrize("decided_s", [9.2, 14.8])
+def test_a_rollback_that_too_few_requests_saw_has_no_time(decided_s: float) -> None:
+    sent = {"1": [10.0 + nth / 10 for nth in range(50)], "2": [9.0 + nth / 10 for nth in range(24)]}
+    with pytest.raises(JobError, match="too few"):
+        sent_after_s(sent, "2", decided_s)
