@@ -18,6 +18,8 @@ NO_JOBS = {
     "curation",
     "checkout",
     "drill_clients",
+    "load_arrivals",
+    "load_report",
 }
 
 

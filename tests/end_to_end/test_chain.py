@@ -146,7 +146,7 @@ def test_a_second_run_repeats_nothing_that_is_done(
 
 def test_a_second_pipeline_beside_a_running_one_is_refused_in_one_line(platform: Any) -> None:
     with connect(platform.settings.database_url) as connection:
-        connection.execute("SELECT pg_advisory_lock(7262003)")
+        connection.execute("SELECT pg_advisory_lock(7262005)")
         code, line, _ = job(platform, "pipeline", "--recipe", "smoke")
     assert code == 1
     assert "another pipeline is running" in line["error"]
