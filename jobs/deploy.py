@@ -44,6 +44,8 @@ class Arguments:
     def __post_init__(self) -> None:
         if (self.stage is not None or self.end) and (self.version is None or self.restore):
             raise ValueError("--stage and --end take a --version, and no --restore")
+        if self.stage is not None and self.end:
+            raise ValueError("--stage and --end exclude each other: give one")
 
 
 def champion_of(settings: Settings) -> str | None:

@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+LEAD_S = 0.5
+"""Until the first request is due, so that what a process does only once delays none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -65,7 +68,7 @@ def sent(plan: Plan) -> list[Sent]:
 
         @locust.task
         def arrive(self) -> None:
-            pool, began_s = Pool(), perf_counter()
+            pool, began_s = Pool(), perf_counter() + LEAD_S
             for nth in range(total):
                 due_s = nth / plan.rate
                 gevent.sleep(max(0.0, began_s + due_s - perf_counter()))
