@@ -78,6 +78,10 @@ class Decoded:
     """Columns of `shown_HW`."""
     height: int
     """Rows of `shown_HW`."""
+    study_sha256: str | None = None
+    """SHA-256 of a DICOM file's StudyInstanceUID, hexadecimal: what the file says is lost here."""
+    concerns: tuple[str, ...] = ()
+    """What makes an answer about it doubtful, see `data.concerns`; found by `data.quality`."""
 
 
 def sniff(blob: bytes) -> Kind | None:

@@ -5,15 +5,17 @@ refuse alike; `data.preprocess` has refused before what cannot be decoded, is bl
 a 128-pixel thumbnail; each threshold was chosen on 3,785 real X-rays (docs/experiments.md). Changes no pixel.
 """
 
+import hashlib
 import io
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pydicom
 from PIL import Image
 
+from data.concerns import concerns
 from data.preprocess import BadImageError, Decoded
 
 Region = Literal["chest", "limb"]
@@ -72,7 +74,7 @@ NOT_RADIOGRAPHS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a DICOM header says about the kind of image; nothing in it can identify anybody."""
+    """What a DICOM header says about the kind of image; nothing in it names anybody."""
 
     view: str = ""
     """ViewPosition."""
@@ -80,6 +82,8 @@ class Header:
     """BodyPartExamined, upper case."""
     modality: str = ""
     """Modality, upper case."""
+    study_sha256: str | None = None
+    """Of the StudyInstanceUID, hexadecimal; the UID itself goes nowhere."""
 
 
 NO_HEADER = Header()
@@ -106,7 +110,8 @@ def judged(
     decoded = decode(blob, waived) if waived else decode(blob)
     header = header_of(blob) if decoded.kind == "dicom" else NO_HEADER
     check(decoded, header=header, view=view, region=region, waived=waived)
-    return decoded
+    doubts = concerns(_thumbnail(decoded.shown_HW)) if _is_judged(decoded) else ()
+    return replace(decoded, study_sha256=header.study_sha256, concerns=doubts)
 
 
 def header_of(blob: bytes) -> Header:
@@ -114,12 +119,14 @@ def header_of(blob: bytes) -> Header:
     fields = pydicom.dcmread(
         io.BytesIO(blob),
         stop_before_pixels=True,
-        specific_tags=["ViewPosition", "BodyPartExamined", "Modality"],
+        specific_tags=["ViewPosition", "BodyPartExamined", "Modality", "StudyInstanceUID"],
     )
+    study = str(fields.get("StudyInstanceUID") or "")
     return Header(
         view=str(fields.get("ViewPosition") or ""),
         body_part=str(fields.get("BodyPartExamined") or "").upper(),
         modality=str(fields.get("Modality") or "").upper(),
+        study_sha256=hashlib.sha256(study.encode()).hexdigest() if study else None,
     )
 
 
@@ -161,8 +168,17 @@ def _objections(
         yield BadImageError(
             "lateral", "the image is a lateral view; of the chest only frontal films are judged"
         )
-    if min(decoded.width, decoded.height) >= MIN_JUDGED_SIDE:
+    if _is_judged(decoded):
         yield from _objections_to_looks(decoded.shown_HW, limb=limb)
+
+
+def _is_judged(decoded: Decoded) -> bool:
+    return min(decoded.width, decoded.height) >= MIN_JUDGED_SIDE
+
+
+def _thumbnail(shown_HW: np.ndarray) -> np.ndarray:
+    small = Image.fromarray(shown_HW).resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=2.0)
+    return np.asarray(small)
 
 
 def is_lateral(view: str | None) -> bool:
@@ -185,8 +201,7 @@ def upright_score(thumbnail_HW: np.ndarray) -> float:
 
 
 def _objections_to_looks(shown_HW: np.ndarray, *, limb: bool) -> Iterator[BadImageError]:
-    thumbnail = Image.fromarray(shown_HW).resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=2.0)
-    levels_HW = np.asarray(thumbnail)
+    levels_HW = _thumbnail(shown_HW)
     stretched_HW = _stretched(levels_HW)
     if _fine_share(stretched_HW) > FINE_SHARE or _roughness(stretched_HW) > ROUGHNESS:
         yield _not_an_xray("it is as fine-grained as print or noise")

@@ -130,9 +130,16 @@ class Decoder:
             BadImageError: with the reasons of both, and crash, too_slow, too_much_memory.
             SandboxError: no child can be had.
         """
-        shown_HW, kind = self._ask(blob, _request(view=view, region=region, waived=waived))
+        shown_HW, told = self._ask(blob, _request(view=view, region=region, waived=waived))
         height, width = shown_HW.shape
-        return Decoded(shown_HW=shown_HW, kind=kind, width=width, height=height)
+        return Decoded(
+            shown_HW=shown_HW,
+            kind=told["kind"],
+            width=width,
+            height=height,
+            study_sha256=told["study"],
+            concerns=tuple(told["concerns"]),
+        )
 
     def to_pixels(
         self,
@@ -159,7 +166,7 @@ class Decoder:
         stored_HW, _ = self._ask(blob, _request(waived=waived, stored=True))
         return stored_HW
 
-    def _ask(self, blob: bytes, request: dict[str, Any]) -> tuple[np.ndarray, Any]:
+    def _ask(self, blob: bytes, request: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
         if len(blob) > REGION_BYTES:
             raise BadImageError("too_large", f"the file has {len(blob)} bytes; {REGION_BYTES} is the most")
         request |= {"bytes": len(blob), "cpu_s": self.limits.cpu_s_of(len(blob))}

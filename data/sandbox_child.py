@@ -89,10 +89,11 @@ class Confined:
         size = request["bytes"]
         signal.setitimer(signal.ITIMER_PROF, request["cpu_s"])  # SIGPROF ends the process: nothing handles it
         try:
-            kind, pixels_HW = self._open(self.memory[:size], request)
+            kind, pixels_HW, about = self._open(self.memory[:size], request)
             flat = np.ascontiguousarray(pixels_HW).reshape(-1).view(np.uint8)
             self.memory[: flat.size] = flat.data
             told: dict[str, Any] = {"kind": kind, "shape": pixels_HW.shape, "type": pixels_HW.dtype.str}
+            told |= about
         except BadImageError as error:
             told = {"type": type(error).__name__, "reason": error.reason, "message": str(error)}
         except MemoryError:
@@ -103,15 +104,16 @@ class Confined:
             signal.setitimer(signal.ITIMER_PROF, 0)
         return {**told, "stale": self._address_space() > self._stale_bytes}
 
-    def _open(self, blob: bytes, request: dict[str, Any]) -> tuple[Kind, np.ndarray]:
+    def _open(self, blob: bytes, request: dict[str, Any]) -> tuple[Kind, np.ndarray, dict[str, Any]]:
         waived = request["waived"]
         if request["stored"]:
-            return "dicom", masked_stored(blob, waived)
+            return "dicom", masked_stored(blob, waived), {}
         view, region = request["view"], request["region"]
         decoded = quality.judged(blob, self.decode, view=view, region=region, waived=waived)
         if request["pixels"] is None:
-            return decoded.kind, decoded.shown_HW
-        return decoded.kind, scale(decoded.shown_HW, PixelConfig(**request["pixels"]))
+            about = {"study": decoded.study_sha256, "concerns": decoded.concerns}
+            return decoded.kind, decoded.shown_HW, about
+        return decoded.kind, scale(decoded.shown_HW, PixelConfig(**request["pixels"])), {}
 
     def _warm_up(self) -> None:
         """Load all that the first file would load: afterwards no file can be opened, not even a library's."""

@@ -150,8 +150,8 @@ class Child:
             raise SandboxError(f"a decoder process did not start: {failed}")
         self._ready = True
 
-    def ask(self, request: dict[str, Any], blob: bytes) -> tuple[np.ndarray, Any]:
-        """One file: its pixels and its kind.
+    def ask(self, request: dict[str, Any], blob: bytes) -> tuple[np.ndarray, dict[str, Any]]:
+        """One file: its pixels, and what else the child told of it.
 
         Raises:
             BadImageError: the child says so.
@@ -172,7 +172,7 @@ class Child:
                 raise _refusal(told)
             pixels_HW = self._pixels(told)
             size = max(size, pixels_HW.nbytes)
-            return pixels_HW, told["kind"]
+            return pixels_HW, told
         finally:
             if size > KEPT_BYTES:
                 self.memory.madvise(mmap.MADV_REMOVE, KEPT_BYTES, REGION_BYTES - KEPT_BYTES)

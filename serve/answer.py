@@ -1,9 +1,12 @@
-"""Calibrated probabilities → what the caller is told: label, confidence, abstention, prediction set, triage.
+"""What a classifier said → what the caller is told: label, confidence, abstention and why, prediction set, triage.
 
 Pure arithmetic over the card's calibration; knows neither Ray nor HTTP.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -11,9 +14,22 @@ from data.taxonomy import taxonomy
 from serve.card import Card
 from serve.triage import triage
 
+Reason = Literal["quality", "out_of_distribution", "below_threshold"]
+"""Why the software abstains; where several hold, the one that is nearest to the image."""
+
 
 class InvalidOutputError(ValueError):
     """The model's output is no probability distribution over its classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classified:
+    """What a classifier said about one image."""
+
+    probabilities_C: np.ndarray
+    """float, one calibrated probability a class, in the order of the card's classes."""
+    strangeness: float = math.nan
+    """How unlike the training images (`serve.outliers`); not a number where nobody tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,20 +39,25 @@ class Answer:
     confidence: float
     """Calibrated probability of the label, 0 to 1."""
     abstained: bool
-    """True when no class is probable enough; the label is then the best guess, not a finding."""
+    """True when the answer is not to be trusted; the label is then the best guess, not a finding."""
+    abstained_reason: Reason | None
+    """None when not abstained."""
+    concerns: tuple[str, ...]
+    """What about the image makes any answer doubtful, see `data.concerns`."""
     prediction_set: list[str]
     """Classes that together hold the truth with the card's coverage, most probable first; never empty."""
     triage: str
 
 
-def answer(probabilities_C: np.ndarray, card: Card) -> Answer:
-    """Read one row of the classifier's output.
+def answer(said: Classified, card: Card, concerns: Sequence[str] = ()) -> Answer:
+    """Read what the classifier said.
 
     Args:
-        probabilities_C: float, one calibrated probability a class, in the order of `card.classes`.
+        concerns: about the image, whatever the model.
     Raises:
         InvalidOutputError: wrong length, not finite, negative, or not summing to one.
     """
+    probabilities_C = said.probabilities_C
     if probabilities_C.shape != (len(card.classes),) or not np.isfinite(probabilities_C).all():
         raise InvalidOutputError("the classifier answered no finite probability for each class")
     if (probabilities_C < 0).any() or abs(float(probabilities_C.sum()) - 1) > 1e-3:
@@ -45,12 +66,23 @@ def answer(probabilities_C: np.ndarray, card: Card) -> Answer:
     ranked = sorted(by_class, key=lambda name: -by_class[name])
     label, confidence = ranked[0], by_class[ranked[0]]
     inside = [name for name in ranked if by_class[name] >= card.calibration.conformal_threshold]
-    abstained = confidence < card.calibration.abstain_below
+    reason = _reason(said, confidence, card, concerns)
     return Answer(
         label=label,
         probabilities={name: by_class.get(name, 0.0) for name in taxonomy().names},
         confidence=confidence,
-        abstained=abstained,
+        abstained=reason is not None,
+        abstained_reason=reason,
+        concerns=tuple(concerns),
         prediction_set=inside or [label],
-        triage=triage(by_class, abstained=abstained),
+        triage=triage(by_class, abstained=reason is not None),
     )
+
+
+def _reason(said: Classified, confidence: float, card: Card, concerns: Sequence[str]) -> Reason | None:
+    """A rule that the card lacks, as cards of before do, holds for no image."""
+    if concerns:
+        return "quality"
+    if card.outliers is not None and said.strangeness > card.outliers.threshold:
+        return "out_of_distribution"
+    return "below_threshold" if confidence < card.calibration.abstain_below else None

@@ -14,9 +14,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from data.concerns import size_concerns
 from data.preprocess import Decoded
 from serve.absence import unnamed_incident
-from serve.answer import Answer, InvalidOutputError, answer
+from serve.answer import Answer, Classified, InvalidOutputError, answer
 from serve.board import Board
 from serve.breaker import Breaker, BreakerConfig
 from serve.faults import Fault
@@ -49,8 +50,8 @@ class InfrastructureError(RuntimeError):
 class Models(Protocol):
     """How a front door reaches the models."""
 
-    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities of one image, float64 (classes,).
+    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray | Classified:
+        """What a version says of one image; or nothing but its calibrated probabilities, float64 (classes,).
 
         Raises:
             ModelError, InfrastructureError: told apart, because guardrails count them apart.
@@ -174,13 +175,15 @@ class Attempts:
                 return _silent(target, "has no card yet", 0.0)
             pixels_HW = await pixels_of(decoded, card.pixels)
             async with asyncio.timeout(within_s):  # wait_for would make a task for it
-                fault = board.faults.get(target.version)
-                probabilities_C = await self._with_fault(fault, target, pixels_HW)
+                said = await self._with_fault(board.faults.get(target.version), target, pixels_HW)
+            concerns = (*decoded.concerns, *size_concerns(decoded.width, decoded.height, card.pixels.side))
             attempt = Attempt(
                 version=target.version,
                 outcome="ok",
                 latency_ms=_since_ms(began_s),
-                answer=answer(probabilities_C, card),
+                answer=answer(
+                    said if isinstance(said, Classified) else Classified(probabilities_C=said), card, concerns
+                ),
             )
         except InvalidOutputError:
             attempt = _failed(target, "invalid_output", began_s)
@@ -199,7 +202,9 @@ class Attempts:
         breaker.answered()
         return attempt
 
-    async def _with_fault(self, fault: Fault | None, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
+    async def _with_fault(
+        self, fault: Fault | None, target: Target, pixels_HW: np.ndarray
+    ) -> np.ndarray | Classified:
         """Ask the model, with what an operator has made go wrong."""
         if fault is not None:
             await asyncio.sleep(fault.delay_ms / 1000)

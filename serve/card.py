@@ -29,6 +29,16 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutlierRule:
+    """When an image is too unlike the training images for an answer; the arrays are a file of the bundle."""
+
+    threshold: float
+    """Of `serve.outliers`: the software abstains on images that are stranger."""
+    false_alarms: float
+    """Share of images like the validation images on which it abstains for that all the same, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Card:
     model: str
     classes: tuple[str, ...]
@@ -39,6 +49,8 @@ class Card:
     dataset_version: str
     synthetic: bool
     """True when the model saw nothing but drawn images."""
+    outliers: OutlierRule | None = None
+    """None: nobody tells; so it is in cards of before."""
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Card":
@@ -65,6 +77,7 @@ class Card:
                 calibration=Calibration(**raw["calibration"]),
                 dataset_version=raw["dataset_version"],
                 synthetic=raw["synthetic"],
+                outliers=_rule(raw.get("outliers")),
             )
         except (KeyError, TypeError) as error:
             raise CardError(f"the card lacks or mistypes a field: {error}") from error
@@ -72,3 +85,7 @@ class Card:
     @classmethod
     def read(cls, path: Path) -> "Card":
         return cls.from_json(path.read_text())
+
+
+def _rule(raw: dict[str, Any] | None) -> OutlierRule | None:
+    return None if raw is None else OutlierRule(threshold=raw["threshold"], false_alarms=raw["false_alarms"])

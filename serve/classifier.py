@@ -12,6 +12,7 @@ import torch
 from data.preprocess import to_model_input
 from serve.card import Card
 from serve.heatmap import HeatConfig, heat
+from serve.outliers import FILE, Outliers
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,8 @@ class Classifier:
     """Loads, checks and warms a timm model; ready when the constructor returns."""
 
     def __init__(self, directory: Path, *, threads: int = 1, device: str = "cpu") -> None:
-        """Args: directory holds `card.json` and `model.safetensors` of a verified bundle."""
+        """Args: directory holds `card.json`, `model.safetensors` and what else the card names of a verified bundle."""
+        import safetensors.numpy
         import timm
         from safetensors.torch import load_file
 
@@ -31,31 +33,48 @@ class Classifier:
         model = timm.create_model(self.card.timm_name, pretrained=False, **self.card.timm_kwargs)
         model.load_state_dict(load_file(directory / "model.safetensors"))
         self.model = model.eval().requires_grad_(False).to(device)
+        self.outliers: Outliers | None = None
+        if self.card.outliers is not None:
+            self.outliers = Outliers(safetensors.numpy.load_file(directory / FILE))
         side = self.card.pixels.side
         for batch in (1, 8):  # the first forward of a shape is several times slower than the next
-            self.probabilities(np.zeros((batch, side, side), np.uint8))
+            self.judged(np.zeros((batch, side, side), np.uint8))
 
-    @torch.inference_mode()
     def logits(self, pixels_NHW: np.ndarray) -> np.ndarray:
         """Raw outputs, float32 (N, classes), for uint8 pixels (N, side, side)."""
-        inputs_NCHW = torch.from_numpy(to_model_input(pixels_NHW, self.card.pixels)).to(self.device)
-        logits_NC: np.ndarray = self.model(inputs_NCHW).float().cpu().numpy()
-        return logits_NC
+        return self._forward(pixels_NHW)[0]
 
     def probabilities(self, pixels_NHW: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float64 (N, classes), for uint8 pixels (N, side, side)."""
-        scaled_NC = self.logits(pixels_NHW).astype(np.float64) / self.card.calibration.temperature
+        return self.judged(pixels_NHW)[:, :-1]
+
+    def judged(self, pixels_NHW: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities and, last, strangeness (`serve.outliers`): float64 (N, classes + 1).
+
+        Both come of one forward pass; strangeness is not a number where the card has no rule for it.
+        """
+        logits_NC, strangeness_N = self._forward(pixels_NHW)
+        scaled_NC = logits_NC.astype(np.float64) / self.card.calibration.temperature
         exponent_NC = np.exp(scaled_NC - scaled_NC.max(axis=1, keepdims=True))
-        probabilities_NC: np.ndarray = exponent_NC / exponent_NC.sum(axis=1, keepdims=True)
-        return probabilities_NC
+        return np.column_stack([exponent_NC / exponent_NC.sum(axis=1, keepdims=True), strangeness_N])
+
+    @torch.inference_mode()
+    def _forward(self, pixels_NHW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        inputs_NCHW = torch.from_numpy(to_model_input(pixels_NHW, self.card.pixels)).to(self.device)
+        if self.outliers is None:
+            return self.model(inputs_NCHW).float().cpu().numpy(), np.full(len(pixels_NHW), np.nan)
+        features_ND = self.model.forward_head(self.model.forward_features(inputs_NCHW), pre_logits=True)
+        logits_NC = self.model.get_classifier()(features_ND)  # what the model's own forward ends with
+        strangeness_N = self.outliers.strangeness(features_ND.float().cpu().numpy())
+        return logits_NC.float().cpu().numpy(), strangeness_N
 
     def each(self, pixels_NHW: np.ndarray) -> list[np.ndarray | str]:
-        """The same for each image by itself: (classes,), or the name of the error of an image that causes one.
+        """`judged` for each image by itself: (classes + 1,), or the name of the error of an image that causes one.
 
         One bad image costs its companions time, never their answers.
         """
         try:
-            return list(self.probabilities(pixels_NHW))
+            return list(self.judged(pixels_NHW))
         except Exception as error:
             logger.exception("a batch of %d images failed", len(pixels_NHW))
             if len(pixels_NHW) == 1:

@@ -24,7 +24,9 @@ from cluster.objects import ObjectStore
 from cluster.secrets import read_key
 from cluster.settings import Settings
 from data.sandbox import Decoder
+from serve import outliers
 from serve.absence import Absence, running
+from serve.answer import Classified
 from serve.attempts import InfrastructureError, ModelError
 from serve.auth import KeyRing
 from serve.board import Board, BoardKeeper
@@ -55,10 +57,17 @@ DECODERS = 2
 """Child processes of one front-door replica that decode uploads; started before it is ready."""
 
 
-def _bundle(bundle_key: str, names: tuple[str, ...] | None = None) -> Path:
-    """Fetch a bundle into a folder of this process's own; verified."""
+CLASSIFIER_FILES = ("card.json", "model.safetensors")
+
+
+def _bundle(bundle_key: str, names: tuple[str, ...] | None = None, where_there: tuple[str, ...] = ()) -> Path:
+    """Fetch a bundle, or these of its files, into a folder of this process's own; verified."""
     directory = Path(tempfile.mkdtemp(prefix="raydiology-bundle-"))
-    bundles.fetch(ObjectStore(Settings.from_env()), bundle_key, directory, names)
+    store = ObjectStore(Settings.from_env())
+    if where_there:
+        listed = bundles.index(store, bundle_key)
+        names = (*(names or ()), *(one for one in where_there if one in listed))
+    bundles.fetch(store, bundle_key, directory, names)
     return directory
 
 
@@ -68,13 +77,18 @@ class ClassifierReplica:
             Classifier,  # torch: two seconds and 250 MB that the other processes do without
         )
 
-        names = ("card.json", "model.safetensors")
-        self.classifier = Classifier(_bundle(bundle_key, names), threads=threads, device=device)
+        directory = _bundle(bundle_key, CLASSIFIER_FILES, where_there=(outliers.FILE,))
+        self.classifier = Classifier(directory, threads=threads, device=device)
         self._turn = Turn()
 
-    async def classify(self, pixels_NHW: np.ndarray) -> list[np.ndarray | str]:
-        """Of each image its calibrated probabilities, (classes,), or the kind of error that it causes."""
-        return await asyncio.to_thread(self.classifier.each, pixels_NHW)
+    async def classify(self, pixels_NHW: np.ndarray, judged: bool = False) -> list[np.ndarray | str]:
+        """Of each image its calibrated probabilities, (classes,), or the kind of error that it causes.
+
+        Args:
+            judged: with its strangeness at the end, (classes + 1,); front doors of before do not ask for it.
+        """
+        rows = await asyncio.to_thread(self.classifier.each, pixels_NHW)
+        return rows if judged else [one if isinstance(one, str) else one[:-1] for one in rows]
 
     async def crash(self) -> None:
         """On a game day; front doors ask for it only where faults are allowed (`serve.faults`)."""
@@ -103,12 +117,14 @@ class VersionHandle:
     def __init__(self, version: str) -> None:
         self.handle = _handle("xray-vit", version, "classifier")
         self._absence = Absence(version)
+        self._judges = True
+        """Whether its code, which its bundle brings, can tell how strange an image is."""
 
     @ray.serve.batch(max_batch_size=BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S, max_concurrent_batches=4)
-    async def classify(self, images: list[np.ndarray]) -> list[np.ndarray | ModelError | InfrastructureError]:
-        """Of each image its probabilities, or what went wrong with this one."""
+    async def classify(self, images: list[np.ndarray]) -> list[Classified | ModelError | InfrastructureError]:
+        """Of each image what the model says, or what went wrong with this one."""
         try:
-            answers = await asyncio.wait_for(self.handle.classify.remote(np.stack(images)), BATCH_DEADLINE_S)
+            answers = await asyncio.wait_for(self._ask(np.stack(images)), BATCH_DEADLINE_S)
         except Exception as error:  # noqa: BLE001 - sorted by kind, given to each caller, never dropped
             kind = _sorted(error)
             if isinstance(kind, InfrastructureError):
@@ -117,7 +133,18 @@ class VersionHandle:
         self._absence.answered()
         if len(answers) != len(images):
             return [ModelError(f"{len(answers)} answers for {len(images)} images")] * len(images)
-        return [ModelError(one) if isinstance(one, str) else one for one in answers]
+        return [ModelError(one) if isinstance(one, str) else _read(one, self._judges) for one in answers]
+
+    async def _ask(self, pixels_NHW: np.ndarray) -> list[np.ndarray | str]:
+        answers: list[np.ndarray | str]
+        if self._judges:
+            try:
+                answers = await self.handle.classify.remote(pixels_NHW, judged=True)
+                return answers
+            except TypeError:  # code of before takes no such argument
+                self._judges = False
+        answers = await self.handle.classify.remote(pixels_NHW)
+        return answers
 
     def away(self, since_s: float) -> str | None:
         """See `serve.attempts.Models`."""
@@ -136,12 +163,12 @@ class HandleModels:
             self._versions[target.version] = VersionHandle(target.version)
         return self._versions[target.version]
 
-    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
+    async def classify(self, target: Target, pixels_HW: np.ndarray) -> Classified:
         result: Any = await self._version(target).classify(pixels_HW)
         if isinstance(result, Exception):
             raise result
-        probabilities_C: np.ndarray = result
-        return probabilities_C
+        said: Classified = result
+        return said
 
     def away(self, target: Target, since_s: float) -> str | None:
         return self._version(target).away(since_s)
@@ -166,6 +193,13 @@ class HandleModels:
         except Exception as error:
             raise _sorted(error) from error
         return heat_SS
+
+
+def _read(row: np.ndarray, judged: bool) -> Classified:
+    """One row of a replica's answer."""
+    if not judged:
+        return Classified(probabilities_C=row)
+    return Classified(probabilities_C=row[:-1], strangeness=float(row[-1]))
 
 
 def _handle(model: str, version: str, deployment: str) -> Any:

@@ -31,6 +31,7 @@ from serve.problems import Problem, unavailable
 from serve.record_rows import Failure, Record
 from serve.records import Records
 from serve.routing import Routes, RoutingError, Target, assign, mirrors
+from serve.sticky import sticky
 from serve.upload import Upload
 
 logger = logging.getLogger(__name__)
@@ -112,14 +113,18 @@ class Desk:
                 return _same_request(row, body_sha256)
         decoded = await self._decode(upload)
         board, routes = self.live()
-        pseudonym = (
-            keyed_hash(self._pseudonym_key, "patient_key", caller.key_id, upload.patient_key)
-            if upload.patient_key
-            else None
+        stuck = sticky(
+            patient_key=upload.patient_key,
+            study_key=upload.study_key,
+            study_sha256=decoded.study_sha256,
+            request=prediction_id,
+            client=caller.key_id,
+            secret=self._pseudonym_key,
         )
-        assigned = _wanted(routes, version) or assign(routes, pseudonym or str(prediction_id))
+        pseudonym = stuck.patient
+        assigned = _wanted(routes, version) or assign(routes, stuck.key)
         assignment = {
-            "key": "operator" if version else "patient" if pseudonym else "request",
+            **({"key": "operator"} if version else stuck.as_assignment()),
             "version": assigned.version,
             "arm": assigned.role,
             "weights": routes.weights,
@@ -165,13 +170,19 @@ class Desk:
             "probabilities": told.probabilities,
             "confidence": told.confidence,
             "abstained": told.abstained,
+            "abstained_reason": told.abstained_reason,
             "prediction_set": told.prediction_set,
             "triage": told.triage,
             "model": {"name": routes.model, "version": served.version},
             "arm": "canary" if served.role == "canary" else "champion",
             "served_by": f"{routes.model}-v{served.version}",
             "stored": "yes",
-            "quality": {"kind": decoded.kind, "width": decoded.width, "height": decoded.height},
+            "quality": {
+                "kind": decoded.kind,
+                "width": decoded.width,
+                "height": decoded.height,
+                "concerns": list(told.concerns),
+            },
             "links": {
                 "self": f"/v1/predictions/{prediction_id}",
                 "explanation": f"/v1/predictions/{prediction_id}/explanation",
@@ -248,9 +259,8 @@ def _uuid8(data: bytes) -> uuid.UUID:
 
 
 def _body_sha256(upload: Upload) -> str:
-    fields = json.dumps(
-        [upload.patient_key, upload.sex, upload.age, upload.view, upload.metadata], sort_keys=True
-    )
+    given = [upload.patient_key, upload.sex, upload.age, upload.view, upload.metadata]
+    fields = json.dumps(given + ([] if upload.study_key is None else [upload.study_key]), sort_keys=True)
     return hashlib.sha256(hashlib.sha256(upload.blob).digest() + fields.encode()).hexdigest()
 
 

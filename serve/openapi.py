@@ -3,12 +3,13 @@
 `serve.http_app` names these where it defines a route; a fuzzer holds the running app against them.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from data.taxonomy import taxonomy
+from serve.answer import Reason
 from serve.upload import SEXES, VIEWS
 
 PROBLEM = "application/problem+json"
@@ -47,6 +48,10 @@ UPLOAD: dict[str, Any] = {
                     "properties": {
                         "file": {"type": "string", "format": "binary", "description": "PNG, JPEG or DICOM"},
                         "patient_key": {"type": "string", "description": "your key; only its hash is kept"},
+                        "study_key": {
+                            "type": "string",
+                            "description": "likewise; a DICOM file brings its own",
+                        },
                         "sex": {"type": "string", "enum": list(SEXES)},
                         "age": {"type": "number", "minimum": 0, "maximum": 130, "description": "years"},
                         "view": {"type": "string", "enum": list(VIEWS)},
@@ -87,7 +92,11 @@ def schemas() -> dict[str, Any]:
         "links": _object(dict.fromkeys(links, text)),
         "disclaimer": text,
     }
-    optional = {"fallback_from": text, "explanation": {"$ref": "#/components/schemas/Explanation"}}
+    optional = {
+        "abstained_reason": {"enum": [*get_args(Reason), None]},  # records of before have none
+        "fallback_from": text,
+        "explanation": {"$ref": "#/components/schemas/Explanation"},
+    }
     problem = {"type": text, "title": text, "status": {"type": "integer"}, "detail": text, "request_id": text}
     health = {"status": {"const": "alive"}}
     dependencies = {"type": "object", "additionalProperties": text}

@@ -57,7 +57,8 @@ class Failure:
     request_id: str
     patient_pseudonym: str | None
     assignment: dict[str, Any]
-    """{"key": "patient" | "request", "version", "arm", "weights"}"""
+    """{"key": "patient" | "study" | "request" | "operator", "study"? (its pseudonym), "version", "arm", "weights",
+    "revision"}"""
     attempts: list[dict[str, Any]]
     """[{"version", "outcome": "ok" | "model_error" | "invalid_output" | "deadline" | "infrastructure",
     "latency_ms"}]"""

@@ -158,12 +158,18 @@ def _observed(rollout: Rollout, row: Mapping[str, Any]) -> Observation | None:
         arm="canary" if version == rollout.version else "champion",
         share=canary / (canary + champion),
         outcome=first["outcome"],
-        patient=row["patient_pseudonym"],
+        patient=_patient(row),
         incident=first.get("incident"),
         latency_ms=first["latency_ms"],
         abstained=bool(answered and row["abstained"]),
         label=row["label"] if answered else None,
     )
+
+
+def _patient(row: Mapping[str, Any]) -> str | None:
+    """Whose requests are correlated: the patient's, or those of a study whose patient nobody named."""
+    pseudonym: str | None = row["patient_pseudonym"] or row["assignment"].get("study")
+    return pseudonym
 
 
 def pairs(rollout: Rollout, rows: Iterable[Mapping[str, Any]]) -> list[Pair]:
@@ -185,7 +191,7 @@ def _pair(rollout: Rollout, row: Mapping[str, Any]) -> Pair | None:
     both = not (canary_failed or champion_failed)
     return Pair(
         at=row["created_at"].timestamp(),
-        patient=row["patient_pseudonym"],
+        patient=_patient(row),
         canary_failed=canary_failed,
         champion_failed=champion_failed,
         agree=served["label"] == shown["label"] if both else None,

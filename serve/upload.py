@@ -16,7 +16,7 @@ from serve.problems import Problem
 MAX_FIELD_BYTES = 16 * 1024
 SEXES = ("F", "M")
 VIEWS = ("PA", "AP", "LATERAL", "OTHER")
-FIELDS = ("patient_key", "sex", "age", "view", "metadata")
+FIELDS = ("patient_key", "study_key", "sex", "age", "view", "metadata")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,8 @@ class Upload:
     blob: bytes
     patient_key: str | None
     """The caller's own key for the patient; only its keyed hash is kept."""
+    study_key: str | None
+    """The caller's own key for the study, for where no patient is known; likewise."""
     sex: str | None
     age: float | None
     """Years, 0 to 130."""
@@ -68,6 +70,7 @@ async def parse(request: Request, limit_bytes: int) -> Upload:
     return Upload(
         blob=blob,
         patient_key=fields["patient_key"],
+        study_key=fields["study_key"],
         sex=_one_of(fields["sex"], "sex", SEXES),
         age=_age(fields["age"]),
         view=_one_of(fields["view"], "view", VIEWS),

@@ -108,6 +108,7 @@ def export(
     card, weights = release.read(store, registry.bundle_key(VIT, model_version))
     found = measure(store, card, weights, config, progress)
     told = card | {"model_version": model_version, "variants": [row.as_dict() for row in found.rows]}
+    told["outliers"] = None  # runners see logits only, and INT8 has features of its own
     progress(3, STEPS, "publishing both variants")
     exported = Exported(
         model_version=model_version,

@@ -98,10 +98,12 @@ def answer(logits_K: np.ndarray, card: dict[str, Any]) -> dict[str, Any]:
     by_class = {name: round(float(p), 6) for name, p in zip(card["classes"], row_K, strict=True)}
     ranked = sorted(by_class, key=lambda name: -by_class[name])
     inside = [name for name in ranked if by_class[name] >= calibration["conformal_threshold"]]
+    abstained = by_class[ranked[0]] < calibration["abstain_below"]
     return {
         "label": ranked[0],
         "confidence": by_class[ranked[0]],
-        "abstained": by_class[ranked[0]] < calibration["abstain_below"],
+        "abstained": abstained,
+        "abstained_reason": "below_threshold" if abstained else None,
         "prediction_set": inside or [ranked[0]],
         "probabilities": by_class,
         "model": {

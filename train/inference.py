@@ -39,6 +39,19 @@ def rebuild(architecture: Mapping[str, Any], weights: bytes) -> torch.nn.Module:
 
 
 @torch.inference_mode()
+def features(model: Any, pixels_NHW: np.ndarray, config: PixelConfig) -> np.ndarray | None:
+    """What the model's last layer sees, float32, (N, D); None where it has no single last layer."""
+    last = model.get_classifier()
+    if not isinstance(last, torch.nn.Module):
+        return None
+    parts = []
+    for start in range(0, len(pixels_NHW), BATCH):
+        x_BCHW = torch.from_numpy(to_model_input(pixels_NHW[start : start + BATCH], config))
+        parts.append(model.forward_head(model.forward_features(x_BCHW), pre_logits=True).float().numpy())
+    return np.concatenate(parts)
+
+
+@torch.inference_mode()
 def logits(
     model: torch.nn.Module,
     pixels_NHW: np.ndarray,

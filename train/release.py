@@ -12,18 +12,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 
 from cluster import bundles, code_package
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from data.preprocess import PREPROCESS_VERSION
-from train import export_mlflow
+from train import export_mlflow, outliers
 from train.calibration import Calibration, CalibrationConfig, calibrate
 from train.config import TrainConfig
 from train.dataset import TrainingData
-from train.inference import logits, rebuild
+from train.inference import features, logits, rebuild
 from train.model import timm_kwargs
+from train.outliers import OutlierConfig, Outliers
 
 CARD, WEIGHTS, CODE = "card.json", "model.safetensors", "code.zip"
 FORMAT = 1
@@ -49,6 +51,17 @@ def fit_calibration(config: TrainConfig, data: TrainingData, weights: bytes) -> 
     )
 
 
+def fit_outliers(config: TrainConfig, data: TrainingData, weights: bytes) -> Outliers | None:
+    """Ask the finished model about training and validation images; None where its features cannot be had."""
+    model, settings = rebuild(architecture(config, data), weights), OutlierConfig()
+    chosen = np.sort(np.random.default_rng(0).permutation(len(data.train))[: settings.images])
+    train_ND = features(model, data.train.pixels_NHW[chosen], data.pixels)
+    validation_MD = features(model, data.validation.pixels_NHW, data.pixels)
+    if train_ND is None or validation_MD is None:
+        return None
+    return outliers.fit(train_ND, data.train.labels_N[chosen], validation_MD, settings)
+
+
 def publish(
     store: ObjectStore,
     config: TrainConfig,
@@ -56,12 +69,14 @@ def publish(
     weights: bytes,
     *,
     calibration: Calibration,
+    strange: Outliers | None,
     lineage: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> str:
     """Publish the bundle and return its key; the same content is the same bundle.
 
     Args:
+        strange: how images unlike the training images are told; None: nobody tells.
         lineage: `dataset_version`, `synthetic`, `git_commit` and `run_id`, as the card names them.
         metrics: of the last epoch, on validation data.
     """
@@ -69,6 +84,7 @@ def publish(
         WEIGHTS: weights,
         CODE: code_package.build(),
         **export_mlflow.files(str(lineage["run_id"]), WEIGHTS, CARD),
+        **({} if strange is None else {outliers.FILE: strange.as_file()}),
     }
     card = {
         "format": FORMAT,
@@ -78,6 +94,7 @@ def publish(
         "pixels": asdict(data.pixels),
         "preprocess_version": PREPROCESS_VERSION,
         "calibration": asdict(calibration),
+        "outliers": None if strange is None else strange.as_card(),
         **lineage,
         "metrics": dict(metrics),
         "config": config.as_dict(),

@@ -332,6 +332,7 @@ def _release(
     version, share = lineage["dataset_version"], config.memory_share
     with contextlib.closing(dataset.load(settings, version, memory_share=share)) as data:
         calibration = release.fit_calibration(config, data, weights)
+        strange = release.fit_outliers(config, data, weights)
         tell(trained.steps, trained.steps, "registering the model version")
         bundle_key = release.publish(
             store,
@@ -339,6 +340,7 @@ def _release(
             data,
             weights,
             calibration=calibration,
+            strange=strange,
             lineage=lineage,
             metrics=trained.history[-1],
         )

@@ -4,6 +4,7 @@ The real X-rays are not part of the project; where they are at hand, the promise
 """
 
 import csv
+import hashlib
 import io
 import time
 from collections import Counter
@@ -238,6 +239,17 @@ def test_a_file_is_judged_with_its_own_header_and_a_waived_reason_passes_the_dec
 
     assert np.array_equal(quality.judged(blob, decoder, waived=("lateral",)).shown_HW, shown_HW)
     assert told == [("lateral",)]
+
+
+def test_of_the_study_a_file_belongs_to_only_a_hash_is_told() -> None:
+    file = plant(3)
+    uid = file.needles["study uid"]
+    assert quality.judged(file.dicom, decode).study_sha256 == hashlib.sha256(uid).hexdigest()
+    data = pydicom.dcmread(io.BytesIO(file.dicom))
+    del data.StudyInstanceUID
+    without = io.BytesIO()
+    data.save_as(without)
+    assert quality.judged(without.getvalue(), decode).study_sha256 is None
 
 
 def test_a_colour_photograph_that_a_reviewer_has_released_decodes() -> None:

@@ -5,8 +5,9 @@ import pytest
 
 from data.preprocess import PREPROCESS_VERSION
 from data.taxonomy import taxonomy
-from serve.answer import InvalidOutputError, answer
-from serve.card import Card, CardError
+from serve.answer import Answer, Classified, InvalidOutputError
+from serve.answer import answer as answer_of
+from serve.card import Card, CardError, OutlierRule
 
 RAW = {
     "format": 1,
@@ -20,6 +21,13 @@ RAW = {
     "synthetic": True,
 }
 CARD = Card.from_json(json.dumps(RAW))
+JUDGING = Card.from_json(
+    json.dumps(RAW | {"outliers": {"threshold": 5.0, "false_alarms": 0.01, "method": "m", "file": "f"}})
+)
+
+
+def answer(probabilities_C: np.ndarray, card: Card) -> Answer:
+    return answer_of(Classified(probabilities_C=probabilities_C), card)
 
 
 def probabilities(**by_class: float) -> np.ndarray:
@@ -47,6 +55,35 @@ def test_a_weak_best_guess_abstains_and_the_set_is_never_empty() -> None:
 
 
 @pytest.mark.parametrize(
+    ("label", "strangeness", "concerns", "reason"),
+    [
+        (0.9, 5.0, (), None),
+        (0.9, 5.1, (), "out_of_distribution"),
+        (0.2, 4.0, (), "below_threshold"),
+        (0.2, 5.1, (), "out_of_distribution"),
+        (0.9, 4.0, ("blurred",), "quality"),
+        (0.2, 5.1, ("blurred", "small"), "quality"),
+    ],
+)
+def test_an_abstention_says_why_the_reason_nearest_to_the_image_first(
+    label: float, strangeness: float, concerns: tuple[str, ...], reason: str | None
+) -> None:
+    said = Classified(probabilities_C=probabilities(normal=label), strangeness=strangeness)
+    told = answer_of(said, JUDGING, concerns)
+    assert (told.abstained, told.abstained_reason) == (reason is not None, reason)
+    assert told.concerns == concerns
+    assert told.triage == ("routine" if reason is None else "soon")
+
+
+def test_a_card_of_before_abstains_for_no_strangeness_and_a_model_that_tells_none_for_none_either() -> None:
+    assert CARD.outliers is None
+    assert JUDGING.outliers == OutlierRule(threshold=5.0, false_alarms=0.01)
+    strange = Classified(probabilities_C=probabilities(normal=0.9), strangeness=1e9)
+    assert not answer_of(strange, CARD).abstained
+    assert not answer(probabilities(normal=0.9), JUDGING).abstained
+
+
+@pytest.mark.parametrize(
     "row", [np.full(10, np.nan), np.full(10, 0.2), np.full(9, 1 / 9), np.array([1.5, -0.5] + [0.0] * 8)]
 )
 def test_what_is_no_distribution_is_refused(row: np.ndarray) -> None:
@@ -61,6 +98,7 @@ def test_what_is_no_distribution_is_refused(row: np.ndarray) -> None:
         ({"preprocess_version": "0"}, "pixel transform '0'"),
         ({"calibration": {}}, "lacks or mistypes"),
         ({"pixels": {"sides": 1}}, "lacks or mistypes"),
+        ({"outliers": {"false_alarms": 0.01}}, "lacks or mistypes"),
     ],
 )
 def test_a_card_that_this_code_cannot_serve_is_refused(change: dict[str, object], says: str) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.preprocess import PREPROCESS_VERSION, Decoded
+from data.preprocess import PREPROCESS_VERSION, Decoded, PixelConfig
 from data.taxonomy import taxonomy
+from serve.answer import Classified
 from serve.attempts import Attempt, Attempts, InfrastructureError, ModelError, NobodyAnsweredError
 from serve.board import Board
 from serve.breaker import BreakerConfig
-from serve.card import Card
+from serve.card import Card, OutlierRule
 from serve.faults import Fault
 from serve.routing import Routes, Target
 
@@ -139,6 +140,26 @@ def test_whatever_a_canary_does_the_champion_answers_and_the_attempt_is_told(
 def test_a_sound_canary_answers_alone() -> None:
     [(served, attempts)] = ask(Models(sound, sound))
     assert (served, len(attempts), attempts[0].as_row()["outcome"]) == ("2", 1, "ok")
+
+
+def test_what_is_doubtful_about_the_image_or_strange_to_the_model_reaches_the_answer() -> None:
+    judging = replace(CARD, outliers=OutlierRule(threshold=1.0, false_alarms=0.01))
+
+    class Judging(Models):
+        async def classify(self, target: Target, pixels_HW: np.ndarray) -> Classified:  # type: ignore[override]
+            return Classified(probabilities_C=EVEN, strangeness=2.0)
+
+    def reason(image: Decoded, side: int = 64) -> tuple[str | None, tuple[str, ...]]:
+        card = replace(judging, pixels=PixelConfig(side=side))
+        board = replace(BOARD, cards={"1": card, "2": card})
+        attempts = Attempts(Judging(sound, sound), deadline_s=0.4)
+        told = asyncio.run(attempts.one(board, CANARY, image, 0.4)).answer
+        assert told is not None
+        return told.abstained_reason, told.concerns
+
+    assert reason(IMAGE) == ("out_of_distribution", ())
+    assert reason(replace(IMAGE, concerns=("blurred",))) == ("quality", ("blurred",))
+    assert reason(IMAGE, side=176) == ("quality", ("small",))
 
 
 def test_the_death_of_a_process_is_one_incident_however_many_requests_it_took() -> None:

@@ -42,7 +42,7 @@ def opened(decoder: Decoder, blob: bytes, view: str | None = None) -> Any:
         pseudonym_key=b"p" * 32,
         config=DeskConfig(),
     )
-    upload = Upload(blob=blob, patient_key=None, sex=None, age=None, view=view, metadata=None)
+    upload = Upload(blob=blob, patient_key=None, study_key=None, sex=None, age=None, view=view, metadata=None)
     return asyncio.run(desk._decode(upload))
 
 

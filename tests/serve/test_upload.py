@@ -37,10 +37,18 @@ FILE = {"file": ("x.png", b"\x89PNG")}
 
 
 def test_all_fields_arrive() -> None:
-    fields = {"patient_key": "p 1", "sex": "f", "age": "42.5", "view": "pa", "metadata": '{"ward": 3}'}
+    fields = {
+        "patient_key": "p 1",
+        "study_key": "s 1",
+        "sex": "f",
+        "age": "42.5",
+        "view": "pa",
+        "metadata": '{"ward": 3}',
+    }
     assert post(files=FILE, data=fields).json() == {
         "blob": 4,
         "patient_key": "p 1",
+        "study_key": "s 1",
         "sex": "F",
         "age": 42.5,
         "view": "PA",
@@ -50,7 +58,15 @@ def test_all_fields_arrive() -> None:
 
 def test_absent_and_empty_fields_are_unknown() -> None:
     got = post(files=FILE, data={"sex": "", "age": " "}).json()
-    assert got == {"blob": 4, "patient_key": None, "sex": None, "age": None, "view": None, "metadata": None}
+    assert got == {
+        "blob": 4,
+        "patient_key": None,
+        "study_key": None,
+        "sex": None,
+        "age": None,
+        "view": None,
+        "metadata": None,
+    }
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from cluster.database import connect
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
-from data.preprocess import PREPROCESS_VERSION, PixelConfig
+from data.preprocess import PREPROCESS_VERSION, PixelConfig, decode
 from data.sandbox import Decoder
+from data.synthetic import SyntheticConfig, draw, subjects
 from data.taxonomy import taxonomy
 from serve.attempts import InfrastructureError, ModelError
 from serve.auth import KeyRing
@@ -33,6 +34,7 @@ from serve.line import Line
 from serve.rate_limit import Rate, RateConfig
 from serve.records import Records, RecordsConfig
 from serve.routing import Routes, Target, added, reweighted
+from tests.planted import plant
 
 PATIENT_S = 20.0
 """For a statement on a busy machine: what happens to a slow one is in test_front_door_away.py."""
@@ -218,6 +220,40 @@ def test_a_prediction_is_answered_stored_and_read_again(door: Door) -> None:
     assert [one["outcome"] for one in row["attempts"]] == ["ok"]
     stored = ObjectStore(door.settings).get("predictions", row["image_key"])
     assert Image.open(io.BytesIO(stored)).size == (64, 64)
+
+
+def test_requests_of_one_study_stay_with_one_version_and_its_uid_is_kept_nowhere(door: Door) -> None:
+    """A DICOM file brings its StudyInstanceUID; an image that is none may be sent with it as `study_key`."""
+    file = plant(3)
+    uid = file.needles["study uid"].decode()
+    door.canary_weight = 0.5
+    sent = [post(file.dicom), post(file.dicom), post(png(), study_key=uid), post(png())]
+    answers = door.requests(*sent)
+    assert [one.status_code for one in answers] == [201] * 4
+    with connect(door.settings.database_url) as connection:
+        rows = [
+            connection.execute("SELECT * FROM predictions WHERE id = %s", (one.json()["id"],)).fetchone()
+            for one in answers
+        ]
+    assert [row["assignment"]["key"] for row in rows if row] == ["study", "study", "study", "request"]
+    assert len({row["assignment"]["study"] for row in rows[:3] if row}) == 1
+    assert len({row["assignment"]["version"] for row in rows[:3] if row}) == 1
+    assert uid not in str(rows)
+
+
+def test_an_answer_about_a_blurred_image_is_abstained_from_for_its_quality(door: Door) -> None:
+    config = SyntheticConfig(seed=3, images=10)
+    subject = next(iter(subjects(config)))
+    drawn, _, _ = draw(config, subject, 1, np.random.default_rng(subject.seed))
+    film = Image.fromarray(decode(drawn).shown_HW)
+    sharp = io.BytesIO()
+    film.save(sharp, "PNG")
+    blurred = io.BytesIO()
+    film.filter(ImageFilter.GaussianBlur(0.03 * min(film.size))).save(blurred, "PNG")
+    sound, doubtful = (one.json() for one in door.requests(post(sharp.getvalue()), post(blurred.getvalue())))
+    assert (sound["abstained_reason"], sound["quality"]["concerns"]) == (None, [])
+    assert (doubtful["abstained"], doubtful["abstained_reason"]) == (True, "quality")
+    assert doubtful["quality"]["concerns"] == ["blurred"]
 
 
 def test_a_retry_under_one_idempotency_key_gets_the_same_answer_and_makes_one_record(door: Door) -> None:

@@ -135,7 +135,10 @@ def released(platform: Platform) -> Released:
     run_id = tracking.start_run(mlflow, version, version, {})
     lineage = {"dataset_version": version, "synthetic": True, "git_commit": "abc", "run_id": run_id}
     calibration = release.fit_calibration(CONFIG, data, weights)
-    key = release.publish(store, CONFIG, data, weights, calibration=calibration, lineage=lineage, metrics={})
+    strange = release.fit_outliers(CONFIG, data, weights)
+    key = release.publish(
+        store, CONFIG, data, weights, calibration=calibration, strange=strange, lineage=lineage, metrics={}
+    )
     digest = weights_sha256(safetensors.torch.load(weights))
     return Released(release.register(Registry(settings), key, lineage, digest), key, version)
 
