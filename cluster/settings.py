@@ -40,7 +40,7 @@ class Settings:
     api_url: str
     """`RAYDIOLOGY_API_URL`: where Ray Serve answers, e.g. http://127.0.0.1:8000."""
     environment: str = "development"
-    """`RAYDIOLOGY_ENVIRONMENT`: one of `ENVIRONMENTS`; picks the gates and whether faults may be injected."""
+    """`RAYDIOLOGY_ENVIRONMENT`: one of `ENVIRONMENTS`; `serve.environments` says what each means."""
     encryption_key_path: Path
     """`RAYDIOLOGY_ENCRYPTION_KEY_PATH`: file with 32 random bytes in hex; seals originals at rest."""
     pseudonym_key_path: Path
@@ -55,6 +55,8 @@ class Settings:
     alert_webhook: str | None = field(default=None, repr=False)
     """`RAYDIOLOGY_ALERT_WEBHOOK`: http(s) address that alerts are posted to; it may hold a secret. None: nobody."""
 
+    environments_file: Path | None = None
+    """`RAYDIOLOGY_ENVIRONMENTS`: a file in place of `serve/environments.yaml`, on every node. None: that one."""
     journal: Path | None = None
     """`RAYDIOLOGY_JOURNAL`: folder on a local disk of each node where a front door keeps what it has answered while the
     database or the object store is away. None: it refuses predictions then."""
@@ -120,6 +122,7 @@ class Settings:
             verifying_key_path=path("RAYDIOLOGY_VERIFYING_KEY_PATH"),
             client_key=values.get("RAYDIOLOGY_CLIENT_KEY"),
             alert_webhook=values.get("RAYDIOLOGY_ALERT_WEBHOOK") or None,
+            environments_file=path("RAYDIOLOGY_ENVIRONMENTS"),
             journal=path("RAYDIOLOGY_JOURNAL"),
         )
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from cluster import progress
 from cluster.database import connect
+from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from data.synthetic import SyntheticConfig, generate
@@ -173,7 +174,12 @@ def _ground(arguments: Arguments) -> Ground:
         live = desired.read(connection).get(VIT)
     if live is None or settings.client_key is None:
         raise entry.JobError("nothing is served, or RAYDIOLOGY_CLIENT_KEY is not set: `make demo` first")
-    return Ground(settings=settings, registry=Registry(settings), draw=random.Random(arguments.seed))
+    return Ground(
+        settings=settings,
+        store=ObjectStore(settings),
+        registry=Registry(settings),
+        draw=random.Random(arguments.seed),
+    )
 
 
 def work(arguments: Arguments) -> dict[str, Any]:
@@ -184,11 +190,10 @@ def work(arguments: Arguments) -> dict[str, Any]:
         progress.report("drill", nth, len(chosen), name)
         least = arguments.requests / len(chosen)
         rows.append(run_case(ground, arguments, name, images, log, least))
-        sys.stdout.write(table(rows[-1:]))
+        sys.stdout.write(table(rows[-1:], header=nth == 0))
     lost = missing(ground, log)
     if arguments.log is not None:
         log.write(arguments.log)
-    sys.stdout.write(table(rows))
     outs = [one.out_s for one in rows if one.out_s is not None]
     found = {
         "cases": [vars(one) for one in rows],

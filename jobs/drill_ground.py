@@ -59,6 +59,7 @@ class Ground:
     """The platform, and copies of its champion."""
 
     settings: Settings
+    store: ObjectStore
     registry: Registry
     draw: random.Random
     clients: Clients | None = None
@@ -71,11 +72,10 @@ class Ground:
     def copy(self, *, broken: bool = False) -> str:
         """Register the champion's weights as a new version; a broken one cannot be loaded."""
         self.copies += 1
-        store = ObjectStore(self.settings)
         with tempfile.TemporaryDirectory() as folder:
             directory = Path(folder)
             key = self.registry.bundle_key(VIT, self.champion)
-            bundles.fetch(store, key, directory)
+            bundles.fetch(self.store, key, directory)
             files: dict[str, bytes | Path] = {
                 one.name: one
                 for one in directory.iterdir()
@@ -88,7 +88,7 @@ class Ground:
                 card["architecture"]["kwargs"] = {"depth": 1}
             files["card.json"] = json.dumps(card, sort_keys=True, indent=1).encode()
             return self.registry.register(
-                VIT, bundles.publish(store, files), None, {"verdict": "pass", "drill": "yes"}
+                VIT, bundles.publish(self.store, files), None, {"verdict": "pass", "drill": "yes"}
             )
 
     @property

@@ -82,9 +82,14 @@ def _off(
     return False
 
 
-def table(rows: list[Row]) -> str:
-    """As Markdown."""
+def table(rows: list[Row], *, header: bool = True) -> str:
+    """As Markdown.
+
+    Args:
+        header: False for lines that are put below others.
+    """
     names = list(vars(rows[0]))
-    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-    lines += [f"| {' | '.join(str(getattr(one, name)) for name in names)} |" for one in rows]
+    lines = [f"| {' | '.join(str(getattr(one, name)) for name in names)} |" for one in rows]
+    if header:
+        lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names), *lines]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""The whole chain in one command: ingest → etl → train → evaluate → deploy → ask.
+"""The whole chain in one command: ingest → etl → train → evaluate → (load test) → deploy → ask.
 
 Where it is started it reads the folder and uploads; the rest it submits as one Ray job and follows. Started by
 `ray job submit`, it runs every stage in place. A rerun goes on where the last one stopped: what is ingested,
@@ -25,18 +25,21 @@ from cluster.settings import Settings
 from jobs import entry, summary
 from jobs.ask import ask
 from jobs.console import Console
-from jobs.deploy import carry_out, cut_over
+from jobs.deploy import carry_out, champion_of, cut_over
 from jobs.etl import run_etl
 from jobs.evaluate import run_evaluate
 from jobs.fetch_llm import checkpoint_directory, register
 from jobs.ingest import SYNTHETIC, Telling, bring_in
+from jobs.load_test import Arguments as LoadTest
+from jobs.load_test import run_load_test
 from jobs.recipes import Recipe, recipe
 from jobs.submit import submit_and_follow
 from jobs.train import run_train
+from serve import environments
 from train.gates import Gates
 from train.llm_weights import convert
 
-CALLER_LOCK, CLUSTER_LOCK = 7_262_003, 7_262_004
+CALLER_LOCK, CLUSTER_LOCK = 7_262_005, 7_262_004
 """PostgreSQL advisory locks of the pipeline's two parts; any constants of ours will do. The part in the cluster
 holds its own, since it may outlive the caller."""
 
@@ -158,12 +161,17 @@ def stages(arguments: Arguments, settings: Settings) -> dict[str, Any]:
         report["evaluate"] = timed("evaluate", lambda: run_evaluate(settings, model_version, arguments.gates))
     except entry.Halted as verdict:
         raise entry.Halted(str(verdict), {**report, "evaluate": verdict.report}) from verdict
+    first = champion_of(settings) is None
+    if not first:  # before anybody meets it; a first version there is nothing to stand beside
+        _load_tested(arguments, settings, report, timed)
     if _may_cut_over(settings):
         cut_over(settings, model_version, actor="jobs.pipeline")
     report["deploy"] = timed(
         "deploy",
         lambda: carry_out(settings, lambda done, total, note: progress.report("deploy", done, total, note)),
     )
+    if first:
+        _load_tested(arguments, settings, report, timed)
     report["ask"] = timed(
         "ask",
         lambda: ask(
@@ -174,6 +182,26 @@ def stages(arguments: Arguments, settings: Settings) -> dict[str, Any]:
         ),
     )
     return report
+
+
+def _load_tested(
+    arguments: Arguments,
+    settings: Settings,
+    report: dict[str, Any],
+    timed: Callable[[str, Callable[[], Any]], Any],
+) -> None:
+    """Where the environment's pipeline does that: send a load to the new version.
+
+    Raises:
+        Halted: it does not stand it.
+    """
+    if not environments.own(settings).pipeline_load_test:
+        return
+    version, asked = report["train"]["model_version"], LoadTest(gates=arguments.gates)
+    try:
+        report["load_test"] = timed("load_test", lambda: run_load_test(settings, version, asked))
+    except entry.Halted as verdict:
+        raise entry.Halted(str(verdict), {**report, "load_test": verdict.report}) from verdict
 
 
 def _may_cut_over(settings: Settings) -> bool:

@@ -30,7 +30,7 @@ class Arguments:
     version: str | None = None
     """start: which to bring in front of users."""
     steps: str | None = None
-    """start: canary, blue_green, at_once, or shares such as 0,0.05,0.5,1; default: canary."""
+    """start: canary, blue_green, at_once, or shares such as 0,0.05,0.5,1; default: the environment's."""
     id: int | None = None
     """Which rollout; default: the model's newest."""
     to: str | None = None
@@ -53,7 +53,7 @@ def work(arguments: Arguments) -> dict[str, Any]:
         )
     elif arguments.verb == "rollback" and arguments.to is not None:
         one, _ = operator_calls.begin(
-            settings, model=arguments.model, version=arguments.to, steps="at_once", actor=ACTOR
+            settings, model=arguments.model, version=arguments.to, steps="at_once", back=True, actor=ACTOR
         )
     else:
         one = _asked(settings, arguments)

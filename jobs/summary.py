@@ -11,6 +11,10 @@ def show(console: Console, settings: Settings, report: dict[str, Any]) -> None:
     _metrics(console, report["evaluate"])
     if "ask" in report:
         _answers(console, report["ask"])
+    if "load_test" in report:
+        console.say(
+            f"Load test: {report['load_test']['verdict']}; {'; '.join(report['load_test']['why'].values())}"
+        )
     _times(console, report)
     console.say(
         f"Ray dashboard {settings.ray_api_server_address} (token: {settings.ray_auth_token_path})\n"

@@ -16,7 +16,8 @@ from cluster.expected import ExpectedError
 from cluster.registry import LLM, Registry, RegistryError
 from cluster.settings import Settings
 from data.taxonomy import taxonomy
-from serve import desired, faults, rollouts, routing
+from serve import desired, environments, faults, rollouts, routing
+from serve.admission import admit
 from serve.auth import Caller
 from serve.controller import summary
 from serve.faults import Fault
@@ -79,24 +80,29 @@ def begin(
     version: str,
     steps: Any = None,
     guardrails: GuardrailConfig | None = None,
+    stage: str | None = None,
+    back: bool = False,
     actor: str,
 ) -> tuple[Rollout, dict[str, float]]:
-    """Start a rollout of a registered version whose gates passed.
+    """Start a rollout of a registered version that has passed what the environment asks for.
 
     Args:
-        steps: see `steps_of`.
+        steps: see `steps_of`; default: the environment's.
         guardrails: default: the usual ones.
+        stage: the environment, where it is not the platform's.
+        back: it is a return to an earlier version, of which no load test is asked.
     Raises:
-        RegistryError, RolloutError, ValueError: one line each.
+        RegistryError, AdmissionError, RolloutError, ValueError: one line each.
     """
     registry = Registry(settings)
+    where = environments.environments(settings)[stage or settings.environment]
+    asks_for = [one for one in where.asks_for if not (back and one == "load_test")]
     tags = registry.tags(model, version)
-    if model == "xray-vit" and tags.get("verdict") != "pass":
-        raise rollouts.RolloutError(
-            f"{model} version {version} has not passed its gates; run `python -m jobs.evaluate` for it first"
-        )
+    admit(model, version, tags, environment=where.name, asks_for=asks_for, load_rate=where.load_rate)
+    usual = where.steps if isinstance(where.steps, str) else list(where.steps)
+    wanted = steps_of(usual if steps is None else steps)
     with connect(settings.database_url, connect_timeout_s=CONNECT_S) as connection:
-        plan = _plan(connection, model, steps_of(steps), guardrails)
+        plan = _plan(connection, model, wanted, guardrails)
         started = rollouts.start(
             connection,
             model=model,
@@ -229,10 +235,9 @@ def add_operator_calls(
 
     async def game_master(request: Request) -> str:
         actor = await operator(request)
-        if settings.environment not in faults.ENVIRONMENTS:
+        if settings.environment not in (allowed := environments.allowing_faults(settings)):
             raise Problem(
-                403,
-                f"faults are injected in {' and '.join(faults.ENVIRONMENTS)} only; this is {settings.environment}",
+                403, f"faults are injected in {' and '.join(allowed)} only; this is {settings.environment}"
             )
         return actor
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 POINTS = 1_000_000
 """Weights are whole numbers of these: steps of 0.0001 %."""
-Role = Literal["champion", "canary", "previous"]
+Role = Literal["champion", "canary", "previous", "staged"]
 Span = tuple[int, int]
 """Points from the first number up to, without, the second."""
 
@@ -161,8 +161,8 @@ def reweighted(routes: Routes, weights: Mapping[str, float]) -> Routes:
 
 
 def added(routes: Routes, version: str, bundle_key: str) -> Routes:
-    """With one more version, which has no weight yet; one that is kept warm becomes a canary."""
-    if any(one.version == version and one.role != "previous" for one in routes.targets):
+    """With one more version, which has no weight yet; one that is kept warm or staged becomes a canary."""
+    if any(one.version == version and one.role not in ("previous", "staged") for one in routes.targets):
         raise RoutingError(f"version {version} of {routes.model} is live already")
     kept = tuple(one for one in routes.targets if one.version != version)
     canary = Target(version=version, role="canary", bundle_key=bundle_key)

@@ -16,7 +16,7 @@ Verdict = Literal["pass", "fail", "not evaluable"]
 REMEDY = "add patients of it, or take it off that list if this service need not know it"
 FAMILIES = (
     *("accuracy", "target", "recall", "champion", "calibration", "conformal"),
-    *("subgroup", "shortcut", "behaviour", "refusal"),
+    *("subgroup", "shortcut", "behaviour", "refusal", "load"),
 )
 
 
@@ -85,6 +85,14 @@ class Gates:
     """Smallest share of images on which each test of behaviour is met."""
     behaviour_images: int = 20
     """Images below which a test is not evaluable."""
+    load_p99_ms: float = 300.0
+    """A version's P99 under load must lie below this, milliseconds from when a request was due."""
+    load_errors: float = 0.001
+    """Largest share of requests under load that the version may leave unanswered."""
+    load_throughput: float = 0.95
+    """Smallest share of the requests a second that were wanted which it has to answer."""
+    load_requests: int = 100
+    """Requests below which a load test is not evaluable."""
     reported: Mapping[str, tuple[str, ...]] = field(default_factory=_reported)
     """By environment, families of gates that are judged and halt nothing there. In development those that neither
     the demo nor a model of a few thousand public X-rays reliably passes (docs/experiments.md)."""
@@ -96,11 +104,17 @@ class Gates:
         shares = {"target": self.target, "recall_floor": self.recall_floor}
         shares |= {"champion_margin": self.champion_margin, "calibration_error": self.calibration_error}
         shares |= {"subgroup_gap": self.subgroup_gap, "shortcut_left": self.shortcut_left}
+        shares |= {"load_errors": self.load_errors, "load_throughput": self.load_throughput}
         shares |= {f"block.{name}": value for name, value in self.block.items()}
         shares |= {f"behaviour.{name}": value for name, value in self.behaviour.items()}
         for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise GateError(f"{name} must lie in [0, 1], got {value}")
+        if self.load_p99_ms <= 0 or self.load_requests < 1:
+            raise GateError(
+                f"load_p99_ms must be above 0 and load_requests at least 1, got {self.load_p99_ms} and "
+                f"{self.load_requests}"
+            )
         if missing := sorted(set(_behaviour()) - set(self.behaviour)):
             raise GateError(f"behaviour lacks a threshold for {', '.join(missing)}")
         named = {family for families in self.reported.values() for family in families}

@@ -21,6 +21,8 @@ NO_JOBS = {
     "drill_clients",
     "drill_ground",
     "drill_table",
+    "load_arrivals",
+    "load_report",
 }
 
 

@@ -36,7 +36,11 @@ from cluster.settings import Settings
 from cluster.supervisor import beyond_loopback
 from data.preprocess import PixelConfig, to_pixels
 from jobs import checkout
+from jobs.entry import Halted
+from jobs.load_test import Arguments as LoadTest
+from jobs.load_test import run_load_test
 from serve.classifier import Classifier
+from train.gates import Gates
 from train.inference import logits, rebuild
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,7 +151,7 @@ def test_a_second_run_repeats_nothing_that_is_done(
 
 def test_a_second_pipeline_beside_a_running_one_is_refused_in_one_line(platform: Any) -> None:
     with connect(platform.settings.database_url) as connection:
-        connection.execute("SELECT pg_advisory_lock(7262003)")
+        connection.execute("SELECT pg_advisory_lock(7262005)")
         code, line, _ = job(platform, "pipeline", "--recipe", "smoke")
     assert code == 1
     assert "another pipeline is running" in line["error"]
@@ -251,6 +255,54 @@ def test_what_a_killed_front_door_had_answered_arrives_through_the_next_one(api:
     while api.post(png()).status_code != 201:
         assert time.monotonic() < ends_at
         time.sleep(0.5)
+
+
+@contextmanager
+def fault(api: Api, version: str, **what: float) -> Iterator[None]:
+    put = api.call("PUT", "/v1/faults", "operator", json={"model": VIT, "version": version, **what})
+    assert put.status_code == 200, put.text
+    try:
+        yield
+    finally:
+        assert api.call("DELETE", "/v1/faults", "operator").status_code == 200
+
+
+def load_tested(api: Api, version: str) -> tuple[dict[str, Any], str]:
+    """The report of a short load test and the verdict in the registry; bounds for a machine that is busy."""
+    gates = Gates(load_p99_ms=4_000, load_throughput=0.5, load_requests=9)
+    try:
+        told = run_load_test(api.settings, version, LoadTest(rate=3, seconds=3, gates=gates))
+    except Halted as verdict:
+        told = verdict.report
+    return told, Registry(api.settings).tags(VIT, version)["load_test"]
+
+
+def failing(told: dict[str, Any]) -> set[str]:
+    return {name for name, verdict in told["gates"].items() if verdict != "pass"}
+
+
+def test_a_version_stands_its_load_and_does_not_when_it_is_late_or_errs(
+    api: Api, platform: Any, halted: tuple[int, dict[str, Any], str]
+) -> None:
+    version = halted[1]["train"]["model_version"]
+    told, verdict = load_tested(api, version)
+    assert (failing(told), verdict, told["requests"], told["errors"]) == (set(), "pass", 9, {}), told
+    report = ObjectStore(api.settings).get_json(bundles.BUCKET, told["report"])
+    assert report["p99_ms"] == told["p99_ms"] >= report["p50_ms"] > 0
+    with fault(api, version, delay_ms=4_200):
+        told, verdict = load_tested(api, version)
+    assert ("load_p99_ms" in failing(told), verdict) == (True, "fail"), told
+    assert told["p99_ms"] > 4_200
+    with fault(api, version, error_rate=1.0):
+        told, verdict = load_tested(api, version)
+    assert (failing(told) >= {"load_errors", "load_throughput"}, verdict) == (True, "fail"), told
+    assert told["errors"] == {"status 503": 9}
+    with connect(api.settings.database_url) as connection:
+        rows = connection.execute(
+            "SELECT revoked_at FROM api_keys WHERE key_id LIKE 'load-test-%'"
+        ).fetchall()
+    assert len(rows) >= 3
+    assert all(row["revoked_at"] for row in rows)
 
 
 def test_a_request_id_that_could_be_a_name_comes_back_as_another(api: Api) -> None:

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from cluster.database import connect
-from serve import desired, faults, routing
+from serve import desired, faults, routing, standby
 from serve.board import Board, BoardKeeper
 from serve.faults import Fault
 from serve.routing import Routes, RoutingError
@@ -190,3 +190,55 @@ def test_a_version_whose_card_cannot_be_read_holds_no_change_up_and_is_read_late
     assert set(door.keeper.board.cards) == {"1"}
     asyncio.run(door.keeper.take({model: replace(routes, revision=routes.revision)}))
     assert set(door.keeper.board.cards) == {"1", "2"}
+
+
+def stage(platform: Any, model: str, version: str, **given: Any) -> bool:
+    with connect(platform.settings.database_url) as connection:
+        return standby.enter(
+            connection, model=model, version=version, bundle_key=f"bundles/{version}", actor="t", **given
+        )
+
+
+def routes_of(platform: Any, model: str) -> Routes:
+    with connect(platform.settings.database_url) as connection:
+        return desired.read(connection)[model]
+
+
+def test_a_staged_version_is_live_without_traffic_and_leaves_again(platform: Any, model: str) -> None:
+    before = routes_of(platform, model)
+    assert stage(platform, model, "3")
+    assert not stage(platform, model, "3")
+    staged = routes_of(platform, model)
+    assert (staged.weights, staged.target("3").role) == ({"1": 1.0, "2": 0.0, "3": 0.0}, "staged")
+    with connect(platform.settings.database_url) as connection:
+        standby.leave(connection, model=model, version="3", actor="t")
+    assert routes_of(platform, model).targets == before.targets
+
+
+def test_its_environment_may_give_a_staged_version_a_share_and_others_images(
+    platform: Any, model: str
+) -> None:
+    stage(platform, model, "3", share=0.05, mirror=0.2)
+    found = routes_of(platform, model)
+    assert (found.weights["3"], found.weights["1"], found.target("3").mirror) == (0.05, 0.95, 0.2)
+    with connect(platform.settings.database_url) as connection:
+        standby.leave(connection, model=model, version="3", actor="t")
+    assert routes_of(platform, model).weights == {"1": 1.0, "2": 0.0}
+
+
+def test_who_serves_or_is_rolled_out_is_not_made_a_staged_version(platform: Any, model: str) -> None:
+    weigh(platform, model, 0.1)
+    before = routes_of(platform, model)
+    assert not stage(platform, model, "1")
+    assert not stage(platform, model, "2")
+    assert routes_of(platform, model) == before
+    with connect(platform.settings.database_url) as connection:
+        for version in ("1", "2"):
+            with pytest.raises(RoutingError, match="is not staged"):
+                standby.leave(connection, model=model, version=version, actor="t")
+
+
+def test_a_rollout_takes_a_staged_version_over(platform: Any, model: str) -> None:
+    stage(platform, model, "3", share=0.05)
+    taken = routing.added(routes_of(platform, model), "3", "bundles/3")
+    assert (taken.target("3").role, taken.weights["3"]) == ("canary", 0.0)
