@@ -1,7 +1,7 @@
 """What about an image that is not refused makes any answer about it doubtful: exposure, contrast, sharpness, size.
 
-`data.quality` asks for each image that it judged, on the thumbnail that it has; serving then abstains. No dataset
-depends on it. Each threshold lies beyond all of 3,785 real X-rays (docs/experiments.md). Knows neither Ray nor torch.
+`quality.doubted` asks for each image that serving judged, on a thumbnail; serving then abstains. No dataset depends
+on it. Each threshold lies beyond all of 3,785 real X-rays (docs/experiments.md). Knows neither Ray nor torch.
 """
 
 from typing import Literal

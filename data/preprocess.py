@@ -81,7 +81,7 @@ class Decoded:
     study_sha256: str | None = None
     """SHA-256 of a DICOM file's StudyInstanceUID, hexadecimal: what the file says is lost here."""
     concerns: tuple[str, ...] = ()
-    """What makes an answer about it doubtful, see `data.concerns`; found by `data.quality`."""
+    """What makes an answer about it doubtful, see `data.concerns`; found by `quality.doubted`."""
 
 
 def sniff(blob: bytes) -> Kind | None:

@@ -110,8 +110,14 @@ def judged(
     decoded = decode(blob, waived) if waived else decode(blob)
     header = header_of(blob) if decoded.kind == "dicom" else NO_HEADER
     check(decoded, header=header, view=view, region=region, waived=waived)
-    doubts = concerns(_thumbnail(decoded.shown_HW)) if _is_judged(decoded) else ()
-    return replace(decoded, study_sha256=header.study_sha256, concerns=doubts)
+    return decoded if header.study_sha256 is None else replace(decoded, study_sha256=header.study_sha256)
+
+
+def doubted(decoded: Decoded) -> Decoded:
+    """With what makes an answer about it doubtful; for serving, since ETL has no use for it."""
+    return (
+        replace(decoded, concerns=concerns(_thumbnail(decoded.shown_HW))) if _is_judged(decoded) else decoded
+    )
 
 
 def header_of(blob: bytes) -> Header:

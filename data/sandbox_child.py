@@ -111,7 +111,7 @@ class Confined:
         view, region = request["view"], request["region"]
         decoded = quality.judged(blob, self.decode, view=view, region=region, waived=waived)
         if request["pixels"] is None:
-            about = {"study": decoded.study_sha256, "concerns": decoded.concerns}
+            about = {"study": decoded.study_sha256, "concerns": quality.doubted(decoded).concerns}
             return decoded.kind, decoded.shown_HW, about
         return decoded.kind, scale(decoded.shown_HW, PixelConfig(**request["pixels"])), {}
 

@@ -6,7 +6,7 @@ import pytest
 
 from data.concerns import concerns, size_concerns
 from data.preprocess import decode
-from data.quality import judged
+from data.quality import doubted, judged
 from data.synthetic import SyntheticConfig, generate
 
 
@@ -51,4 +51,6 @@ def test_a_spoiled_image_is_decoded_and_not_refused(drawn: list[np.ndarray]) -> 
     blurred_HW = SPOILED["blurred"](drawn[0])
     ok, blob = cv2.imencode(".png", blurred_HW)
     assert ok
-    assert judged(blob.tobytes(), decode).concerns == ("blurred",)
+    found = judged(blob.tobytes(), decode)
+    assert found.concerns == ()  # ETL does not ask
+    assert doubted(found).concerns == ("blurred",)

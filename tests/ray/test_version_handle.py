@@ -54,15 +54,18 @@ class Door:
 def handles(ray_local: None) -> Iterator[tuple[Any, Any]]:
     import ray.serve as serve
 
+    from serve.reconciler import app_name
+
     with socket.create_server(("127.0.0.1", 0)) as free:  # port 8000 may be somebody's
         port = free.getsockname()[1]
     serve.start(http_options={"port": port})
     tiny = {"num_cpus": 0}
-    now, before, door = (
-        serve.deployment(one, ray_actor_options=tiny, health_check_period_s=1) for one in (Now, Before, Door)
-    )
-    kept = serve.run(before.bind(), name="before", route_prefix=None)
-    yield serve.run(door.bind(now.bind(), kept), name="door", route_prefix=None), kept
+    run = {}
+    for version, code in (("now", Now), ("before", Before)):
+        application = serve.deployment(code, name="classifier", ray_actor_options=tiny).bind()
+        run[version] = serve.run(application, name=app_name("xray-vit", version), route_prefix=None)
+    door = serve.deployment(Door, ray_actor_options=tiny).bind()
+    yield serve.run(door, name="door", route_prefix=None), run["before"]
     serve.shutdown()
 
 
