@@ -3,26 +3,16 @@ import json
 import numpy as np
 import pytest
 
-from data.preprocess import PREPROCESS_VERSION
-from data.taxonomy import taxonomy
 from serve.answer import Answer, Classified, InvalidOutputError
 from serve.answer import answer as answer_of
 from serve.card import Card, CardError, OutlierRule
+from tests.cards import RAW, card
 
-RAW = {
-    "format": 1,
-    "model": "xray-vit",
-    "classes": list(taxonomy().names),
-    "architecture": {"timm": "vit_tiny_patch16_224", "kwargs": {}},
-    "pixels": {"side": 96},
-    "preprocess_version": PREPROCESS_VERSION,
-    "calibration": {"temperature": 1.0, "conformal_threshold": 0.25, "coverage": 0.9, "abstain_below": 0.4},
-    "dataset_version": "d",
-    "synthetic": True,
-}
-CARD = Card.from_json(json.dumps(RAW))
-JUDGING = Card.from_json(
-    json.dumps(RAW | {"outliers": {"threshold": 5.0, "false_alarms": 0.01, "method": "m", "file": "f"}})
+CARD = card(pixels={"side": 96}, calibration={"conformal_threshold": 0.25, "abstain_below": 0.4})
+JUDGING = card(
+    pixels={"side": 96},
+    calibration={"conformal_threshold": 0.25, "abstain_below": 0.4},
+    outliers={"threshold": 5.0, "false_alarms": 0.01, "method": "m", "file": "f"},
 )
 
 

@@ -1,7 +1,6 @@
 """Versions that fail in every way, asked through the real code with models in this process."""
 
 import asyncio
-import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -10,36 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.preprocess import PREPROCESS_VERSION, Decoded, PixelConfig
-from data.taxonomy import taxonomy
+from data.preprocess import Decoded, PixelConfig
 from serve.answer import Classified
 from serve.attempts import Attempt, Attempts, InfrastructureError, ModelError, NobodyAnsweredError
 from serve.board import Board
 from serve.breaker import BreakerConfig
-from serve.card import Card, OutlierRule
+from serve.card import OutlierRule
 from serve.faults import Fault
 from serve.routing import Routes, Target
+from tests.cards import card
 
-CARD = Card.from_json(
-    json.dumps(
-        {
-            "format": 1,
-            "model": "xray-vit",
-            "classes": taxonomy().names,
-            "architecture": {"timm": "vit_tiny_patch16_224", "kwargs": {}},
-            "pixels": {"side": 64},
-            "preprocess_version": PREPROCESS_VERSION,
-            "calibration": {
-                "temperature": 1.0,
-                "conformal_threshold": 0.05,
-                "coverage": 0.9,
-                "abstain_below": 0.3,
-            },
-            "dataset_version": "d",
-            "synthetic": True,
-        }
-    )
-)
+CARD = card(calibration={"conformal_threshold": 0.05})
 ROUTES = Routes(
     model="xray-vit",
     targets=(

@@ -3,7 +3,6 @@
 `python door_process.py PORT JOURNAL_FOLDER JOURNAL_BYTES`, with the platform's environment.
 """
 
-import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,13 +14,10 @@ import uvicorn
 from cluster.objects import ObjectStore
 from cluster.secrets import read_key
 from cluster.settings import Settings
-from data.preprocess import PREPROCESS_VERSION
 from data.sandbox import Decoder
-from data.taxonomy import taxonomy
 from serve.attempts import InfrastructureError
 from serve.auth import KeyRing
 from serve.board import Board
-from serve.card import Card
 from serve.desk import Desk, DeskConfig
 from serve.explaining import Explaining
 from serve.http_app import build_app
@@ -29,19 +25,7 @@ from serve.journal import Journal, JournalConfig
 from serve.line import Line
 from serve.records import Records, RecordsConfig
 from serve.routing import Routes, Target
-
-CALIBRATION = {"temperature": 1.0, "conformal_threshold": 0.4, "coverage": 0.9, "abstain_below": 0.3}
-CARD = {
-    "format": 1,
-    "model": "xray-vit",
-    "classes": taxonomy().names,
-    "architecture": {"timm": "vit_tiny_patch16_224", "kwargs": {}},
-    "pixels": {"side": 64},
-    "preprocess_version": PREPROCESS_VERSION,
-    "calibration": CALIBRATION,
-    "dataset_version": "d",
-    "synthetic": True,
-}
+from tests.cards import card
 
 
 class OneAnswer:
@@ -49,6 +33,9 @@ class OneAnswer:
         probabilities_C = np.full(10, 0.02)
         probabilities_C[1] = 0.82
         return probabilities_C
+
+    def away(self, target: Target, since_s: float) -> str | None:
+        return None
 
     async def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         raise InfrastructureError("away")
@@ -78,7 +65,7 @@ def main(port: int, folder: Path, journal_bytes: int) -> None:
         )
         target = Target(version="1", role="champion", bundle_key="bundles/1")
         routes = {"xray-vit": Routes(model="xray-vit", targets=(target,))}
-        desk.board = Board(routes=routes, cards={"1": Card.from_json(json.dumps(CARD))})
+        desk.board = Board(routes=routes, cards={"1": card()})
         app = build_app(desk, Explaining(desk), keys)
         uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 

@@ -18,14 +18,13 @@ from PIL import Image, ImageFilter
 from cluster.database import connect
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
-from data.preprocess import PREPROCESS_VERSION, PixelConfig, decode
+from data.preprocess import PixelConfig, decode
 from data.sandbox import Decoder
 from data.synthetic import SyntheticConfig, draw, subjects
 from data.taxonomy import taxonomy
 from serve.attempts import InfrastructureError, ModelError
 from serve.auth import KeyRing
 from serve.board import Board
-from serve.card import Card
 from serve.desk import Desk, DeskConfig
 from serve.explaining import Explaining
 from serve.heatmaps import WAITING, heatmap_key
@@ -34,32 +33,14 @@ from serve.line import Line
 from serve.rate_limit import Rate, RateConfig
 from serve.records import Records, RecordsConfig
 from serve.routing import Routes, Target, added, reweighted
+from tests.cards import card
 from tests.planted import plant
 
 PATIENT_S = 20.0
 """For a statement on a busy machine: what happens to a slow one is in test_front_door_away.py."""
 T = TypeVar("T")
 KEYS = {"client": "c" * 40, "other": "o" * 40, "physician": "p" * 40, "operator": "q" * 40}
-CARD = Card.from_json(
-    json.dumps(
-        {
-            "format": 1,
-            "model": "xray-vit",
-            "classes": taxonomy().names,
-            "architecture": {"timm": "vit_tiny_patch16_224", "kwargs": {}},
-            "pixels": {"side": 64},
-            "preprocess_version": PREPROCESS_VERSION,
-            "calibration": {
-                "temperature": 1.0,
-                "conformal_threshold": 0.4,
-                "coverage": 0.9,
-                "abstain_below": 0.3,
-            },
-            "dataset_version": "d",
-            "synthetic": True,
-        }
-    )
-)
+CARD = card()
 
 
 def sound() -> np.ndarray:
