@@ -5,8 +5,6 @@ Connections come in autocommit mode; a transaction is `with connection.transacti
 
 from pathlib import Path
 
-import alembic.command
-import alembic.config
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
@@ -26,6 +24,9 @@ def connect(database_url: str, *, connect_timeout_s: int = 10) -> psycopg.Connec
 
 def migrate(database_url: str) -> None:
     """Bring the schema to the newest migration; safe to repeat and to run from two processes at once."""
+    import alembic.command  # not with every connection: most processes migrate nothing
+    import alembic.config
+
     config = alembic.config.Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["database_url"] = database_url

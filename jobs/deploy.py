@@ -1,13 +1,15 @@
 """Put a model version in front of users: desired state in PostgreSQL, then Ray Serve through the reconciler.
 
 `--version N` cuts over to a version that has passed what the environment asks for (`--restore` serves again what was
-served before, as `make up` does). The version before stays warm; aliases follow. Canary steps are `jobs.rollout`'s.
-Where one platform has all environments, `--stage` says which of them the version enters (docs/environments.md).
+served before, as `make up` does; `--machine FILE` only changes how much machine there is). The version before stays
+warm; aliases follow. Canary steps are `jobs.rollout`'s. Where one platform has all environments, `--stage` says which
+of them the version enters (docs/environments.md).
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -18,7 +20,7 @@ from cluster.objects import ObjectStore
 from cluster.registry import LLM, VIT, Registry
 from cluster.settings import Settings
 from jobs import entry
-from serve import desired, environments, operator_calls, rollouts, standby
+from serve import desired, environments, machine, operator_calls, rollouts, standby
 from serve.admission import admit
 from serve.controller import summary
 from serve.environments import Environment
@@ -40,6 +42,9 @@ class Arguments:
     """Which environment the version enters, on a platform that has them all; default: it becomes the champion."""
     end: bool = False
     """Take a version out that was brought to development or staging."""
+    machine: Path | None = None
+    """A file with what this site wants otherwise than `serve/machine.yaml`; kept until another one comes. Versions stay
+    as they are, unless --version is given too."""
 
     def __post_init__(self) -> None:
         if (self.stage is not None or self.end) and (self.version is None or self.restore):
@@ -167,12 +172,16 @@ def carry_out(settings: Settings, report: Progress) -> dict[str, Any]:
 def work(arguments: Arguments) -> dict[str, Any]:
     settings = Settings.from_env()
     found: dict[str, Any] = {}
+    if arguments.machine is not None:
+        wanted = machine.read(arguments.machine)
+        with connect(settings.database_url) as connection:
+            desired.set_machine(connection, wanted, actor=ACTOR)
     if arguments.version is not None and arguments.end:
         with connect(settings.database_url) as connection:
             standby.leave(connection, model=VIT, version=arguments.version, actor=ACTOR)
     elif arguments.version is not None and arguments.stage is not None:
         found = enter(settings, arguments.version, arguments.stage)
-    elif not arguments.restore:
+    elif not (arguments.restore or (arguments.machine is not None and arguments.version is None)):
         version = arguments.version or Registry(settings).version_by_alias(VIT, "champion")
         if version is None:
             raise entry.JobError(f"{VIT} has no champion; run `python -m jobs.pipeline`, or name a --version")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
 RETRY_S = 0.5
 TIMEOUT_S = 20.0
@@ -35,6 +36,13 @@ class Log:
     def sent(self) -> int:
         return sum(self.raw.values())
 
+    def latencies_ms(self) -> dict[str, float]:
+        """Of the answers that came, the second try's where there was one."""
+        if not self.answers:
+            return {}
+        cuts = np.percentile([one["ms"] for one in self.answers], [50, 95, 99])
+        return {name: round(float(one), 1) for name, one in zip(("p50", "p95", "p99"), cuts, strict=True)}
+
     def write(self, path: Path) -> None:
         path.write_text("".join(json.dumps(one) + "\n" for one in self.answers))
 
@@ -50,7 +58,9 @@ class Clients:
         patients: how many there are; each request is of one of them.
         """
         self._api_url, self._key, self._images = api_url, key, images
-        self._rate, self._patients = rate, patients
+        self.rate = rate
+        """May be changed at any time."""
+        self._patients = patients
         self._draw = random.Random(seed)
         self._salt = secrets.token_hex(4)
         self.log = Log()
@@ -59,7 +69,7 @@ class Clients:
         """Until `ended`; then wait for what is under way."""
         headers = {"Authorization": f"Bearer {self._key}"}
         limits = httpx.Limits(max_connections=200)
-        began_s, nth, under_way = time.monotonic(), 0, set()
+        due_s, under_way = time.monotonic(), set()
         async with httpx.AsyncClient(
             base_url=self._api_url, headers=headers, timeout=TIMEOUT_S, limits=limits
         ) as api:
@@ -67,8 +77,8 @@ class Clients:
                 task = asyncio.create_task(self._one(api))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
-                nth += 1
-                await asyncio.sleep(max(0.0, began_s + nth / self._rate - time.monotonic()))
+                due_s += 1 / self.rate
+                await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             await asyncio.gather(*under_way)
 
     async def _one(self, api: httpx.AsyncClient) -> None:

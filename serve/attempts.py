@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from data.preprocess import Decoded, scale
+from serve.absence import unnamed_incident
 from serve.answer import Answer, InvalidOutputError, answer
 from serve.board import Board
 from serve.breaker import Breaker, BreakerConfig
@@ -23,8 +24,8 @@ from serve.problems import Problem
 from serve.routing import Routes, Target
 
 Outcome = Literal["ok", "model_error", "invalid_output", "deadline", "infrastructure"]
-INCIDENT_S = 30
-"""Failures of infrastructure that name no process are one incident within so many seconds."""
+WORTHWHILE_S = 0.1
+"""With less time left the champion is not asked a second time."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,14 @@ class Models(Protocol):
 
         Raises:
             ModelError, InfrastructureError: told apart, because guardrails count them apart.
+        """
+        ...
+
+    def away(self, target: Target, since_s: float) -> str | None:
+        """Whether a version had no process that could answer, now or at some time since; then the incident's name.
+
+        Args:
+            since_s: by the monotonic clock.
         """
         ...
 
@@ -123,20 +132,25 @@ class Attempts:
     ) -> tuple[Target, list[Attempt]]:
         """The version whose answer the last attempt has, and all attempts.
 
+        The champion is asked a second time when a process died under the request: another one may be there.
+
         Raises:
             NobodyAnsweredError: neither version answered.
         """
         champion = routes.champion
-        candidates = [assigned] if assigned.version == champion.version else [assigned, champion]
         attempts: list[Attempt] = []
         ends_at = time.monotonic() + self.deadline_s
-        for nth, target in enumerate(candidates):
-            share_s = (ends_at - time.monotonic()) / (len(candidates) - nth)
-            attempts.append(
-                await self.one(board, target, decoded, share_s, must=target.version == champion.version)
-            )
+        if assigned.version != champion.version:
+            attempts.append(await self.one(board, assigned, decoded, self.deadline_s / 2))
             if attempts[-1].answer is not None:
-                return target, attempts
+                return assigned, attempts
+        for _ in range(2):
+            left_s = ends_at - time.monotonic()
+            attempts.append(await self.one(board, champion, decoded, left_s, must=True))
+            if attempts[-1].answer is not None:
+                return champion, attempts
+            if attempts[-1].outcome != "infrastructure" or ends_at - time.monotonic() < WORTHWHILE_S:
+                break
         raise NobodyAnsweredError(attempts)
 
     async def one(
@@ -145,12 +159,14 @@ class Attempts:
         """Ask one version; nothing that it does raises.
 
         Args:
-            must: ask it also while its breaker is open.
+            must: ask it also while its breaker is open, and wait for a process where it has none at the moment.
         """
         breaker = self._breakers.setdefault(target.version, Breaker(self._breaker))
         began_s = time.monotonic()
         if not breaker.allows(began_s) and not must:
             return _silent(target, "is not asked for a while", 0.0)
+        if not must and (incident := self.models.away(target, began_s)) is not None:
+            return _silent(target, "has no process at the moment", 0.0, incident)
         try:
             card = board.cards.get(target.version)
             if card is None:
@@ -171,6 +187,8 @@ class Attempts:
             attempt = _failed(target, "model_error", began_s)
         except TimeoutError:
             breaker.silent(time.monotonic())
+            if (incident := self.models.away(target, began_s)) is not None:  # nobody was there to be late
+                return _silent(target, "had no process", _since_ms(began_s), incident)
             return _failed(target, "deadline", began_s)
         except InfrastructureError as error:
             breaker.silent(time.monotonic())
@@ -196,7 +214,7 @@ def _failed(target: Target, outcome: Outcome, began_s: float) -> Attempt:
 
 def _silent(target: Target, why: str, latency_ms: float, incident: str | None = None) -> Attempt:
     logger.debug("version %s %s", target.version, why)
-    named = incident or f"{target.version}@{int(time.time()) // INCIDENT_S}"
+    named = incident or unnamed_incident(target.version)
     return Attempt(version=target.version, outcome="infrastructure", latency_ms=latency_ms, incident=named)
 
 

@@ -8,6 +8,7 @@ import asyncio
 import os
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,15 @@ from cluster.objects import ObjectStore
 from cluster.secrets import read_key
 from cluster.settings import Settings
 from data.sandbox import Decoder
+from serve.absence import Absence, running
 from serve.attempts import InfrastructureError, ModelError
 from serve.auth import KeyRing
 from serve.board import Board, BoardKeeper
 from serve.card import Card
-from serve.classifier import Classifier
 from serve.controller import Controller
 from serve.desk import Desk, DeskConfig
 from serve.explaining import Explaining
 from serve.explanation import Finding
-from serve.heatmap import Turn
 from serve.housekeeping import Housekeeping
 from serve.http_app import build_app
 from serve.journal import Journal
@@ -40,6 +40,7 @@ from serve.rate_limit import RateConfig
 from serve.reconciler import app_name
 from serve.records import Records, RecordsConfig
 from serve.routing import Routes, Target
+from serve.turn import Turn
 
 STORE_DEADLINE_S = 3.0
 """The object store's time to answer a front door: then it counts as away, and images go to the journal."""
@@ -60,6 +61,10 @@ def _bundle(bundle_key: str, names: tuple[str, ...] | None = None) -> Path:
 
 class ClassifierReplica:
     def __init__(self, bundle_key: str, threads: int, device: str) -> None:
+        from serve.classifier import (
+            Classifier,  # torch: two seconds and 250 MB that the other processes do without
+        )
+
         names = ("card.json", "model.safetensors")
         self.classifier = Classifier(_bundle(bundle_key, names), threads=threads, device=device)
         self._turn = Turn()
@@ -92,19 +97,29 @@ class ExplainerReplica:
 class VersionHandle:
     """One version of the classifier, reached in micro-batches of its own: one that is slow holds up no other."""
 
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
+    def __init__(self, version: str) -> None:
+        self.handle = _handle("xray-vit", version, "classifier")
+        self._absence = Absence(version)
 
     @ray.serve.batch(max_batch_size=BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S, max_concurrent_batches=4)
     async def classify(self, images: list[np.ndarray]) -> list[np.ndarray | ModelError | InfrastructureError]:
         """Of each image its probabilities, or what went wrong with this one."""
         try:
-            answers = await asyncio.wait_for(self._handle.classify.remote(np.stack(images)), BATCH_DEADLINE_S)
+            answers = await asyncio.wait_for(self.handle.classify.remote(np.stack(images)), BATCH_DEADLINE_S)
         except Exception as error:  # noqa: BLE001 - sorted by kind, given to each caller, never dropped
-            return [_sorted(error)] * len(images)
+            kind = _sorted(error)
+            if isinstance(kind, InfrastructureError):
+                self._absence.died(kind.incident)
+            return [kind] * len(images)
+        self._absence.answered()
         if len(answers) != len(images):
             return [ModelError(f"{len(answers)} answers for {len(images)} images")] * len(images)
         return [ModelError(one) if isinstance(one, str) else one for one in answers]
+
+    def away(self, since_s: float) -> str | None:
+        """See `serve.attempts.Models`."""
+        self._absence.look(running(self.handle), time.monotonic())
+        return self._absence.since(since_s)
 
 
 class HandleModels:
@@ -113,14 +128,20 @@ class HandleModels:
     def __init__(self) -> None:
         self._versions: dict[str, VersionHandle] = {}
 
-    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
+    def _version(self, target: Target) -> VersionHandle:
         if target.version not in self._versions:
-            self._versions[target.version] = VersionHandle(_handle("xray-vit", target.version, "classifier"))
-        result: Any = await self._versions[target.version].classify(pixels_HW)
+            self._versions[target.version] = VersionHandle(target.version)
+        return self._versions[target.version]
+
+    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
+        result: Any = await self._version(target).classify(pixels_HW)
         if isinstance(result, Exception):
             raise result
         probabilities_C: np.ndarray = result
         return probabilities_C
+
+    def away(self, target: Target, since_s: float) -> str | None:
+        return self._version(target).away(since_s)
 
     async def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         handle = _handle("xray-llm", target.version, "explainer").options(stream=True)
@@ -132,14 +153,13 @@ class HandleModels:
 
     async def crash(self, target: Target) -> None:
         try:
-            await _handle("xray-vit", target.version, "classifier").crash.remote()
+            await self._version(target).handle.crash.remote()
         except Exception as error:
             raise _sorted(error) from error
 
     async def heat(self, target: Target, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
         try:
-            handle = _handle("xray-vit", target.version, "classifier")
-            heat_SS: np.ndarray | None = await handle.heat.remote(pixels_HW, label)
+            heat_SS: np.ndarray | None = await self._version(target).handle.heat.remote(pixels_HW, label)
         except Exception as error:
             raise _sorted(error) from error
         return heat_SS

@@ -40,6 +40,26 @@ def front_door(connection: Connection[DictRow]) -> str | None:
     return None if row is None else row["bundle_key"]
 
 
+def machine(connection: Connection[DictRow]) -> dict[str, Any]:
+    """What the site wants otherwise than `serve/machine.yaml`, see `serve.machine`."""
+    row = connection.execute("SELECT machine FROM serving_machine").fetchone()
+    return {} if row is None else row["machine"]
+
+
+def set_machine(connection: Connection[DictRow], wanted: dict[str, Any], *, actor: str) -> None:
+    """Keep what the site wants otherwise from now on; it is taken up when Serve is reconciled."""
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO serving_machine (machine) VALUES (%s) ON CONFLICT (single) "
+            "DO UPDATE SET machine = excluded.machine",
+            [Jsonb(wanted)],
+        )
+        connection.execute(
+            "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, 'set_machine', 'machine', %s)",
+            [actor, Jsonb(wanted)],
+        )
+
+
 def change(
     connection: Connection[DictRow],
     model: str,

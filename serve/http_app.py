@@ -108,8 +108,8 @@ def build_app(
         limiter.take(caller)
         return caller
 
-    async def own_prediction(request: Request, prediction_id: str) -> DictRow:
-        """The record, if the caller may see it: its own client, or any physician."""
+    async def own_prediction(request: Request, prediction_id: str, what: str) -> DictRow:
+        """The record, if the caller may see it: its own client, or any physician, whose look is audited."""
         caller = await caller_of(request)
         caller.need("client", "physician")
         try:
@@ -118,6 +118,8 @@ def build_app(
             row = None
         if row is None or (caller.role == "client" and row["client_key_id"] != caller.key_id):
             raise Problem(404, "there is no such prediction, or it belongs to another client")
+        if row["client_key_id"] != caller.key_id:
+            await desk.records.note_read(caller.key_id, row["id"], what)
         return row
 
     @app.post(
@@ -154,7 +156,7 @@ def build_app(
     )
     async def prediction(request: Request, prediction_id: str) -> JSONResponse:
         """The stored answer, with its explanation when there is one. Roles: client (own), physician."""
-        row = await own_prediction(request, prediction_id)
+        row = await own_prediction(request, prediction_id, "answer")
         body = dict(row["answer"])
         if row["explanation"] is not None:
             body["explanation"] = public(row["explanation"])
@@ -169,7 +171,7 @@ def build_app(
     )
     async def explanation(request: Request, prediction_id: str) -> Response:
         """The finding in plain words; a stream of sentences when asked by `Accept: text/event-stream`."""
-        row = await own_prediction(request, prediction_id)
+        row = await own_prediction(request, prediction_id, "explanation")
         if "text/event-stream" in request.headers.get("accept", ""):
             return StreamingResponse(
                 explaining.stream(row),
@@ -191,7 +193,7 @@ def build_app(
     )
     async def heatmap(request: Request, prediction_id: str) -> Response:
         """Where the version that answered looked, over the shown image. Roles: client (own), physician."""
-        row = await own_prediction(request, prediction_id)
+        row = await own_prediction(request, prediction_id, "heatmap")
         headers = {"X-Model-Version": row["served_version"], "Cache-Control": "no-store"}
         return Response(await heatmaps.png(row), media_type="image/png", headers=headers)
 

@@ -7,12 +7,10 @@ application runs the code package of its own release bundle.
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import yaml
 
 from cluster import artefacts, bundles
 from cluster.database import connect
@@ -20,14 +18,15 @@ from cluster.expected import ExpectedError
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
 from serve import desired
-from serve.routing import Routes
+from serve import machine as machine_file
+from serve.routing import Routes, Target
 
 LOCK = 7_262_002
 """PostgreSQL advisory lock of the reconciler; any constant of ours will do."""
-MACHINE = Path(__file__).with_name("machine.yaml")
 BUILDERS = {"xray-vit": "classifier", "xray-llm": "explainer"}
 FRONT_DOOR = "front-door"
 CONTROLLER = "rollout-controller"
+A_DAY_S = 86_400.0
 LAST_WORDS = 800
 """Characters of Serve's own message that are passed on: its end names the cause, its beginning Ray's frames."""
 
@@ -58,7 +57,9 @@ def serve_config(
     Args:
         routes: desired state of each model; empty means nothing is served.
         front_door: the bundle whose code it runs; None: there is none.
-        machine: replicas and resources, as in `machine.yaml`.
+        machine: replicas and resources, see `serve.machine`.
+
+    While a model has a canary its champion gives no replica up: on a rollback all traffic comes back at once.
     """
     store = ObjectStore(settings)
     applications = []
@@ -76,7 +77,7 @@ def serve_config(
                         "device": size["device"],
                     },
                     "runtime_env": {"working_dir": bundles.code_uri(store, target.bundle_key)},
-                    "deployments": [{"name": BUILDERS[model], **_sizing(size)}],
+                    "deployments": [{"name": BUILDERS[model], **_capacity(size, live, target)}],
                 }
             )
     if front_door is not None:
@@ -88,7 +89,7 @@ def serve_config(
                 "import_path": "serve.deployments:controller",
                 "args": {},
                 "runtime_env": {"working_dir": bundles.code_uri(store, front_door)},
-                "deployments": [{"name": "controller", **_sizing(machine["controller"])}],
+                "deployments": [{"name": "controller", **machine_file.serve_options(machine["controller"])}],
             }
         )
         applications.append(
@@ -99,7 +100,11 @@ def serve_config(
                 "args": {"rates": machine["front_door"].get("rates", {})},
                 "runtime_env": {"working_dir": bundles.code_uri(store, front_door)},
                 "deployments": [
-                    {"name": "front_door", "user_config": user_config, **_sizing(machine["front_door"])}
+                    {
+                        "name": "front_door",
+                        "user_config": user_config,
+                        **machine_file.serve_options(machine["front_door"]),
+                    }
                 ],
             }
         )
@@ -112,14 +117,17 @@ def serve_config(
     }
 
 
-def _sizing(size: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in size.items() if name not in ("threads", "device", "rates")}
+def _capacity(size: dict[str, Any], live: Routes, target: Target) -> dict[str, Any]:
+    options = machine_file.serve_options(size)
+    under_way = any(one.role == "canary" for one in live.targets)
+    if "autoscaling_config" in options and target.role == "champion" and under_way:
+        options["autoscaling_config"] = {**options["autoscaling_config"], "downscale_delay_s": A_DAY_S}
+    return options
 
 
 def reconcile(
     settings: Settings,
     *,
-    machine_path: Path = MACHINE,
     timeout_s: float = 180,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Deployed:
@@ -127,13 +135,14 @@ def reconcile(
 
     Raises:
         DeployError: Serve refused, an application failed, or the time is over.
+        MachineError: the machine file is none that this version of the code knows.
     """
     started_at = time.monotonic()
-    machine = yaml.safe_load(machine_path.read_text())
     with connect(settings.database_url) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         routes = desired.read(connection)
         door = desired.front_door(connection)
+        machine = machine_file.sized(desired.machine(connection))
         _verify(routes, door, settings)
         config = serve_config(routes, door, machine, settings)
         with _dashboard(settings) as dashboard:
@@ -169,6 +178,16 @@ def statuses(settings: Settings) -> dict[str, str]:
         answer = dashboard.get("/api/serve/applications/")
         answer.raise_for_status()
         return {name: one["status"] for name, one in answer.json()["applications"].items()}
+
+
+def replicas(settings: Settings, application: str) -> int:
+    """Running processes of an application."""
+    with _dashboard(settings) as dashboard:
+        answer = dashboard.get("/api/serve/applications/")
+        answer.raise_for_status()
+        deployments = answer.json()["applications"].get(application, {}).get("deployments", {})
+        every = [replica for one in deployments.values() for replica in one["replicas"]]
+        return sum(one["state"] == "RUNNING" for one in every)
 
 
 def _wait(

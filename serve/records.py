@@ -189,6 +189,20 @@ class Records:
         kept: dict[str, Any] = rows[0]["explanation"] if rows else explanation
         return kept
 
+    async def note_read(self, key_id: str, prediction_id: UUID, what: str) -> None:
+        """Keep in the audit who was shown what of a prediction that another key sent; before it is shown.
+
+        Raises:
+            Problem: 503, the database is away.
+        """
+        try:
+            await self._writer.ask(
+                "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, 'read', %s, %s)",
+                (key_id, f"prediction/{prediction_id}", Jsonb({"what": what})),
+            )
+        except AwayError as error:
+            raise unavailable("the database") from error
+
     def can_keep(self) -> bool:
         """Whether the journal would take what cannot be stored at once, as far as is known."""
         return self.journal is not None and not self.journal.trouble

@@ -25,17 +25,22 @@ def epoch_order(sample_hashes: Sequence[str], *, seed: int, epoch: int) -> np.nd
 
 
 def batches_per_epoch(samples: int, batch_size: int) -> int:
-    """How many global batches an epoch has; the last one may be smaller."""
+    """How many global batches an epoch has."""
     return -(-samples // batch_size)
 
 
 def global_batch(order_N: np.ndarray, *, batch: int, batch_size: int) -> np.ndarray:
-    """The indices of one global batch, in order."""
-    return order_N[batch * batch_size : (batch + 1) * batch_size]
+    """The indices of one global batch, in order; `batch_size` at most.
+
+    An epoch's batches differ by one sample at most. A last batch with the rest could have one or two: batch norm knows
+    no variance of one image, and one image would move the weights as far as a whole batch.
+    """
+    batches = batches_per_epoch(len(order_N), batch_size)
+    return rank_slice(order_N, rank=batch, world_size=batches)
 
 
 def rank_slice(batch_B: np.ndarray, *, rank: int, world_size: int) -> np.ndarray:
-    """A rank's part of a global batch: contiguous, and no two ranks differ by more than one sample.
+    """One part of several: contiguous, and no two differ by more than one sample.
 
     It is empty for some ranks when the batch has fewer samples than there are ranks.
     """

@@ -17,9 +17,12 @@ NO_JOBS = {
     "recipes",
     "curation",
     "checkout",
+    "drill_cases",
     "drill_clients",
     "load_arrivals",
     "load_report",
+    "drill_ground",
+    "drill_table",
 }
 
 

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -375,8 +376,11 @@ def replicas(platform: Any, application: str) -> list[psutil.Process]:
     ]
 
 
-def test_a_replica_that_is_killed_comes_back_by_itself(api: Api, platform: Any) -> None:
+def test_a_replica_that_is_killed_comes_back_by_itself_and_is_one_incident_and_no_error_of_the_model(
+    api: Api, platform: Any
+) -> None:
     (replica,) = replicas(platform, "xray-vit")
+    began_at = datetime.now(UTC)
     replica.kill()
     ends_at = time.monotonic() + 120
     while (answer := api.post(png())).status_code != 201:
@@ -384,6 +388,15 @@ def test_a_replica_that_is_killed_comes_back_by_itself(api: Api, platform: Any) 
         assert answer.headers["retry-after"]
         assert time.monotonic() < ends_at
         time.sleep(1)
+    with connect(platform.settings.database_url) as connection:
+        rows = connection.execute(
+            "SELECT attempts FROM failed_requests WHERE created_at >= %s UNION ALL "
+            "SELECT attempts FROM predictions WHERE created_at >= %s",
+            (began_at, began_at),
+        ).fetchall()
+    tried = [one for row in rows for one in row["attempts"]]
+    assert {one["outcome"] for one in tried} == {"infrastructure", "ok"}
+    assert len({one["incident"] for one in tried if one["outcome"] == "infrastructure"}) == 1, tried
 
 
 def test_what_was_served_is_served_again_after_down_and_up(api: Api, platform: Any) -> None:

@@ -82,10 +82,14 @@ class Models:
     def __init__(self, champion: Answers, canary: Answers) -> None:
         self.by_version = {"1": champion, "2": canary}
         self.asked: list[str] = []
+        self.absent: set[str] = set()
 
     async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
         self.asked.append(target.version)
         return await self.by_version[target.version]()
+
+    def away(self, target: Target, since_s: float) -> str | None:
+        return f"death of {target.version}" if target.version in self.absent else None
 
     async def crash(self, target: Target) -> None:
         raise InfrastructureError("ActorDiedError at a replica", incident="actor-9")
@@ -168,7 +172,55 @@ def test_the_champion_is_asked_even_when_it_was_silent() -> None:
                 await attempts.answered(BOARD, ROUTES, ROUTES.champion, IMAGE)
 
     asyncio.run(twice())
-    assert models.asked == ["1", "1"]
+    assert models.asked == ["1", "1"] * 2
+
+
+def test_a_champion_whose_process_died_under_the_request_is_asked_again() -> None:
+    async def dead_once() -> np.ndarray:
+        models.by_version["1"] = sound
+        return await dead()
+
+    models = Models(dead_once, sound)
+    attempts = Attempts(models, deadline_s=1)
+    served, tried = asyncio.run(attempts.answered(BOARD, ROUTES, ROUTES.champion, IMAGE))
+    assert served.version == "1"
+    assert [one.outcome for one in tried] == ["infrastructure", "ok"]
+
+
+def test_a_champion_that_erred_is_not_asked_again() -> None:
+    models = Models(raising, sound)
+    with pytest.raises(NobodyAnsweredError):
+        asyncio.run(Attempts(models, deadline_s=1).answered(BOARD, ROUTES, ROUTES.champion, IMAGE))
+    assert models.asked == ["1"]
+
+
+def test_a_canary_without_a_process_is_passed_over_at_once_and_it_is_no_error_of_its_model() -> None:
+    models = Models(sound, hanging)
+    models.absent = {"2"}
+    [(served, attempts)] = ask(models)
+    assert (served, models.asked) == ("1", ["1"])
+    assert (attempts[0].outcome, attempts[0].incident) == ("infrastructure", "death of 2")
+    assert attempts[0].latency_ms == 0
+
+
+def test_a_deadline_is_of_infrastructure_where_the_process_went_away_meanwhile() -> None:
+    async def leaving() -> np.ndarray:
+        models.absent = {"2"}
+        return await hanging()
+
+    models = Models(sound, leaving)
+    [(served, attempts)] = ask(models)
+    assert served == "1"
+    assert (attempts[0].outcome, attempts[0].incident) == ("infrastructure", "death of 2")
+
+
+def test_a_champion_without_a_process_is_waited_for() -> None:
+    models = Models(sound, sound)
+    models.absent = {"1"}
+    served, tried = asyncio.run(
+        Attempts(models, deadline_s=1).answered(BOARD, ROUTES, ROUTES.champion, IMAGE)
+    )
+    assert (served.version, [one.outcome for one in tried]) == ("1", ["ok"])
 
 
 def test_where_both_fail_the_caller_is_told_to_come_again_and_both_attempts_are_kept() -> None:

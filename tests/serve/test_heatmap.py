@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from data.preprocess import PREPROCESS_VERSION, PixelConfig, to_model_input
 from jobs.recipes import RECIPES
 from serve.classifier import Classifier
-from serve.heatmap import HeatConfig, Turn, heat
+from serve.heatmap import HeatConfig, heat
 from serve.overlay import overlay
+from serve.turn import Turn
 from train.model import timm_kwargs
 
 QUICK = HeatConfig(steps=4)

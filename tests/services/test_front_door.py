@@ -80,6 +80,9 @@ class LocalModels:
         self.seen.append((target.version, pixels_HW.shape))
         return self.canary() if target.role == "canary" else self.champion()
 
+    def away(self, target: Target, since_s: float) -> str | None:
+        return None
+
     async def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         raise InfrastructureError("away")
         yield {}
@@ -247,6 +250,22 @@ def test_a_prediction_is_its_clients_own_and_open_to_physicians(door: Door) -> N
     url = answer.json()["links"]["self"]
     got = door.requests(*(get(url, who) for who in ("client", "physician", "other", "operator", None)))
     assert [one.status_code for one in got] == [200, 200, 404, 403, 401]
+
+
+def test_a_physicians_look_is_audited_before_it_is_granted_and_a_clients_own_is_not(door: Door) -> None:
+    (answer,) = door.requests(post(png()))
+    url = answer.json()["links"]["self"]
+    door.requests(get(url), get(url, "other"), get(url, "physician"), get(f"{url}/heatmap", "physician"))
+    with connect(door.settings.database_url) as connection:
+        rows = connection.execute(
+            "SELECT actor, action, detail FROM audit WHERE subject = %s ORDER BY id",
+            [f"prediction/{answer.json()['id']}"],
+        ).fetchall()
+    assert [(one["action"], one["detail"]["what"]) for one in rows] == [
+        ("read", "answer"),
+        ("read", "heatmap"),
+    ]
+    assert len({one["actor"] for one in rows}) == 1
 
 
 @pytest.mark.parametrize("unknown", [str(uuid.UUID(int=0)), "no-uuid", "%2e%2e"])

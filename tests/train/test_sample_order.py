@@ -36,6 +36,16 @@ def test_ranks_share_each_global_batch_without_rest_or_overlap(world_size: int) 
     assert np.array_equal(seen, order)
 
 
+@pytest.mark.parametrize("samples", [1, 15, 16, 17, 18, 101, 257])
+def test_no_batch_is_a_small_rest(samples: int) -> None:
+    order = np.arange(samples)
+    batches = batches_per_epoch(samples, 16)
+    sizes = [len(global_batch(order, batch=batch, batch_size=16)) for batch in range(batches)]
+    assert sum(sizes) == samples
+    assert max(sizes) <= 16
+    assert max(sizes) - min(sizes) <= 1
+
+
 def test_more_ranks_than_samples_leave_some_ranks_without() -> None:
     lengths = [len(rank_slice(np.arange(2), rank=rank, world_size=3)) for rank in range(3)]
     assert sorted(lengths) == [0, 1, 1]

@@ -1,0 +1,63 @@
+"""Times in which a version has no process that could answer: what is late then is no fault of its model.
+
+Serve's handles hold requests back until a replica runs, so that a dead version and a slow one look alike: both end at
+the deadline. They differ in the list of replicas that the handle could send to.
+"""
+
+import math
+import time
+from typing import Any
+
+INCIDENT_S = 30
+"""Failures of infrastructure that name no process are one incident within so many seconds."""
+TOLD_S = 1.0
+"""A handle hears of replicas within so many seconds of its first use; until then it may not know them yet."""
+
+
+def unnamed_incident(version: str) -> str:
+    """Name of an incident of which no more is known than when it was."""
+    return f"{version}@{int(time.time()) // INCIDENT_S}"
+
+
+def running(handle: Any) -> bool:
+    """Whether a Serve handle knows a replica to send to.
+
+    Serve has no public call for it: these are attributes of `ray.serve.handle.DeploymentHandle` in Ray 2.60.
+    """
+    if not handle.is_initialized:
+        return False
+    router = handle._router._asyncio_router._request_router
+    return router is not None and bool(router.curr_replicas)
+
+
+class Absence:
+    """The last absence of one version, as one front door saw it."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self._incident: str | None = None
+        """Since the last answer."""
+        self._first_look_s: float | None = None
+        self._away_s = -math.inf
+
+    def answered(self) -> None:
+        """The version answered."""
+        self._incident = None
+
+    def died(self, incident: str | None) -> None:
+        """A request found a replica dead; the absence that may follow is part of the same incident."""
+        self._incident = incident or self._incident
+
+    def look(self, runs: bool, now_s: float) -> None:
+        """Take what `running` says at a time of the monotonic clock."""
+        if self._first_look_s is None:
+            self._first_look_s = now_s
+        if not runs and now_s - self._first_look_s >= TOLD_S:
+            self._away_s = now_s
+            self._incident = self._incident or unnamed_incident(self._version)
+
+    def since(self, since_s: float) -> str | None:
+        """The incident's name, if the version was away at `since_s` (monotonic) or later."""
+        if self._away_s < since_s:
+            return None
+        return self._incident or unnamed_incident(self._version)
