@@ -24,11 +24,15 @@ MIN_OBJECT_STORE_BYTES, MAX_OBJECT_STORE_BYTES = 256 * 1024**2, 2 * 1024**3
 KEPT_SESSIONS = 3
 PLAIN_ID = "req.hdr(x-request-id) -m reg ^[0-9A-Fa-f-]{16,64}$"
 """HAProxy's condition for a caller's own request id: hexadecimal, as UUIDs and trace ids are; see `serve.http_app`."""
+UNWATCHED = "x-request-disconnect-disabled"
+"""Header by which Ray Serve is told not to watch for a caller who hangs up, which costs every request two tasks. A
+prediction is carried out and kept all the same: who asks again under its Idempotency-Key then finds it."""
 HAPROXY_ON_LOOPBACK = """\
 #!/bin/sh
 # Ray Serve starts this in place of HAProxy. Its template binds statistics and metrics to every interface;
 # here they stay on loopback. It waits an hour for a caller who says nothing; here a minute. And Serve sends any
 # X-Request-Id back; here one that is no UUID or hexadecimal id, and may be anything, is replaced before it gets there.
+# Whether Serve watches for a caller who hangs up is said here too, and not by the caller.
 # The configuration is written anew before each start, so it is edited each time.
 set -eu
 previous=
@@ -37,6 +41,8 @@ for argument in "$@"; do
         sed -i -E -e 's/^( *bind )(\\*|):([0-9]+)/\\1127.0.0.1:\\3/' \\
             -e 's/^( *)timeout client .*/\\1timeout client 60s\\n\\1timeout http-request 30s/' \\
             -e '/^frontend http_frontend/a\\    http-request set-header x-request-id %[uuid()] unless {{ {id} }}' \\
+            -e '/^frontend http_frontend/a\\    http-request del-header {unwatched}' \\
+            -e '/^frontend http_frontend/a\\    http-request set-header {unwatched} ?1 if {{ path /v1/predictions }}' \\
             "$argument"
     fi
     previous=$argument
@@ -66,7 +72,7 @@ class RayHead(Component):
         directory.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
         shutil.rmtree(_haproxy_directory(site), ignore_errors=True)  # sockets of earlier runs
         _haproxy_directory(site).mkdir(mode=PRIVATE_DIRECTORY)
-        wrapper = HAPROXY_ON_LOOPBACK.format(haproxy=_haproxy_program(), id=PLAIN_ID)
+        wrapper = HAPROXY_ON_LOOPBACK.format(haproxy=_haproxy_program(), id=PLAIN_ID, unwatched=UNWATCHED)
         write_private(self._haproxy_wrapper(site), wrapper, PRIVATE_DIRECTORY)
         sessions = sorted(
             one for one in directory.glob("session_2*") if one.is_dir() and not one.is_symlink()

@@ -26,7 +26,16 @@ from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from data.preprocess import PixelConfig, decode, scale
 from data.synthetic import SyntheticConfig, draw, subjects
-from jobs import bench_canary, bench_etl, bench_export, bench_strategies, bench_train, entry
+from jobs import (
+    bench_canary,
+    bench_door,
+    bench_etl,
+    bench_export,
+    bench_serving,
+    bench_strategies,
+    bench_train,
+    entry,
+)
 from jobs.bench_figure import Figure
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -111,8 +120,10 @@ BENCHMARKS: dict[str, Callable[[], Figure]] = {
     "predict": predict,
     "transform": transform,
     **bench_canary.BENCHMARKS,
+    **bench_door.BENCHMARKS,
     **bench_etl.BENCHMARKS,
     **bench_export.BENCHMARKS,
+    **bench_serving.BENCHMARKS,
     **bench_strategies.BENCHMARKS,
     **bench_train.BENCHMARKS,
 }

@@ -108,6 +108,8 @@ class Watch:
     cpu_s: float = 0.0
     """CPU-seconds between entering and leaving, of those that were there by then and of newcomers, less what the
     looking itself took."""
+    wall_s: float = 0.0
+    """Seconds between entering and leaving."""
     peak_bytes: int = 0
     """Proportional set size, which counts a shared page once, of all of them at once."""
     _first: dict[tuple[int, float], float] = field(default_factory=dict)
@@ -118,6 +120,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         self._look(start=True)
+        self.wall_s = -time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         return self
@@ -129,6 +132,7 @@ class Watch:
         self._left.set()
         self._thread.join()
         self._look(start=False)
+        self.wall_s += time.monotonic()
         used_s = sum(last - self._first.get(one, 0.0) for one, last in self._last.items())
         own = any(pid == os.getpid() for pid, _ in self._last)
         self.cpu_s = used_s - (self._looking_s if own else 0.0)

@@ -14,12 +14,13 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from data.preprocess import Decoded, scale
+from data.preprocess import Decoded
 from serve.absence import unnamed_incident
 from serve.answer import Answer, InvalidOutputError, answer
 from serve.board import Board
 from serve.breaker import Breaker, BreakerConfig
 from serve.faults import Fault
+from serve.film import pixels_of
 from serve.problems import Problem
 from serve.routing import Routes, Target
 
@@ -171,9 +172,10 @@ class Attempts:
             card = board.cards.get(target.version)
             if card is None:
                 return _silent(target, "has no card yet", 0.0)
-            pixels_HW = await asyncio.to_thread(scale, decoded.shown_HW, card.pixels)
-            asked = self._with_fault(board.faults.get(target.version), target, pixels_HW)
-            probabilities_C = await asyncio.wait_for(asked, within_s)
+            pixels_HW = await pixels_of(decoded, card.pixels)
+            async with asyncio.timeout(within_s):  # wait_for would make a task for it
+                fault = board.faults.get(target.version)
+                probabilities_C = await self._with_fault(fault, target, pixels_HW)
             attempt = Attempt(
                 version=target.version,
                 outcome="ok",

@@ -5,6 +5,7 @@ sends one micro-batch a version through the handle of that version's application
 """
 
 import asyncio
+import gc
 import os
 import tempfile
 import threading
@@ -48,6 +49,8 @@ BATCH_SIZE = 16
 BATCH_WAIT_S = 0.004
 BATCH_DEADLINE_S = 10.0
 """After which a batch is given up, so that a version that hangs does not keep its callers' images for ever."""
+GC_THRESHOLDS = (20_000, 20, 20)
+"""A front door makes many objects a request and keeps none: with Python's own 700 it looks for garbage all the time."""
 DECODERS = 2
 """Child processes of one front-door replica that decode uploads; started before it is ready."""
 
@@ -189,6 +192,7 @@ def _sorted(error: Exception) -> ModelError | InfrastructureError:
 
 class FrontDoorReplica:
     def __init__(self, rates: RateConfig) -> None:
+        gc.set_threshold(*GC_THRESHOLDS)
         self.rates = rates
         settings = Settings.from_env()
         self.store = ObjectStore(settings, deadline_s=STORE_DEADLINE_S)

@@ -11,20 +11,21 @@ import json
 import logging
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg.rows import DictRow
 
-from cluster.objects import ObjectStore, ObjectStoreError
+from cluster.objects import ObjectStore
 from cluster.secrets import keyed_hash, seal
-from data.preprocess import BadImageError, Decoded, UnknownTypeError, encode_png
+from data.preprocess import BadImageError, Decoded, PixelConfig, UnknownTypeError
 from data.sandbox import Decoder, SandboxError
 from serve.attempts import Attempt, Attempts, Models, NobodyAnsweredError
 from serve.auth import Caller
 from serve.board import Board
 from serve.explanation import disclaimer
+from serve.film import opened
+from serve.images import Images
 from serve.mirror import Mirror, Shown
 from serve.problems import Problem, unavailable
 from serve.record_rows import Failure, Record
@@ -33,9 +34,6 @@ from serve.routing import Routes, RoutingError, Target, assign, mirrors
 from serve.upload import Upload
 
 logger = logging.getLogger(__name__)
-
-IMAGE_THREADS = 4
-"""Images that one front door brings to the object store at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +66,7 @@ class Desk:
         self.records = records
         self.config = config
         self.board: Board | None = None
-        # Of their own: an object store that says nothing must not take the threads that decode and scale.
-        self._image_threads = ThreadPoolExecutor(IMAGE_THREADS, "images")
+        self.images = Images(store, records)
         self._encryption_key = encryption_key
         self._pseudonym_key = pseudonym_key
 
@@ -137,7 +134,7 @@ class Desk:
 
         # Of the body too: two requests that race under one Idempotency-Key must not change each other's image.
         image_key = f"{time.strftime('%Y/%m/%d', time.gmtime())}/{prediction_id}-{body_sha256[:16]}.png"
-        image = asyncio.create_task(self._keep_image(image_key, decoded))
+        image = asyncio.create_task(self.images.keep(image_key, decoded.shown_HW))
         try:
             served, attempts = await self.attempts.answered(board, routes, assigned, decoded)
         except NobodyAnsweredError as error:
@@ -211,7 +208,7 @@ class Desk:
         if not upload.blob:
             raise Problem(422, "the file is empty", reason="empty")
         try:
-            return await asyncio.to_thread(self.decoder.decode, upload.blob, view=upload.view)
+            return await asyncio.to_thread(opened, self.decoder, upload.blob, upload.view, self._pixels())
         except UnknownTypeError as error:
             raise Problem(415, "this is no image that we read: send a PNG, JPEG or DICOM file") from error
         except BadImageError as error:
@@ -220,25 +217,11 @@ class Desk:
             logger.exception("no process to decode with")
             raise unavailable("the decoder") from error
 
-    async def _keep_image(self, key: str, decoded: Decoded) -> bytes | None:
-        """Store what was shown: pixels only, so the file's own headers never leave this process.
-
-        Returns:
-            the PNG, when the object store is away: it then goes with the record.
-        """
-
-        def put() -> bytes | None:
-            png = encode_png(decoded.shown_HW)
-            if not self.records.objects.here:
-                return png
-            try:
-                self.store.put("predictions", key, png)
-            except ObjectStoreError as error:
-                self.records.objects.lost(error)
-                return png
-            return None
-
-        return await asyncio.get_running_loop().run_in_executor(self._image_threads, put)
+    def _pixels(self) -> PixelConfig | None:
+        """As the champion wants them."""
+        live = self.board.routes.get(self.config.model) if self.board is not None else None
+        card = self.board.cards.get(live.champion.version) if self.board is not None and live else None
+        return card.pixels if card is not None else None
 
     def _metadata(self, upload: Upload, prediction_id: uuid.UUID) -> dict[str, Any]:
         kept: dict[str, Any] = {"sex": upload.sex, "age": upload.age, "view": upload.view}

@@ -3,11 +3,13 @@
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from psycopg.rows import DictRow
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -70,6 +72,14 @@ class RequestId:
         await self.app(scope, receive, with_id)
 
 
+class PlainRoute(APIRoute):
+    """A route that gets the request and gives a response, without FastAPI's search for what else it may want."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
 def build_app(
     desk: Desk,
     explaining: Explaining,
@@ -122,12 +132,6 @@ def build_app(
             await desk.records.note_read(caller.key_id, row["id"], what)
         return row
 
-    @app.post(
-        "/v1/predictions",
-        status_code=201,
-        openapi_extra=UPLOAD,
-        responses=answers(201, "answered and kept", {JSON: "Prediction"}, 400, 409, 413, 415, 422, *OF_A_KEY),
-    )
     async def predict(request: Request) -> JSONResponse:
         """Classify one X-ray. Roles: client; operator, who names the version in `X-Raydiology-Version`."""
         caller = await caller_of(request)
@@ -148,6 +152,16 @@ def build_app(
         )
         headers = {"X-Model-Version": body["model"]["version"], "Location": body["links"]["self"]}
         return JSONResponse(body, 201, headers=headers)
+
+    app.router.add_api_route(
+        "/v1/predictions",
+        predict,
+        methods=["POST"],
+        status_code=201,
+        openapi_extra=UPLOAD,
+        responses=answers(201, "answered and kept", {JSON: "Prediction"}, 400, 409, 413, 415, 422, *OF_A_KEY),
+        route_class_override=PlainRoute,
+    )
 
     @app.get(
         "/v1/predictions/{prediction_id}",

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from serve.problems import Problem
 
@@ -47,6 +47,8 @@ async def parse(request: Request, limit_bytes: int) -> Upload:
     parser.spool_max_size = limit_bytes + 1
     try:
         form = await parser.parse()
+    except ClientDisconnect as error:
+        raise Problem(400, "the upload ended before it was whole") from error
     except (MultiPartException, KeyError) as error:
         raise Problem(
             400,

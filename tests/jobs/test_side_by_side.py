@@ -1,4 +1,4 @@
-"""`make test` in small: two halves with a test or two each."""
+"""`make test` in small: some folders with a test or two each."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ import signal, sys
 from pathlib import Path
 from tests.side_by_side import side_by_side
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the suite in the background
-sys.exit(side_by_side(Path(sys.argv[1]), ["other"], sys.argv[2:]))
+sys.exit(side_by_side(Path(sys.argv[1]), ["other", "other/within"], sys.argv[2:]))
 """
 PASSES, FAILS = "def test_{0}(): print('{0} said')\n", "def test_{0}(): assert '{0}' == 'right'\n"
 WAITS = """
@@ -32,10 +32,11 @@ def test_{0}(server):
 """
 
 
-def write(root: Path, first: str, other: str) -> None:
-    for name, text in (("first", first), ("other", other)):
-        (root / name).mkdir()
-        (root / name / f"test_{name}.py").write_text(text.format(name))
+def write(root: Path, first: str, other: str, within: str = PASSES) -> None:
+    for folder, text in (("first", first), ("other", other), ("other/within", within)):
+        (root / folder).mkdir()
+        name = Path(folder).name
+        (root / folder / f"test_{name}.py").write_text(text.format(name))
 
 
 def start(root: Path, *options: str) -> "subprocess.Popen[str]":
@@ -51,30 +52,47 @@ def start(root: Path, *options: str) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.parametrize(
-    ("first", "other", "code"),
+    ("first", "other", "within", "code"),
     [
-        (PASSES, PASSES, 0),
-        (FAILS, PASSES, 1),
-        (PASSES, FAILS, 1),
-        (FAILS, FAILS, 1),
-        (PASSES, "import no_such", 2),
+        (PASSES, PASSES, PASSES, 0),
+        (FAILS, PASSES, PASSES, 1),
+        (PASSES, FAILS, PASSES, 1),
+        (PASSES, PASSES, FAILS, 1),
+        (FAILS, FAILS, FAILS, 1),
+        (PASSES, "import no_such", PASSES, 2),
     ],
-    ids=["both pass", "the first fails", "the other fails", "both fail", "the other cannot be read"],
+    ids=[
+        "all pass",
+        "the first fails",
+        "the other fails",
+        "the inner fails",
+        "all fail",
+        "one cannot be read",
+    ],
 )
-def test_it_passes_where_both_halves_do_and_shows_what_each_said(
-    tmp_path: Path, first: str, other: str, code: int
+def test_it_passes_where_all_do_and_shows_what_each_said(
+    tmp_path: Path, first: str, other: str, within: str, code: int
 ) -> None:
-    write(tmp_path, first, other)
+    write(tmp_path, first, other, within)
     run = start(tmp_path)
     said, _ = run.communicate(timeout=120)
     assert run.returncode == code, said
-    assert said.count("test session starts") == 2
-    assert (
-        said.index("first/test_first.py") < said.index("Beside it, other") < said.index("other/test_other.py")
-    )
+    assert said.count("test session starts") == 3
+    places = [
+        said.index(one)
+        for one in (
+            "first/test_first.py",
+            "Beside it, other:",
+            "other/test_other.py",
+            "Beside it, other/within:",
+            "other/within/test_within.py",
+        )
+    ]
+    assert places == sorted(places)
+    assert said.count("within/test_within.py") == said[places[-1] :].count("within/test_within.py")
 
 
-def test_a_half_in_which_nothing_is_selected_is_no_failure_but_both_are(tmp_path: Path) -> None:
+def test_a_part_in_which_nothing_is_selected_is_no_failure_but_all_are(tmp_path: Path) -> None:
     write(tmp_path, PASSES, PASSES)
     codes = []
     for words in ("test_first", "neither"):

@@ -90,3 +90,15 @@ def test_a_malformed_body_is_refused_with_what_to_send(request_: dict[str, Any])
     assert answer.status_code == 400
     assert "`file`" in answer.json()["detail"]
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_an_upload_that_ends_early_is_a_malformed_request_and_no_defect() -> None:
+    messages = [{"type": "http.request", "body": b"--x\r\n", "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    with pytest.raises(Problem, match="before it was whole"):
+        asyncio.run(parse(request, 1000))
