@@ -21,7 +21,6 @@ from typing import Any, Literal
 
 import httpx
 import psutil
-import yaml
 
 from cluster import bundles, code_package
 from cluster.database import connect
@@ -34,7 +33,7 @@ from data.taxonomy import taxonomy
 from jobs.bench_platform import ROOT, OwnPlatform, own_platform
 from jobs.entry import JobError
 from serve import desired, reconciler, routing
-from serve.reconciler import MACHINE
+from serve import machine as machine_file
 from serve.routing import Routes
 
 READY_S = 150.0
@@ -97,7 +96,9 @@ class Stage:
             builders: a module whose `front_door` and `classifier` stand in for the product's, without a controller.
         """
         if builders is None:
-            reconciler.reconcile(self.settings, machine_path=self.folder / "serve" / MACHINE.name)
+            with connect(self.settings.database_url) as connection:
+                desired.set_machine(connection, self.machine, actor=ACTOR)
+            reconciler.reconcile(self.settings)
         else:
             self._put_applications(builders)
         ends_s = time.monotonic() + READY_S
@@ -137,10 +138,9 @@ class Stage:
 @contextmanager
 def staged() -> Iterator[Stage]:
     with own_platform() as platform, tempfile.TemporaryDirectory(prefix="raydiology-bench-") as folder:
-        machine = fixed_machine(yaml.safe_load(MACHINE.read_text()))
+        machine = fixed_machine(machine_file.sized({}))
         for room in ROOMS:
             shutil.copytree(ROOT / room, Path(folder) / room, ignore=shutil.ignore_patterns("__pycache__"))
-        (Path(folder) / "serve" / MACHINE.name).write_text(yaml.safe_dump(machine))
         yield Stage(platform=platform, folder=Path(folder), machine=machine)
 
 

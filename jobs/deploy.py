@@ -38,13 +38,13 @@ class Arguments:
     """Version of `xray-vit` to serve; default: the champion."""
     restore: bool = False
     """Only bring Ray Serve to the desired state that is stored; well when nothing was ever deployed."""
+    machine: Path | None = None
+    """A file with what this site wants otherwise than `serve/machine.yaml`; kept until another one comes. Versions stay
+    as they are, unless --version is given too."""
     stage: Stage | None = None
     """Which environment the version enters, on a platform that has them all; default: it becomes the champion."""
     end: bool = False
     """Take a version out that was brought to development or staging."""
-    machine: Path | None = None
-    """A file with what this site wants otherwise than `serve/machine.yaml`; kept until another one comes. Versions stay
-    as they are, unless --version is given too."""
 
     def __post_init__(self) -> None:
         if (self.stage is not None or self.end) and (self.version is None or self.restore):
@@ -171,11 +171,11 @@ def carry_out(settings: Settings, report: Progress) -> dict[str, Any]:
 
 def work(arguments: Arguments) -> dict[str, Any]:
     settings = Settings.from_env()
-    found: dict[str, Any] = {}
     if arguments.machine is not None:
         wanted = machine.read(arguments.machine)
         with connect(settings.database_url) as connection:
             desired.set_machine(connection, wanted, actor=ACTOR)
+    found: dict[str, Any] = {}
     if arguments.version is not None and arguments.end:
         with connect(settings.database_url) as connection:
             standby.leave(connection, model=VIT, version=arguments.version, actor=ACTOR)

@@ -19,10 +19,10 @@ NO_JOBS = {
     "checkout",
     "drill_cases",
     "drill_clients",
-    "load_arrivals",
-    "load_report",
     "drill_ground",
     "drill_table",
+    "load_arrivals",
+    "load_report",
 }
 
 
