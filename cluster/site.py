@@ -62,6 +62,8 @@ class Site:
             # Ray's switch for laptops: off, a node's address is 127.0.0.1, and all that Ray opens stays on loopback.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            # Replicas then count requests themselves, by the same names, without a line of log for each.
+            "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -29,7 +29,7 @@ from jobs.bench_serve_stage import Peer, Stage, marked_env, publish, staged, sta
 BODY_BYTES = 25_000
 SIDE = 160
 """The hop to a version carries pixels, SIDE x SIDE bytes: as many as the body has, which the stock graph's carries."""
-CONNECTIONS, SECONDS, ROUNDS = 16, 6.0, 5
+CONNECTIONS, SECONDS, ROUNDS = 16, 6.0, 4
 OF_LITSERVE, OF_STOCK = 0.8, 0.2
 """At most so much of the peer's CPU time."""
 WEIGHTS = {"2": 0.1}

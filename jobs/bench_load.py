@@ -21,6 +21,8 @@ from jobs.bench_platform import ROOT
 BOUNDARY = "raydiology-bench"
 PATIENTS = 500
 """So many keys that the weights of versions show in the requests."""
+ANSWER_S = 60.0
+"""After which a server that does not answer ends the benchmark."""
 KEY_VARIABLE = "RAYDIOLOGY_CLIENT_KEY"
 
 
@@ -98,7 +100,9 @@ async def load(arguments: Arguments) -> Seen:
                 seen.said = f"{answer.status} {text[:200].decode(errors='replace')}"
 
     async with aiohttp.ClientSession(
-        connector=connector, skip_auto_headers=("User-Agent", "Accept-Encoding")
+        connector=connector,
+        skip_auto_headers=("User-Agent", "Accept-Encoding"),
+        timeout=aiohttp.ClientTimeout(total=ANSWER_S),
     ) as session:
         await asyncio.gather(*(keep_busy(nth, session) for nth in range(arguments.connections)))
     return seen

@@ -5,7 +5,6 @@ Each takes the same multipart upload as our front door does. None authenticates,
 
 import asyncio
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,12 +123,10 @@ def fastapi_vit(bundle: Path, threads: int, batch_size: int) -> FastAPI:
     async def batches() -> None:
         while True:
             group = [await waiting.get()]
-            ends_s = time.monotonic() + BATCH_WAIT_S
-            while len(group) < batch_size and (left_s := ends_s - time.monotonic()) > 0:
-                try:
-                    group.append(await asyncio.wait_for(waiting.get(), left_s))
-                except TimeoutError:
-                    break
+            if waiting.qsize() < batch_size - 1:
+                await asyncio.sleep(BATCH_WAIT_S)
+            while len(group) < batch_size and not waiting.empty():
+                group.append(waiting.get_nowait())
             answers = await asyncio.to_thread(classified, classifier, [blob for blob, _ in group])
             for (_, future), answer in zip(group, answers, strict=True):
                 future.set_result(answer)

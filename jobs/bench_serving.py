@@ -37,9 +37,9 @@ CANARY_ROUNDS, CANARY_S = 5, 8.0
 SETTLED_S = 3.0
 """After which the reconciler has seen other weights and found nothing to do."""
 MOST_OVERHEAD, LEAST_THROUGHPUT, SLOWEST_ROLLBACK_S = 1.05, 1.0, 2.0
-CONNECTIONS = (4, 8, 12, 16)
+CONNECTIONS = (4, 8, 12)
 """At which saturation is looked for; the best of those whose P99 keeps the bound counts."""
-THROUGHPUT_S, THROUGHPUT_ROUNDS, P99_MS = 5.0, 2, 300.0
+THROUGHPUT_S, THROUGHPUT_ROUNDS, P99_MS = 4.0, 2, 300.0
 ROLLBACKS, ROLLBACK_LOAD_S, ROLLBACK_AFTER_S = 3, 10.0, 1.0
 FEWEST = 10
 STARTED_S = 120.0
