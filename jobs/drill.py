@@ -28,7 +28,7 @@ from jobs.drill_cases import CASES, ROLLOUTS
 from jobs.drill_clients import Clients, Log
 from jobs.drill_ground import Ground, UnexpectedError
 from jobs.drill_table import Row, judged, table
-from serve import desired, faults
+from serve import desired, environments
 from serve.rollout import Rollout
 
 SETTLED_S = 3.0
@@ -164,10 +164,9 @@ def _images(seed: int) -> list[bytes]:
 
 def _ground(arguments: Arguments) -> Ground:
     settings = Settings.from_env()
-    if settings.environment not in faults.ENVIRONMENTS:
-        raise entry.JobError(
-            f"a drill is for {' and '.join(faults.ENVIRONMENTS)}; this is {settings.environment}"
-        )
+    allowing = environments.allowing_faults(settings)
+    if settings.environment not in allowing:
+        raise entry.JobError(f"a drill is for {' and '.join(allowing)}; this is {settings.environment}")
     if unknown := [one for one in arguments.cases if one not in CASES]:
         raise entry.JobError(f"there is no case {', '.join(unknown)}; there are {', '.join(CASES)}")
     with connect(settings.database_url) as connection:

@@ -14,7 +14,6 @@ from psycopg.types.json import Jsonb
 
 from serve import desired
 
-ENVIRONMENTS = ("development", "staging")
 READ = "SELECT version, fault FROM serving_faults WHERE model = %s"
 
 
