@@ -62,6 +62,8 @@ def test_so_are_mirrored_images_of_one_study() -> None:
         "shown": shown,
     }
     assert [one.patient for one in pairs(ROLLOUT, [mirrored])] == ["s"]
+    sent = {**mirrored, "assignment": {**assignment, "key": "operator"}}
+    assert pairs(ROLLOUT, [sent]) == []
 
 
 def test_a_language_model_climbs_the_same_ramp_without_mirrored_images() -> None:
