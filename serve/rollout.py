@@ -199,8 +199,6 @@ def _pair(rollout: Rollout, row: Mapping[str, Any]) -> Pair | None:
     served, shown = row["served"], row["shown"]
     drawn = row["assignment"]["version"] == served["version"] == rollout.champion
     if row["assignment"]["key"] == "operator":  # nobody drew it: one image a hundred times, for all we know
-        row["assignment"]["key"] == "operator"
-    ):  # whose requests are not drawn: one image a hundred times, for all we know
         return None
     if not drawn or shown["version"] != rollout.version:
         return None
