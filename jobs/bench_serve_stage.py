@@ -43,6 +43,8 @@ TIMM, SIDE = "vit_tiny_patch16_224", 224
 ACTOR = "bench"
 Peer = Literal["litserve", "stock", "litserve_vit", "fastapi_vit"]
 """See `jobs.bench_serve_peers`."""
+QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "2"}
+"""As under Ray and `serve/machine.yaml`; threads that spin, or more of them than cores, starve each other."""
 PEER_READY_S = 120.0
 HOST = "127.0.0.1"
 
@@ -211,7 +213,7 @@ def marked_env(platform: OwnPlatform, name: str) -> Iterator[dict[str, str]]:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        yield {**env, **ray, HOME_MARK: mark, COMPONENT_MARK: name, "SPT_NOENV": "1"}
+        yield {**env, **ray, HOME_MARK: mark, COMPONENT_MARK: name, "SPT_NOENV": "1", **QUIET_THREADS}
     finally:
         sweep(mark)
 

@@ -26,7 +26,7 @@ from jobs.bench_figure import Figure
 from jobs.bench_load import Seen
 from jobs.bench_serve_stage import ACTOR, Peer, Stage, marked_env, publish, staged, start_peer
 from jobs.entry import JobError
-from serve import rollouts
+from serve import desired, rollouts
 from serve.guardrails import GuardrailConfig, Step
 from serve.rollout import Plan
 
@@ -172,6 +172,7 @@ def _rolled_back(stage: Stage, bundle_key: str, body: Path) -> float:
     steps = (Step(share=0.5, minutes=60, non_inferior=False),)
     plan = Plan(guardrails=GuardrailConfig(labels=taxonomy().names), steps=steps)
     with connect(stage.settings.database_url) as connection:
+        _until(lambda: "2" not in desired.read(connection)[VIT].weights, "the last one is forgotten")
         one = rollouts.start(
             connection, model=VIT, version="2", bundle_key=bundle_key, plan=plan, actor=ACTOR
         )
