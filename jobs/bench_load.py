@@ -140,8 +140,10 @@ def finished(client: "subprocess.Popen[str]") -> Seen:
         raise entry.JobError(f"the client of a benchmark ended with {client.returncode}")
     seen = Seen(**json.loads(told.splitlines()[-1]))
     if seen.failed or not seen.answered:
+        asked = client.args[client.args.index("--url") + 1] if isinstance(client.args, list) else "?"
         raise entry.JobError(
-            f"{seen.failed} requests of a benchmark failed, {seen.answered} did not: {seen.said}"
+            f"{asked}: {seen.failed} requests of a benchmark failed and {seen.answered} were answered within "
+            f"{seen.seconds:g} s {seen.said}"
         )
     return seen
 
