@@ -10,7 +10,8 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,25 +61,27 @@ DECODERS = 2
 CLASSIFIER_FILES = ("card.json", "model.safetensors")
 
 
-def _bundle(bundle_key: str, names: tuple[str, ...] | None = None, where_there: tuple[str, ...] = ()) -> Path:
-    """Fetch a bundle, or these of its files, into a folder of this process's own; verified."""
-    directory = Path(tempfile.mkdtemp(prefix="raydiology-bundle-"))
+@contextmanager
+def _bundle(
+    bundle_key: str, names: tuple[str, ...] | None = None, where_there: tuple[str, ...] = ()
+) -> Iterator[Path]:
+    """A bundle, or these of its files, verified, in a folder that is there while it is read."""
     store = ObjectStore(Settings.from_env())
     if where_there:
         listed = bundles.index(store, bundle_key)
         names = (*(names or ()), *(one for one in where_there if one in listed))
-    bundles.fetch(store, bundle_key, directory, names)
-    return directory
+    with tempfile.TemporaryDirectory(prefix="raydiology-bundle-") as folder:
+        bundles.fetch(store, bundle_key, Path(folder), names)
+        yield Path(folder)
 
 
 class ClassifierReplica:
     def __init__(self, bundle_key: str, threads: int, device: str) -> None:
-        from serve.classifier import (
-            Classifier,  # torch: two seconds and 250 MB that the other processes do without
-        )
+        # torch: two seconds and 250 MB that the other processes do without
+        from serve.classifier import Classifier
 
-        directory = _bundle(bundle_key, CLASSIFIER_FILES, where_there=(outliers.FILE,))
-        self.classifier = Classifier(directory, threads=threads, device=device)
+        with _bundle(bundle_key, CLASSIFIER_FILES, where_there=(outliers.FILE,)) as directory:
+            self.classifier = Classifier(directory, threads=threads, device=device)
         self._turn = Turn()
 
     async def classify(self, pixels_NHW: np.ndarray, judged: bool = False) -> list[np.ndarray | str]:
@@ -103,7 +106,8 @@ class ExplainerReplica:
     def __init__(self, bundle_key: str, threads: int, device: str) -> None:
         from serve.explainer import Explainer
 
-        self.explainer = Explainer(_bundle(bundle_key), threads=threads, device=device)
+        with _bundle(bundle_key) as directory:
+            self.explainer = Explainer(directory, threads=threads, device=device)
 
     async def explain(self, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Events of one explanation, as the language model writes it."""
@@ -276,7 +280,8 @@ class FrontDoorReplica:
 
 
 def _card(bundle_key: str) -> Card:
-    return Card.read(_bundle(bundle_key, ("card.json",)) / "card.json")
+    with _bundle(bundle_key, ("card.json",)) as directory:
+        return Card.read(directory / "card.json")
 
 
 class ControllerReplica:
