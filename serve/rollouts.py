@@ -233,15 +233,15 @@ def roll_back(connection: Connection[DictRow], rollout: Rollout, *, actor: str, 
 
 
 def forget(connection: Connection[DictRow], rollout: Rollout) -> None:
-    """Take a version that was rolled back out of the routes, so that its replicas end."""
+    """Take a version that was rolled back out of the routes, so that its replicas end; unless it is wanted again."""
 
     def changed(routes: Routes) -> Routes:
-        live = {one.version: one for one in routes.targets}
-        if (
-            rollout.version not in live
-            or live[rollout.version].role != "canary"
-            or live[rollout.version].spans
-        ):
+        again = under_way(
+            connection, rollout.model
+        )  # read behind the lock of the routes, which starting takes too
+        mine = [one for one in routes.targets if one.version == rollout.version]
+        wanted = again is not None and again.version == rollout.version
+        if wanted or any(one.role != "canary" or one.spans for one in mine) or not mine:
             return routes
         return routing.removed(routes, rollout.version)
 

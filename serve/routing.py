@@ -161,8 +161,12 @@ def reweighted(routes: Routes, weights: Mapping[str, float]) -> Routes:
 
 
 def added(routes: Routes, version: str, bundle_key: str) -> Routes:
-    """With one more version, which has no weight yet; one that is kept warm or staged becomes a canary."""
-    if any(one.version == version and one.role not in ("previous", "staged") for one in routes.targets):
+    """With one more version, which has no weight yet.
+
+    One that runs becomes a canary: kept warm, staged, or rolled back a moment ago.
+    """
+    mine = [one for one in routes.targets if one.version == version]
+    if any(one.role == "champion" or (one.role == "canary" and one.spans) for one in mine):
         raise RoutingError(f"version {version} of {routes.model} is live already")
     kept = tuple(one for one in routes.targets if one.version != version)
     canary = Target(version=version, role="canary", bundle_key=bundle_key)

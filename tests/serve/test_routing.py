@@ -94,8 +94,12 @@ def test_a_withdrawn_version_has_nothing_and_can_be_removed() -> None:
 def test_a_version_is_added_without_weight_and_one_that_is_kept_warm_comes_back() -> None:
     routes = routing.added(BARE, "4", "bundles/d")
     assert routes.weights["4"] == 0
-    with pytest.raises(RoutingError, match="live already"):
-        routing.added(routes, "4", "bundles/d")
+    climbing = reweighted(routes, {"4": 0.1})
+    for version in ("4", climbing.champion.version):
+        with pytest.raises(RoutingError, match="live already"):
+            routing.added(climbing, version, "bundles/d")
+    out = routing.withdrawn(climbing, "4")
+    assert routing.added(out, "4", "bundles/d").weights["4"] == 0
     warm = routing.crowned(reweighted(BARE, {"2": 1.0}), "2")
     assert routing.added(warm, "1", "bundles/a").target("1").role == "canary"
 

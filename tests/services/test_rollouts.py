@@ -374,6 +374,22 @@ def test_a_third_version_takes_the_place_of_the_second(stage: Stage) -> None:
     stage.until(other, lambda found: found.state == "promoted")
 
 
+def test_a_version_that_was_rolled_back_is_started_again_at_once(stage: Stage) -> None:
+    first = stage.start()
+    stage.tick()
+    rollouts.roll_back(stage.connection, first, actor="test", why="cancelled")
+    second = stage.start()
+    rollouts.forget(
+        stage.connection, stage.now(first)
+    )  # housekeeping comes late: the version is wanted again
+    stage.tick()
+    assert stage.now(second).state == "running"
+    assert stage.routes.target("2").role == "canary"
+    rollouts.roll_back(stage.connection, second, actor="test", why="cancelled")
+    rollouts.forget(stage.connection, stage.now(second))
+    assert [one.version for one in stage.routes.targets] == ["1"]
+
+
 def test_a_promoted_version_is_rolled_back_to_the_one_that_was_kept_warm(stage: Stage) -> None:
     one = stage.start(steps=AT_ONCE)
     stage.until(one, lambda found: found.state == "promoted")
