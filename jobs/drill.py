@@ -30,6 +30,7 @@ from jobs.drill_ground import Ground, UnexpectedError
 from jobs.drill_table import Row, judged, table
 from serve import desired, environments
 from serve.rollout import Rollout
+from serve.rollouts import RolloutError
 
 SETTLED_S = 3.0
 """After a case the last answers come, and the last records."""
@@ -80,9 +81,9 @@ def run_case(
     try:
         try:
             rollout = CASES[name](ground)
-        except UnexpectedError as error:
+        except (UnexpectedError, RolloutError) as error:
             sys.stdout.write(f"{name}: {error}\n")
-            went, rollout = False, error.rollout and ground.end(error.rollout)
+            went, rollout = False, ground.end()
         seconds = time.time() - began_at
         while clients.log.sent < least:
             time.sleep(0.5)

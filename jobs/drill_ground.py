@@ -49,10 +49,6 @@ CASE_S = 240.0
 class UnexpectedError(Exception):
     """Something did not happen that the case is about."""
 
-    def __init__(self, why: str, rollout: Rollout | None = None) -> None:
-        super().__init__(why)
-        self.rollout = rollout
-
 
 @dataclass(kw_only=True)
 class Ground:
@@ -115,23 +111,25 @@ class Ground:
                 return found
             if found.ended_at is not None:
                 raise UnexpectedError(
-                    f"waited for {what}, and it was {found.state}: {found.verdict.get('why')}", found
+                    f"waited for {what}, and it was {found.state}: {found.verdict.get('why')}"
                 )
             time.sleep(0.25)
-        found = self.now(one)
-        raise UnexpectedError(f"waited {CASE_S:.0f} s for {what}; it is {found.state}", found)
+        raise UnexpectedError(f"waited {CASE_S:.0f} s for {what}; it is {self.now(one).state}")
 
     def wish(self, one: Rollout, wanted: Any) -> None:
         with connect(self.settings.database_url) as connection:
             rollouts.wish(connection, one.id, wanted, actor=ACTOR)
 
-    def end(self, one: Rollout) -> Rollout:
-        """Roll back what did not go as it should, so that the next case starts from the champion."""
-        if self.now(one).ended_at is None:
-            self.wish(one, "rollback")
+    def end(self) -> Rollout | None:
+        """Roll back what is under way, so that the next case starts from the champion; the newest rollout."""
+        with connect(self.settings.database_url) as connection:
+            left = rollouts.under_way(connection, VIT)
+        if left is not None:
+            self.wish(left, "rollback")
             with contextlib.suppress(UnexpectedError):
-                return self.until(one, rolled_back, "the end")
-        return self.now(one)
+                self.until(left, rolled_back, "the end")
+        with connect(self.settings.database_url) as connection:
+            return next(iter(rollouts.newest(connection, 1)), None)
 
     @contextmanager
     def fault(self, version: str, fault: Fault) -> Iterator[None]:
