@@ -268,8 +268,11 @@ class Evidence:
         keys_N = requests.patient_N[failed]
         again_N = self.counted.meet(np.where(keys_N == NOBODY, NOBODY, keys_N ^ key_of("frozen_errors"))) > 0
         bad_N = failed_N[np.setdiff1d(whole, failed[again_N])]
-        bound_N = np.array([self.config.error_bound])
-        self.wealth.bet("frozen_errors", rate_bets(bad_N, ~bad_N, bound_N, ABOVE))
+        for name, bound in (
+            ("frozen_errors", self.config.error_bound),
+            ("gross_errors", self.config.gross_bound),
+        ):
+            self.wealth.bet(name, rate_bets(bad_N, ~bad_N, np.array([bound]), ABOVE))
 
     def _bet_on_labels(self, requests: Requests, counted_N: np.ndarray) -> None:
         counted = np.flatnonzero(counted_N & (requests.label_N >= 0))
@@ -289,6 +292,10 @@ class Evidence:
         for arm, side, multiples_B in ((CANARY, "canary_over", ABOVE), (CHAMPION, "champion_under", BELOW)):
             won_KB = rate_bets(over_AK[arm], total_A1[arm] - over_AK[arm], bound_K, multiples_B)
             self.wealth.bet_at_once([f"{side}:{one}" for one in BOUNDS], won_KB, FORGET - np.log(alpha_K))
+        failed_1 = over_AK[CHAMPION, [BOUNDS.index("errors")]]
+        gross_1 = np.array([self.config.gross_bound])
+        won_1B = rate_bets(failed_1, total_A1[CHAMPION] - failed_1, gross_1, BELOW)
+        self.wealth.bet_at_once(["champion_under_gross"], won_1B, np.array([np.inf]))
 
     def _bet_on_mix(self) -> None:
         """Does the champion give a label more, or less, often than it used to, beyond the tolerance?"""

@@ -16,8 +16,10 @@ class Budget:
     """Answers 5xx of the model, and deadlines."""
     mirrored_errors: float = 0.002
     """The same on mirrored images, in pairs."""
-    frozen_errors: float = 0.002
+    frozen_errors: float = 0.0015
     """The same at 100 %, against the absolute bound that the champion was shown to keep earlier in the rollout."""
+    gross_errors: float = 0.0005
+    """Errors and invalid outputs at 100 %, against ten times the absolute bound."""
     invalid_outputs: float = 0.004
     latency: float = 0.004
     """Share of requests slower than a bound frozen from the champion."""
@@ -72,6 +74,9 @@ class GuardrailConfig:
     """Probability of a false freeze for drift of the input, and of a false stop for latency."""
     error_bound: float = 0.01
     """Absolute: more errors and invalid outputs than this over the window are too many."""
+    gross: float = 10.0
+    """So many times `error_bound` is a rate at which nobody waits for more: it takes few requests to show that the
+    champion was below it, so that a quick ramp is guarded at 100 % too."""
     promote_p99_ms: float = 300.0
     """P99 that a promotion needs; above it the ramp stops."""
     roll_back_p99_ms: float = 500.0
@@ -108,6 +113,11 @@ class GuardrailConfig:
         if not 0 <= self.latency_tolerance < 1 or self.drift_tolerance <= 1:
             raise ValueError("latency_tolerance must be within 0..1 and drift_tolerance above 1")
         self._check_mix()
+
+    @property
+    def gross_bound(self) -> float:
+        """At most one half, where the bound itself is large."""
+        return min(self.gross * self.error_bound, max(0.5, self.error_bound))
 
     def _check_mix(self) -> None:
         if self.label_shares is None:

@@ -56,9 +56,7 @@ class Housekeeping:
 
     def _bring_serve_after(self) -> None:
         with connect(self._settings.database_url) as connection:
-            for one in rollouts.ended(connection):
-                if one.state == "rolled_back":
-                    rollouts.forget(connection, one)
+            rollouts.forget(connection)
         reconciler.reconcile(self._settings)
 
     def _bring_registry_after(self) -> None:

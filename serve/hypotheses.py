@@ -32,6 +32,8 @@ def rows(config: GuardrailConfig) -> list[str]:
         "latency",
         "disagreement",
         "frozen_errors",
+        "gross_errors",
+        "champion_under_gross",
         *absolute,
         *drift,
         *(mix if config.label_shares else []),

@@ -79,6 +79,8 @@ def missing(evidence: Evidence, step: Step, now: float) -> Missing | None:
             requests = max(requests, math.ceil((need or 0) * step.share))
     if _p99_is_over(evidence, step):
         never.append("P99")
+    if _errs_at_full(evidence, step) and "errors" not in never:
+        never.append("errors")
     minutes = [max(0.0, step.minutes - lasted)]
     for need, had in ((requests, int(counts.patients_A[CANARY])), (pairs, counts.mirrored)):
         if need:
@@ -107,3 +109,15 @@ def _p99_is_over(evidence: Evidence, step: Step) -> bool:
     if requests < evidence.config.window_requests or not step.share:
         return False
     return evidence.step.over_promote > allowed(evidence.config, "over_promote") * requests
+
+
+def _errs_at_full(evidence: Evidence, step: Step) -> bool:
+    """Whether more than the absolute bound of the step's patients met an error, where nobody but the canary answers.
+
+    Asked of quick ramps too: with the champion out of traffic nothing compares, and a failing version would be crowned.
+    """
+    counts = evidence.step
+    bad = (
+        counts.bad_AF[CANARY, FAULTS.index("errors")] + counts.bad_AF[CANARY, FAULTS.index("invalid_outputs")]
+    )
+    return step.share == 1 and bool(bad > evidence.config.error_bound * counts.patients_A[CANARY])

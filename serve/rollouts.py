@@ -232,22 +232,25 @@ def roll_back(connection: Connection[DictRow], rollout: Rollout, *, actor: str, 
         _end(connection, rollout, "rolled_back")
 
 
-def forget(connection: Connection[DictRow], rollout: Rollout) -> None:
-    """Take a version that was rolled back out of the routes, so that its replicas end; unless it is wanted again."""
+def forget(connection: Connection[DictRow]) -> None:
+    """Take canaries that no rollout wants any more out of the routes, so that their replicas end.
 
-    def changed(routes: Routes) -> Routes:
-        again = under_way(
-            connection, rollout.model
-        )  # read behind the lock of the routes, which starting takes too
-        mine = [one for one in routes.targets if one.version == rollout.version]
-        wanted = again is not None and again.version == rollout.version
-        if wanted or any(one.role != "canary" or one.spans for one in mine) or not mine:
-            return routes
-        return routing.removed(routes, rollout.version)
+    By what the routes are and not by what has happened, so that none is left behind, whoever died in between.
+    """
+    for model, routes in desired.read(connection).items():
+        for version in [one.version for one in routes.targets if one.role == "canary" and not one.spans]:
+            changed = partial(_without, connection, version)
+            desired.change(connection, model, version, changed, actor="controller", action="end_replicas")
 
-    desired.change(
-        connection, rollout.model, rollout.version, changed, actor="controller", action="end_replicas"
-    )
+
+def _without(connection: Connection[DictRow], version: str, routes: Routes) -> Routes:
+    wanted = under_way(connection, routes.model)  # behind the lock of the routes, which who starts takes too
+    mine = [one for one in routes.targets if one.version == version]
+    if wanted is not None and wanted.version == version:
+        return routes
+    if not mine or mine[0].role != "canary" or mine[0].spans:
+        return routes
+    return routing.removed(routes, version)
 
 
 def set_state(connection: Connection[DictRow], rollout: Rollout, state: str, *, actor: str, why: str) -> None:

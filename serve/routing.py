@@ -174,7 +174,7 @@ def added(routes: Routes, version: str, bundle_key: str) -> Routes:
 
 
 def crowned(routes: Routes, version: str) -> Routes:
-    """With another champion, who has what no canary has; the one before stays warm, without weight."""
+    """With another champion, who has what no canary has; the one before stays warm, and no longer the one before it."""
     before, after = routes.champion, routes.target(version)
     if before == after:
         return routes
@@ -182,7 +182,8 @@ def crowned(routes: Routes, version: str) -> Routes:
         before.version: replace(before, role="previous", spans=(), mirror=0.0),
         after.version: replace(after, role="champion", spans=(), mirror=0.0),
     }
-    return replace(routes, targets=tuple(changed.get(one.version, one) for one in routes.targets))
+    kept = (one for one in routes.targets if one.role != "previous" or one.version in changed)
+    return replace(routes, targets=tuple(changed.get(one.version, one) for one in kept))
 
 
 def withdrawn(routes: Routes, version: str) -> Routes:

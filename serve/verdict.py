@@ -111,7 +111,8 @@ def _won(evidence: Evidence) -> dict[str, float]:
     drift = max(evidence.wealth.peak(f"drift:{label}") for label in labels) - math.log(len(labels))
     won = {name: evidence.wealth.peak(name) for name in names}
     frozen = evidence.wealth.peak("frozen_errors") if _champion_was_under(evidence, "errors") else 0.0
-    return {**won, "frozen_errors": frozen, "drift": max(drift, 0.0)}
+    gross = evidence.wealth.peak("gross_errors") if _champion_was_under_gross(evidence) else 0.0
+    return {**won, "frozen_errors": frozen, "gross_errors": gross, "drift": max(drift, 0.0)}
 
 
 def _needed(evidence: Evidence, name: str) -> float:
@@ -145,6 +146,11 @@ def _champion_was_under(evidence: Evidence, bound: str) -> bool:
     """Shown at any time of the rollout."""
     needed = math.log(1 / alpha_of(evidence.config, bound))
     return evidence.wealth.peak(f"champion_under:{bound}") >= needed
+
+
+def _champion_was_under_gross(evidence: Evidence) -> bool:
+    needed = math.log(1 / evidence.config.budget.gross_errors)
+    return evidence.wealth.peak("champion_under_gross") >= needed
 
 
 def _says(evidence: Evidence, bound: str) -> str:

@@ -91,6 +91,13 @@ def test_a_withdrawn_version_has_nothing_and_can_be_removed() -> None:
         routing.withdrawn(routes, "1")
 
 
+def test_of_the_champions_before_only_the_last_is_kept_warm() -> None:
+    routes = BARE
+    for version in ("2", "3"):
+        routes = routing.crowned(routing.reweighted(routes, {version: 1.0}), version)
+    assert {one.version: one.role for one in routes.targets} == {"2": "previous", "3": "champion"}
+
+
 def test_a_version_is_added_without_weight_and_one_that_is_kept_warm_comes_back() -> None:
     routes = routing.added(BARE, "4", "bundles/d")
     assert routes.weights["4"] == 0

@@ -206,6 +206,41 @@ def test_a_canary_that_turns_bad_at_a_hundred_percent_is_out_at_once_where_the_c
     assert worse_than_champion(unknown) == []
 
 
+def test_after_a_quick_ramp_gross_errors_at_a_hundred_percent_are_out_at_once() -> None:
+    evidence, whole = (
+        Evidence(CONFIG, started_at=0.0),
+        Step(share=1.0, minutes=0.3, requests=50, non_inferior=False),
+    )
+    for n in range(400):
+        evidence.observe(Observation(at=n / 6, arm="champion", share=0.1, outcome="ok"))
+    evidence.enter(whole, number=1, at=70.0)
+    failing = [
+        Observation(at=70.0 + n / 12, arm="canary", share=1.0, outcome="model_error" if n % 2 else "ok")
+        for n in range(30)
+    ]
+    evidence.observe(*failing)
+    assert worse_than_champion(evidence) == ["gross_errors"]
+
+
+def test_a_version_that_fails_with_all_of_the_traffic_is_not_promoted_though_nothing_compares() -> None:
+    evidence, whole = (
+        Evidence(CONFIG, started_at=0.0),
+        Step(share=1.0, minutes=0.3, requests=50, non_inferior=False),
+    )
+    evidence.enter(whole, number=1, at=0.0)
+    for n in range(60):
+        evidence.observe(
+            Observation(at=n / 2, arm="canary", share=1.0, outcome="model_error" if n % 20 == 0 else "ok")
+        )
+    told = of(evidence, whole)
+    assert told.action == "wait"
+    assert told.missing is not None
+    assert told.missing.never == ("errors",)
+    for n in range(60, 800):
+        evidence.observe(Observation(at=n / 2, arm="canary", share=1.0, outcome="ok"))
+    assert of(evidence, whole).action == "promote"
+
+
 def test_at_a_hundred_percent_one_patient_s_failures_roll_nothing_back() -> None:
     evidence, whole = seen(rate=50, minutes=6), Step(share=1.0)
     evidence.enter(whole, number=2, at=360.0)

@@ -369,7 +369,7 @@ def test_a_third_version_takes_the_place_of_the_second(stage: Stage) -> None:
         stage.start()
     other = stage.start("3")
     assert (stage.now(one).state, stage.routes.weights) == ("rolled_back", {"1": 1.0, "2": 0.0, "3": 0.0})
-    rollouts.forget(stage.connection, stage.now(one))
+    rollouts.forget(stage.connection)
     assert [target.version for target in stage.routes.targets] == ["1", "3"]
     stage.until(other, lambda found: found.state == "promoted")
 
@@ -379,14 +379,12 @@ def test_a_version_that_was_rolled_back_is_started_again_at_once(stage: Stage) -
     stage.tick()
     rollouts.roll_back(stage.connection, first, actor="test", why="cancelled")
     second = stage.start()
-    rollouts.forget(
-        stage.connection, stage.now(first)
-    )  # housekeeping comes late: the version is wanted again
+    rollouts.forget(stage.connection)  # housekeeping comes late: the version is wanted again
     stage.tick()
     assert stage.now(second).state == "running"
     assert stage.routes.target("2").role == "canary"
     rollouts.roll_back(stage.connection, second, actor="test", why="cancelled")
-    rollouts.forget(stage.connection, stage.now(second))
+    rollouts.forget(stage.connection)
     assert [one.version for one in stage.routes.targets] == ["1"]
 
 
