@@ -164,7 +164,7 @@ class Ground:
         prey = [one for one in marked(Home.from_env(os.environ).id, "ray") if kind in _title(one)]
         if prey:
             chosen = self.draw.choice(prey)
-            self.killed.append(_title(chosen).removeprefix("ray::").split("(")[0][:60])
+            self.killed.append(_title(chosen).removeprefix("ray::").split("(")[0].strip())
             with contextlib.suppress(psutil.NoSuchProcess):
                 chosen.kill()
 

@@ -16,10 +16,9 @@ class Budget:
     """Answers 5xx of the model, and deadlines."""
     mirrored_errors: float = 0.002
     """The same on mirrored images, in pairs."""
-    frozen_errors: float = 0.0015
-    """The same at 100 %, against the absolute bound that the champion was shown to keep earlier in the rollout."""
-    gross_errors: float = 0.0005
-    """Errors and invalid outputs at 100 %, against ten times the absolute bound."""
+    frozen_errors: float = 0.002
+    """The same at 100 %, against what the champion was shown to keep earlier in the rollout: half for the absolute
+    bound, half for ten times as much (`gross_errors`)."""
     invalid_outputs: float = 0.004
     latency: float = 0.004
     """Share of requests slower than a bound frozen from the champion."""

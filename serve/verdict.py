@@ -116,7 +116,10 @@ def _won(evidence: Evidence) -> dict[str, float]:
 
 
 def _needed(evidence: Evidence, name: str) -> float:
-    return 1 / float(getattr(evidence.config.budget, name))
+    budget = evidence.config.budget
+    if name in ("frozen_errors", "gross_errors"):
+        return 2 / budget.frozen_errors
+    return 1 / float(getattr(budget, name))
 
 
 # ---- absolute rules
@@ -149,8 +152,7 @@ def _champion_was_under(evidence: Evidence, bound: str) -> bool:
 
 
 def _champion_was_under_gross(evidence: Evidence) -> bool:
-    needed = math.log(1 / evidence.config.budget.gross_errors)
-    return evidence.wealth.peak("champion_under_gross") >= needed
+    return evidence.wealth.peak("champion_under_gross") >= math.log(_needed(evidence, "gross_errors"))
 
 
 def _says(evidence: Evidence, bound: str) -> str:
