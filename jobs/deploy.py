@@ -171,10 +171,7 @@ def carry_out(settings: Settings, report: Progress) -> dict[str, Any]:
 
 def work(arguments: Arguments) -> dict[str, Any]:
     settings = Settings.from_env()
-    if arguments.machine is not None:
-        wanted = machine.read(arguments.machine)
-        with connect(settings.database_url) as connection:
-            desired.set_machine(connection, wanted, actor=ACTOR)
+    wanted = None if arguments.machine is None else machine.read(arguments.machine)
     found: dict[str, Any] = {}
     if arguments.version is not None and arguments.end:
         with connect(settings.database_url) as connection:
@@ -186,6 +183,9 @@ def work(arguments: Arguments) -> dict[str, Any]:
         if version is None:
             raise entry.JobError(f"{VIT} has no champion; run `python -m jobs.pipeline`, or name a --version")
         cut_over(settings, version, actor=ACTOR)
+    if wanted is not None:
+        with connect(settings.database_url) as connection:
+            desired.set_machine(connection, wanted, actor=ACTOR)
     told = carry_out(settings, lambda done, total, note: progress.report("deploy", done, total, note))
     return {**found, **told}
 

@@ -38,6 +38,19 @@ class Arguments:
     wait_s: float = 0.0
     """start, promote, rollback: wait so long for the end of the rollout, and say what happens on the way."""
 
+    def __post_init__(self) -> None:
+        takes = {
+            "start": ("version", "steps", "wait_s"),
+            "promote": ("id", "wait_s"),
+            "rollback": ("id", "to", "wait_s"),
+        }.get(self.verb, ("id",))
+        given = [name for name in ("version", "steps", "id", "to") if getattr(self, name) is not None]
+        given += ["wait_s"] if self.wait_s else []
+        if unused := [f"--{name}" for name in given if name not in takes]:
+            raise ValueError(f"{self.verb} takes no {', '.join(unused)}")
+        if self.id is not None and self.to is not None:
+            raise ValueError("rollback takes --id, whose rollout is taken back, or --to, a version; not both")
+
 
 def work(arguments: Arguments) -> dict[str, Any]:
     settings = Settings.from_env()
@@ -48,7 +61,7 @@ def work(arguments: Arguments) -> dict[str, Any]:
             settings,
             model=arguments.model,
             version=arguments.version,
-            steps=_steps(arguments.steps),
+            steps=parse_steps(arguments.steps),
             actor=ACTOR,
         )
     elif arguments.verb == "rollback" and arguments.to is not None:
@@ -60,8 +73,8 @@ def work(arguments: Arguments) -> dict[str, Any]:
     return _told(settings, one, arguments)
 
 
-def _steps(wanted: str | None) -> Any:
-    if wanted is None or not wanted[:1].isdigit():
+def parse_steps(wanted: str | None) -> Any:
+    if wanted is None or wanted[:1].isalpha():
         return wanted
     try:
         return [float(one) for one in wanted.split(",")]

@@ -40,6 +40,17 @@ def front_door(connection: Connection[DictRow]) -> str | None:
     return None if row is None else row["bundle_key"]
 
 
+def was_champion(connection: Connection[DictRow], model: str, version: str) -> bool:
+    """Whether a version has been the champion of this platform at any time, by the audit."""
+    return (
+        connection.execute(
+            "SELECT 1 FROM audit WHERE subject = %s AND action IN ('cut_over', 'promote') LIMIT 1",
+            [f"{model}/{version}"],
+        ).fetchone()
+        is not None
+    )
+
+
 def machine(connection: Connection[DictRow]) -> dict[str, Any]:
     """What the site wants otherwise than `serve/machine.yaml`, see `serve.machine`."""
     row = connection.execute("SELECT machine FROM serving_machine").fetchone()

@@ -4,6 +4,7 @@ The numbers that change a decision, and nothing else; `serve.evidence` gathers, 
 docs/rollout.md says where each comes from.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
@@ -160,6 +161,8 @@ class Step:
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1 or min(self.minutes, self.requests, self.pairs) < 0:
             raise ValueError(f"a step needs a share within 0..1 and nothing negative, got {self}")
+        if not math.isfinite(self.minutes):
+            raise ValueError(f"a step ends some time: it cannot last {self.minutes} minutes")
 
 
 RAMP = (

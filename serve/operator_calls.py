@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import FastAPI, Request
 from psycopg import Connection, OperationalError
@@ -36,8 +36,12 @@ ENDS = (401, 403, 429, 503)
 """What each of these calls can end in."""
 
 
+Version = Annotated[str, Field(pattern=r"^[0-9]{1,18}$")]
+"""A version's number in the registry."""
+
+
 class StepBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     share: float = Field(ge=0, le=1)
     minutes: float = Field(default=5.0, ge=0)
     requests: int = Field(default=0, ge=0)
@@ -50,7 +54,7 @@ class RolloutBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     model: Literal["xray-vit", "xray-llm"]
-    version: str = Field(min_length=1, max_length=32)
+    version: Version
     steps: Literal["canary", "blue_green", "at_once"] | list[float | StepBody] | None = None
 
 
@@ -59,7 +63,7 @@ class TrafficBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     model: Literal["xray-vit", "xray-llm"]
-    weights: dict[str, float] = Field(min_length=1, max_length=32)
+    weights: dict[Version, float] = Field(min_length=1, max_length=32)
 
 
 class FaultBody(BaseModel):
@@ -67,7 +71,7 @@ class FaultBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     model: Literal["xray-vit"]
-    version: str = Field(min_length=1, max_length=32)
+    version: Version
     error_rate: float = Field(default=0.0, ge=0, le=1)
     delay_ms: float = Field(default=0.0, ge=0, le=60_000)
     crash: bool = False
@@ -90,13 +94,17 @@ def begin(
         steps: see `steps_of`; default: the environment's.
         guardrails: default: the usual ones.
         stage: the environment, where it is not the platform's.
-        back: it is a return to an earlier version, of which no load test is asked.
+        back: it is a return to an earlier version; of one that has been the champion no load test is asked.
     Raises:
         RegistryError, AdmissionError, RolloutError, ValueError: one line each.
     """
     registry = Registry(settings)
     where = environments.environments(settings)[stage or settings.environment]
-    asks_for = [one for one in where.asks_for if not (back and one == "load_test")]
+    asks_for = list(where.asks_for)
+    if back and "load_test" in asks_for:
+        with connect(settings.database_url, connect_timeout_s=CONNECT_S) as connection:
+            if desired.was_champion(connection, model, version):
+                asks_for.remove("load_test")
     tags = registry.tags(model, version)
     admit(model, version, tags, environment=where.name, asks_for=asks_for, load_rate=where.load_rate)
     usual = where.steps if isinstance(where.steps, str) else list(where.steps)

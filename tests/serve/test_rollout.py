@@ -66,6 +66,11 @@ def test_so_are_mirrored_images_of_one_study() -> None:
     assert pairs(ROLLOUT, [sent]) == []
 
 
+def test_a_step_that_never_ends_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot last inf minutes"):
+        Step(share=0.1, minutes=float("inf"))
+
+
 def test_a_language_model_climbs_the_same_ramp_without_mirrored_images() -> None:
     kept = without_images(RAMP)
     assert [one.share for one in kept] == [0.01, 0.1, 0.5, 1.0]

@@ -530,6 +530,28 @@ def test_every_route_has_a_row_and_answers_each_role_as_its_row_says(door: Door)
         assert got == expected, (method, path)
 
 
+@pytest.mark.parametrize(
+    ("method", "url", "body"),
+    [
+        (
+            "POST",
+            "/v1/rollouts",
+            b'{"model": "xray-vit", "version": "1", "steps": [{"share": 0, "minutes": 1e999}]}',
+        ),
+        ("POST", "/v1/rollouts", b'{"model": "xray-vit", "version": "1\\u0000"}'),
+        ("PUT", "/v1/faults", b'{"model": "xray-vit", "version": "1\\u0000"}'),
+        ("PUT", "/v1/traffic", b'{"model": "xray-vit", "weights": {"1\\u0000": 1}}'),
+    ],
+)
+def test_what_the_database_could_not_hold_is_refused_before_it(
+    door: Door, method: str, url: str, body: bytes
+) -> None:
+    request = get(url, "operator")
+    headers = {**request["headers"], "Content-Type": "application/json"}
+    (answer,) = door.requests(request | {"method": method, "content": body, "headers": headers})
+    assert answer.status_code in (400, 422), answer.text
+
+
 def test_a_key_that_asks_too_often_is_told_when_to_come_again_before_its_body_is_read(door: Door) -> None:
     door.rates = RateConfig(client=Rate(per_s=0.01, burst=2))
     unread = post(b"x" * (MAX_FILE_BYTES + 2**20))

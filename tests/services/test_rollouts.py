@@ -398,6 +398,13 @@ def test_a_promoted_version_is_rolled_back_to_the_one_that_was_kept_warm(stage: 
     assert stage.routes.weights == {"2": 0.0, "1": 1.0}
 
 
+def test_who_has_been_the_champion_is_remembered(stage: Stage) -> None:
+    one = stage.start(steps=AT_ONCE)
+    assert not desired.was_champion(stage.connection, stage.model, "2")
+    stage.until(one, lambda found: found.state == "promoted")
+    assert desired.was_champion(stage.connection, stage.model, "2")
+
+
 def test_events_cannot_be_changed_after(stage: Stage) -> None:
     stage.start()
     with pytest.raises(Exception, match="append-only"):
