@@ -44,7 +44,7 @@ def was_champion(connection: Connection[DictRow], model: str, version: str) -> b
     """Whether a version has been the champion of this platform at any time, by the audit."""
     return (
         connection.execute(
-            "SELECT 1 FROM audit WHERE subject = %s AND action IN ('cut_over', 'promote') LIMIT 1",
+            "SELECT 1 FROM audit WHERE subject = %s AND action IN ('cut_over', 'rollout_promote') LIMIT 1",
             [f"{model}/{version}"],
         ).fetchone()
         is not None
