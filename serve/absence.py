@@ -44,9 +44,16 @@ class Absence:
         """The version answered."""
         self._incident = None
 
-    def died(self, incident: str | None) -> None:
-        """A request found a replica dead; the absence that may follow is part of the same incident."""
-        self._incident = incident or self._incident
+    def died(self, incident: str | None) -> str:
+        """A request found a replica dead; the absence that may follow is part of the same incident.
+
+        Args:
+            incident: which died, where that is known.
+        Returns:
+            the incident's name.
+        """
+        self._incident = incident or self._incident or unnamed_incident(self._version)
+        return self._incident
 
     def look(self, runs: bool, now_s: float) -> None:
         """Take what `running` says at a time of the monotonic clock."""

@@ -44,6 +44,14 @@ def test_the_death_that_a_request_saw_and_the_absence_after_it_are_one_incident(
     assert absence.since(50.0) == "actor-7"
 
 
+def test_a_death_without_a_name_and_the_absence_after_it_are_one_incident() -> None:
+    absence = watched()
+    name = absence.died(None)
+    absence.look(False, 50.0)
+    assert absence.since(50.0) == name
+    assert absence.died(None) == name
+
+
 def test_the_next_death_is_another_incident() -> None:
     absence = watched()
     absence.died("actor-7")
