@@ -1,4 +1,4 @@
-"""What is pure in the script; the kills themselves are in tests/services/training/test_train_interrupted.py."""
+"""What is pure in the script; the kills themselves are in tests/services_training/test_train_interrupted.py."""
 
 import threading
 import time

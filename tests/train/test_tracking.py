@@ -1,4 +1,4 @@
-"""MLflow in a SQLite file; a server that goes away is in tests/services/training/test_train_interrupted.py."""
+"""MLflow in a SQLite file; a server that goes away is in tests/services_training/test_train_interrupted.py."""
 
 import logging
 import time

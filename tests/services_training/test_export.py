@@ -40,7 +40,7 @@ from train.model import build_vit
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32
 CONFIG = TrainConfig(model=ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 1, "embed_dim": 96}))
 COUNTS = {"train": 60, "validation": 30, "test": 40}

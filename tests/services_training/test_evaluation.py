@@ -33,7 +33,7 @@ from train.calibration import CalibrationConfig, calibrate
 from train.evaluate import CHAMPION, Evaluation, evaluate
 from train.gates import Gates
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32
 PIXELS = PixelConfig(side=SIDE)
 LABELS = Gates().required_classes

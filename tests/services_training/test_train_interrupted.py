@@ -1,6 +1,6 @@
 """`python -m jobs.train` on the real services, while its worker, its driver, the store and MLflow die under it.
 
-Two kills run in the suite; `pytest tests/services/training/test_train_interrupted.py --train-kills 10` or
+Two kills run in the suite; `pytest tests/services_training/test_train_interrupted.py --train-kills 10` or
 `python -m jobs.kill_train --kills 20` do any number.
 """
 

@@ -17,7 +17,7 @@ from train.llm_weights import verify
 
 pytestmark = pytest.mark.timeout(1800)
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 KILL_AT = 12
 OPTIONS = {
     "pairs": 40,
