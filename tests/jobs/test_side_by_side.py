@@ -77,7 +77,13 @@ def test_it_passes_where_all_do_and_shows_what_each_said(
     said, _ = run.communicate(timeout=120)
     assert run.returncode == code, said
     assert said.count("test session starts") == 3
-    words = ("first/test_first.py", "after/test_after.py", "Beside it, other:", "other/test_other.py")
+    words = (
+        "first/test_first.py",
+        "Beside it, other:",
+        "other/test_other.py",
+        "Beside it, after:",
+        "after/test_after.py",
+    )
     places = [said.index(one) for one in words]
     assert places == sorted(places)
 
