@@ -19,15 +19,15 @@ def unnamed_incident(version: str) -> str:
     return f"{version}@{int(time.time()) // INCIDENT_S}"
 
 
-def running(handle: Any) -> bool:
-    """Whether a Serve handle knows a replica to send to.
+def running(handle: Any) -> frozenset[str]:
+    """The replicas that a Serve handle could send to, by their ids.
 
     Serve has no public call for it: these are attributes of `ray.serve.handle.DeploymentHandle` in Ray 2.60.
     """
     if not handle.is_initialized:
-        return False
+        return frozenset()
     router = handle._router._asyncio_router._request_router
-    return router is not None and bool(router.curr_replicas)
+    return frozenset() if router is None else frozenset(str(one) for one in router.curr_replicas)
 
 
 class Absence:
@@ -38,6 +38,8 @@ class Absence:
         self._incident: str | None = None
         """Since the last answer."""
         self._first_look_s: float | None = None
+        self._last_look_s = -math.inf
+        self._known: frozenset[str] = frozenset()
         self._away_s = -math.inf
 
     def answered(self) -> None:
@@ -55,13 +57,23 @@ class Absence:
         self._incident = incident or self._incident or unnamed_incident(self._version)
         return self._incident
 
-    def look(self, runs: bool, now_s: float) -> None:
-        """Take what `running` says at a time of the monotonic clock."""
+    def look(self, runs: frozenset[str], now_s: float) -> None:
+        """Take what `running` says at a time of the monotonic clock.
+
+        Where none of the replicas of the last look is left, the version was away in between, though others run by now.
+        """
         if self._first_look_s is None:
             self._first_look_s = now_s
         if not runs and now_s - self._first_look_s >= TOLD_S:
-            self._away_s = now_s
-            self._incident = self._incident or unnamed_incident(self._version)
+            self._note(now_s)
+        elif runs and self._known and not runs & self._known:
+            self._note(self._last_look_s)
+        self._last_look_s = now_s
+        self._known = runs or self._known
+
+    def _note(self, away_s: float) -> None:
+        self._away_s = max(self._away_s, away_s)
+        self._incident = self._incident or unnamed_incident(self._version)
 
     def since(self, since_s: float) -> str | None:
         """The incident's name, if the version was away at `since_s` (monotonic) or later."""
