@@ -395,7 +395,7 @@ def test_a_replica_that_is_killed_comes_back_by_itself_and_is_one_incident_and_n
             (began_at, began_at),
         ).fetchall()
     tried = [one for row in rows for one in row["attempts"]]
-    assert {one["outcome"] for one in tried} == {"infrastructure", "ok"}
+    assert {one["outcome"] for one in tried} == {"infrastructure", "ok"}, tried
     assert len({one["incident"] for one in tried if one["outcome"] == "infrastructure"}) == 1, tried
 
 
