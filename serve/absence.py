@@ -22,14 +22,14 @@ def unnamed_incident(version: str) -> str:
 
 
 def running(handle: Any) -> frozenset[str]:
-    """The replicas that a Serve handle could send to, by their ids.
+    """The replicas that a Serve handle could send to, by their full ids.
 
     Serve has no public call for it: these are attributes of `ray.serve.handle.DeploymentHandle` in Ray 2.60.
     """
     if not handle.is_initialized:
         return frozenset()
     router = handle._router._asyncio_router._request_router
-    return frozenset() if router is None else frozenset(str(one) for one in router.curr_replicas)
+    return frozenset() if router is None else frozenset(one.to_full_id_str() for one in router.curr_replicas)
 
 
 class Absence:

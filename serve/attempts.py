@@ -167,8 +167,11 @@ class Attempts:
         began_s = time.monotonic()
         if not breaker.allows(began_s) and not must:
             return _silent(target, "is not asked for a while", 0.0)
-        if not must and (incident := self.models.away(target, began_s)) is not None:
-            return _silent(target, "has no process at the moment", 0.0, incident)
+        absent = self.models.away(
+            target, began_s
+        )  # looked for the champion too: what changes is known by looks
+        if absent is not None and not must:
+            return _silent(target, "has no process at the moment", 0.0, absent)
         try:
             card = board.cards.get(target.version)
             if card is None:
@@ -192,7 +195,8 @@ class Attempts:
             attempt = _failed(target, "model_error", began_s)
         except TimeoutError:
             breaker.silent(time.monotonic())
-            if (incident := self.models.away(target, began_s)) is not None:  # nobody was there to be late
+            incident = await asyncio.to_thread(self.models.away, target, began_s)
+            if incident is not None:  # nobody was there to be late
                 return _silent(target, "had no process", _since_ms(began_s), incident)
             return _failed(target, "deadline", began_s)
         except InfrastructureError as error:

@@ -26,7 +26,7 @@ from cluster.secrets import read_key
 from cluster.settings import Settings
 from data.sandbox import Decoder
 from serve import outliers
-from serve.absence import Absence, running
+from serve.absence import TOLD_S, Absence, running
 from serve.answer import Classified
 from serve.attempts import InfrastructureError, ModelError
 from serve.auth import KeyRing
@@ -54,6 +54,8 @@ BATCH_DEADLINE_S = 10.0
 """After which a batch is given up, so that a version that hangs does not keep its callers' images for ever."""
 GC_THRESHOLDS = (20_000, 20, 20)
 """A front door makes many objects a request and keeps none: with Python's own 700 it looks for garbage all the time."""
+SERVE_NAMESPACE = "serve"
+"""Of Ray Serve's actors, whose names are the replicas' full ids."""
 DECODERS = 2
 """Child processes of one front-door replica that decode uploads; started before it is ready."""
 
@@ -152,8 +154,20 @@ class VersionHandle:
 
     def away(self, since_s: float) -> str | None:
         """See `serve.attempts.Models`."""
-        self._absence.look(running(self.handle), time.monotonic())
+        now_s, found = time.monotonic(), running(self.handle)
+        if now_s - since_s >= TOLD_S:  # who has waited in vain is worth the question to Ray
+            found = frozenset(one for one in found if _lives(one))
+        self._absence.look(found, now_s)
         return self._absence.since(since_s)
+
+
+def _lives(replica: str) -> bool:
+    """Whether Ray knows the actor; Serve itself takes up to ten seconds to notice a death."""
+    try:
+        ray.get_actor(replica, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return False
+    return True
 
 
 class HandleModels:
