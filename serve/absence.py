@@ -12,8 +12,6 @@ INCIDENT_S = 30
 """Failures of infrastructure that name no process are one incident within so many seconds."""
 TOLD_S = 1.0
 """A handle hears of replicas within so many seconds of its first use; until then it may not know them yet."""
-NOTICED_S = 15.0
-"""Serve asks its replicas every 10 seconds how they are: so long a dead one may still be in the handle's list."""
 
 
 def unnamed_incident(version: str) -> str:
@@ -43,23 +41,20 @@ class Absence:
         self._last_look_s = -math.inf
         self._known: frozenset[str] = frozenset()
         self._away_s = -math.inf
-        self._died_s = -math.inf
 
     def answered(self) -> None:
         """The version answered."""
-        self._incident, self._died_s = None, -math.inf
+        self._incident = None
 
-    def died(self, incident: str | None, now_s: float) -> str:
+    def died(self, incident: str | None) -> str:
         """A request found a replica dead; the absence that may follow is part of the same incident.
 
         Args:
             incident: which died, where that is known.
-            now_s: by the monotonic clock.
         Returns:
             the incident's name.
         """
         self._incident = incident or self._incident or unnamed_incident(self._version)
-        self._died_s = now_s
         return self._incident
 
     def look(self, runs: frozenset[str], now_s: float) -> None:
@@ -81,11 +76,7 @@ class Absence:
         self._incident = self._incident or unnamed_incident(self._version)
 
     def since(self, since_s: float) -> str | None:
-        """The incident's name, if the version was away at `since_s` (monotonic) or at a look after it.
-
-        Who has waited in vain, with nobody answered since a death was seen, waited for the dead one.
-        """
-        in_vain = self._last_look_s - since_s >= TOLD_S and self._last_look_s - self._died_s < NOTICED_S
-        if self._away_s < since_s and not in_vain:
+        """The incident's name, if the version was away at `since_s` (monotonic) or at a look after it."""
+        if self._away_s < since_s:
             return None
         return self._incident or unnamed_incident(self._version)

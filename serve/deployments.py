@@ -134,7 +134,7 @@ class VersionHandle:
         except Exception as error:  # noqa: BLE001 - sorted by kind, given to each caller, never dropped
             kind = _sorted(error)
             if isinstance(kind, InfrastructureError):
-                kind.incident = self._absence.died(kind.incident, time.monotonic())
+                kind.incident = self._absence.died(kind.incident)
             return [kind] * len(images)
         self._absence.answered()
         if len(answers) != len(images):

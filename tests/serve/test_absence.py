@@ -1,6 +1,6 @@
 """When a version counts as away, and under which incident."""
 
-from serve.absence import NOTICED_S, TOLD_S, Absence
+from serve.absence import TOLD_S, Absence
 
 NONE, ONE, OTHER = frozenset[str](), frozenset({"a"}), frozenset({"b"})
 
@@ -50,44 +50,32 @@ def test_a_handle_that_was_just_made_may_not_have_been_told_yet() -> None:
 
 def test_the_death_that_a_request_saw_and_the_absence_after_it_are_one_incident() -> None:
     absence = watched((ONE, 49.0))
-    absence.died("actor-7", 49.5)
+    absence.died("actor-7")
     absence.look(NONE, 50.0)
-    absence.died(None, 49.5)
+    absence.died(None)
     assert absence.since(50.0) == "actor-7"
 
 
 def test_a_death_without_a_name_and_the_absence_after_it_are_one_incident() -> None:
     absence = watched()
-    name = absence.died(None, 49.5)
+    name = absence.died(None)
     absence.look(NONE, 50.0)
     assert absence.since(50.0) == name
-    assert absence.died(None, 49.5) == name
+    assert absence.died(None) == name
 
 
-def test_who_waits_in_vain_after_a_death_waited_for_the_dead_one_which_serve_has_not_noticed() -> None:
+def test_a_failure_of_infrastructure_alone_excuses_nobody_who_is_late() -> None:
     absence = watched((ONE, 49.0))
-    absence.died("actor-7", 49.5)
-    absence.look(ONE, 50.0)
-    assert absence.since(50.0) is None  # who only comes now is not kept from asking
-    absence.look(ONE, 55.0)
-    assert absence.since(50.0) == "actor-7"
-    absence.look(ONE, 49.5 + NOTICED_S)
-    assert absence.since(60.0) is None
-
-
-def test_after_an_answer_who_waits_in_vain_waited_for_the_model() -> None:
-    absence = watched((ONE, 49.0))
-    absence.died("actor-7", 49.5)
-    absence.answered()
+    absence.died(None)  # such as a batch that was given up because the model hangs
     absence.look(ONE, 55.0)
     assert absence.since(50.0) is None
 
 
 def test_the_next_death_is_another_incident() -> None:
     absence = watched()
-    absence.died("actor-7", 49.5)
+    absence.died("actor-7")
     absence.look(NONE, 50.0)
     absence.answered()
-    absence.died("actor-8", 49.5)
+    absence.died("actor-8")
     absence.look(NONE, 90.0)
     assert absence.since(90.0) == "actor-8"
