@@ -61,7 +61,7 @@ class BareDoorReplica(FrontDoorReplica):
 
 
 class NoModelReplica:
-    async def classify(self, pixels_NHW: np.ndarray) -> list[np.ndarray | str]:
+    async def classify(self, pixels_NHW: np.ndarray, judged: bool = False) -> list[np.ndarray | str]:
         return [PROBABILITIES_C] * len(pixels_NHW)
 
 

@@ -50,9 +50,11 @@ class InfrastructureError(RuntimeError):
 class Models(Protocol):
     """How a front door reaches the models."""
 
-    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray | Classified:
-        """What a version says of one image; or nothing but its calibrated probabilities, float64 (classes,).
+    async def classify(self, target: Target, pixels_HW: np.ndarray, judged: bool) -> Classified:
+        """What a version says of one image, uint8 (side, side).
 
+        Args:
+            judged: with its strangeness; only code that wrote a card with a rule for it can tell it.
         Raises:
             ModelError, InfrastructureError: told apart, because guardrails count them apart.
         """
@@ -167,9 +169,8 @@ class Attempts:
         began_s = time.monotonic()
         if not breaker.allows(began_s) and not must:
             return _silent(target, "is not asked for a while", 0.0)
-        absent = self.models.away(
-            target, began_s
-        )  # looked for the champion too: what changes is known by looks
+        # for the champion too: what changes among its processes is known by looks
+        absent = self.models.away(target, began_s)
         if absent is not None and not must:
             return _silent(target, "has no process at the moment", 0.0, absent)
         try:
@@ -178,15 +179,15 @@ class Attempts:
                 return _silent(target, "has no card yet", 0.0)
             pixels_HW = await pixels_of(decoded, card.pixels)
             async with asyncio.timeout(within_s):  # wait_for would make a task for it
-                said = await self._with_fault(board.faults.get(target.version), target, pixels_HW)
+                said = await self._with_fault(
+                    board.faults.get(target.version), target, pixels_HW, card.outliers is not None
+                )
             concerns = (*decoded.concerns, *size_concerns(decoded.width, decoded.height, card.pixels.side))
             attempt = Attempt(
                 version=target.version,
                 outcome="ok",
                 latency_ms=_since_ms(began_s),
-                answer=answer(
-                    said if isinstance(said, Classified) else Classified(probabilities_C=said), card, concerns
-                ),
+                answer=answer(said, card, concerns),
             )
         except InvalidOutputError:
             attempt = _failed(target, "invalid_output", began_s)
@@ -207,8 +208,8 @@ class Attempts:
         return attempt
 
     async def _with_fault(
-        self, fault: Fault | None, target: Target, pixels_HW: np.ndarray
-    ) -> np.ndarray | Classified:
+        self, fault: Fault | None, target: Target, pixels_HW: np.ndarray, judged: bool
+    ) -> Classified:
         """Ask the model, with what an operator has made go wrong."""
         if fault is not None:
             await asyncio.sleep(fault.delay_ms / 1000)
@@ -216,7 +217,7 @@ class Attempts:
                 raise ModelError("an injected error")
             if fault.crash:
                 await self.models.crash(target)
-        return await self.models.classify(target, pixels_HW)
+        return await self.models.classify(target, pixels_HW, judged)
 
 
 def _failed(target: Target, outcome: Outcome, began_s: float) -> Attempt:

@@ -90,7 +90,7 @@ class ClassifierReplica:
         """Of each image its calibrated probabilities, (classes,), or the kind of error that it causes.
 
         Args:
-            judged: with its strangeness at the end, (classes + 1,); front doors of before do not ask for it.
+            judged: with its strangeness at the end, (classes + 1,).
         """
         rows = await asyncio.to_thread(self.classifier.each, pixels_NHW)
         return rows if judged else [one if isinstance(one, str) else one[:-1] for one in rows]
@@ -123,14 +123,22 @@ class VersionHandle:
     def __init__(self, version: str) -> None:
         self.handle = _handle("xray-vit", version, "classifier")
         self._absence = Absence(version)
-        self._judges = True
-        """Whether its code, which its bundle brings, can tell how strange an image is."""
 
     @ray.serve.batch(max_batch_size=BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S, max_concurrent_batches=4)
-    async def classify(self, images: list[np.ndarray]) -> list[Classified | ModelError | InfrastructureError]:
-        """Of each image what the model says, or what went wrong with this one."""
+    async def classify(
+        self, images: list[np.ndarray], judged: list[bool]
+    ) -> list[Classified | ModelError | InfrastructureError]:
+        """Of each image what the model says, or what went wrong with this one.
+
+        Args:
+            images: uint8 (side, side) each.
+            judged: whether strangeness is asked for, the same for all: it is the version's.
+        """
+        asked = {"judged": True} if judged[0] else {}
         try:
-            answers = await asyncio.wait_for(self._ask(np.stack(images)), BATCH_DEADLINE_S)
+            answers = await asyncio.wait_for(
+                self.handle.classify.remote(np.stack(images), **asked), BATCH_DEADLINE_S
+            )
         except Exception as error:  # noqa: BLE001 - sorted by kind, given to each caller, never dropped
             kind = _sorted(error)
             if isinstance(kind, InfrastructureError):
@@ -139,18 +147,7 @@ class VersionHandle:
         self._absence.answered()
         if len(answers) != len(images):
             return [ModelError(f"{len(answers)} answers for {len(images)} images")] * len(images)
-        return [ModelError(one) if isinstance(one, str) else _read(one, self._judges) for one in answers]
-
-    async def _ask(self, pixels_NHW: np.ndarray) -> list[np.ndarray | str]:
-        answers: list[np.ndarray | str]
-        if self._judges:
-            try:
-                answers = await self.handle.classify.remote(pixels_NHW, judged=True)
-                return answers
-            except TypeError:  # code of before takes no such argument
-                self._judges = False
-        answers = await self.handle.classify.remote(pixels_NHW)
-        return answers
+        return [ModelError(one) if isinstance(one, str) else _read(one, judged[0]) for one in answers]
 
     def away(self, since_s: float) -> str | None:
         """See `serve.attempts.Models`."""
@@ -181,8 +178,8 @@ class HandleModels:
             self._versions[target.version] = VersionHandle(target.version)
         return self._versions[target.version]
 
-    async def classify(self, target: Target, pixels_HW: np.ndarray) -> Classified:
-        result: Any = await self._version(target).classify(pixels_HW)
+    async def classify(self, target: Target, pixels_HW: np.ndarray, judged: bool) -> Classified:
+        result: Any = await self._version(target).classify(pixels_HW, judged)
         if isinstance(result, Exception):
             raise result
         said: Classified = result

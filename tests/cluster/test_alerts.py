@@ -1,6 +1,5 @@
 """Alerts against a real HTTP server on loopback."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,22 +7,11 @@ import pytest
 from cluster import alerts
 from cluster.alerts import ATTEMPTS, send
 from cluster.settings import Settings, SettingsError
+from tests.bare_settings import bare_settings
 
 
 def settings(webhook: str | None) -> Settings:
-    return Settings(
-        s3_endpoint="http://s3",
-        s3_access_key="a",
-        s3_secret_key="s",
-        database_url="postgresql://x",
-        mlflow_tracking_uri="http://mlflow",
-        ray_address="127.0.0.1:1",
-        ray_api_server_address="http://ray",
-        api_url="http://api",
-        encryption_key_path=Path("/dev/null"),
-        pseudonym_key_path=Path("/dev/null"),
-        alert_webhook=webhook,
-    )
+    return bare_settings(alert_webhook=webhook)
 
 
 def test_an_alert_arrives_as_json(listen: Any) -> None:

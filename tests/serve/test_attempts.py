@@ -63,11 +63,13 @@ class Models:
     def __init__(self, champion: Answers, canary: Answers) -> None:
         self.by_version = {"1": champion, "2": canary}
         self.asked: list[str] = []
+        self.judged: list[bool] = []
         self.absent: set[str] = set()
 
-    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
+    async def classify(self, target: Target, pixels_HW: np.ndarray, judged: bool) -> Classified:
         self.asked.append(target.version)
-        return await self.by_version[target.version]()
+        self.judged.append(judged)
+        return Classified(probabilities_C=await self.by_version[target.version]())
 
     def away(self, target: Target, since_s: float) -> str | None:
         return f"death of {target.version}" if target.version in self.absent else None
@@ -118,7 +120,9 @@ def test_whatever_a_canary_does_the_champion_answers_and_the_attempt_is_told(
 
 
 def test_a_sound_canary_answers_alone() -> None:
-    [(served, attempts)] = ask(Models(sound, sound))
+    models = Models(sound, sound)
+    [(served, attempts)] = ask(models)
+    assert models.judged == [False], "a card without a rule: its code may take no such argument"
     assert (served, len(attempts), attempts[0].as_row()["outcome"]) == ("2", 1, "ok")
 
 
@@ -126,7 +130,8 @@ def test_what_is_doubtful_about_the_image_or_strange_to_the_model_reaches_the_an
     judging = replace(CARD, outliers=OutlierRule(threshold=1.0, false_alarms=0.01))
 
     class Judging(Models):
-        async def classify(self, target: Target, pixels_HW: np.ndarray) -> Classified:  # type: ignore[override]
+        async def classify(self, target: Target, pixels_HW: np.ndarray, judged: bool) -> Classified:
+            assert judged, "a card with a rule for strangeness is never asked without it"
             return Classified(probabilities_C=EVEN, strangeness=2.0)
 
     def reason(image: Decoded, side: int = 64) -> tuple[str | None, tuple[str, ...]]:

@@ -5,23 +5,12 @@ from typing import Any
 
 import pytest
 
-from cluster.settings import Settings
 from serve.machine import MachineError, read, serve_options, sized
 from serve.reconciler import A_DAY_S, serve_config
 from serve.routing import Routes, Target
+from tests.bare_settings import bare_settings
 
-SETTINGS = Settings(
-    s3_endpoint="http://s3",
-    s3_access_key="a",
-    s3_secret_key="s",
-    database_url="postgresql://x",
-    mlflow_tracking_uri="http://mlflow",
-    ray_address="127.0.0.1:1",
-    ray_api_server_address="http://ray",
-    api_url="http://127.0.0.1:8000",
-    encryption_key_path=Path("/dev/null"),
-    pseudonym_key_path=Path("/dev/null"),
-)
+SETTINGS = bare_settings()
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 TWO = {"front_door": {"num_replicas": 2}, "classifier": {"num_replicas": 2}}
 

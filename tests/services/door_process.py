@@ -15,6 +15,7 @@ from cluster.objects import ObjectStore
 from cluster.secrets import read_key
 from cluster.settings import Settings
 from data.sandbox import Decoder
+from serve.answer import Classified
 from serve.attempts import InfrastructureError
 from serve.auth import KeyRing
 from serve.board import Board
@@ -29,10 +30,10 @@ from tests.cards import card
 
 
 class OneAnswer:
-    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
+    async def classify(self, target: Target, pixels_HW: np.ndarray, judged: bool) -> Classified:
         probabilities_C = np.full(10, 0.02)
         probabilities_C[1] = 0.82
-        return probabilities_C
+        return Classified(probabilities_C=probabilities_C)
 
     def away(self, target: Target, since_s: float) -> str | None:
         return None

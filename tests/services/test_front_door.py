@@ -22,6 +22,7 @@ from data.preprocess import PixelConfig, decode
 from data.sandbox import Decoder
 from data.synthetic import SyntheticConfig, draw, subjects
 from data.taxonomy import taxonomy
+from serve.answer import Classified
 from serve.attempts import InfrastructureError, ModelError
 from serve.auth import KeyRing
 from serve.board import Board
@@ -59,9 +60,9 @@ class LocalModels:
     gaze: Callable[[np.ndarray], np.ndarray | None] = lambda pixels_HW: (pixels_HW / 255).astype(np.float32)
     looked: list[tuple[str, int]] = field(default_factory=list)
 
-    async def classify(self, target: Target, pixels_HW: np.ndarray) -> np.ndarray:
+    async def classify(self, target: Target, pixels_HW: np.ndarray, judged: bool) -> Classified:
         self.seen.append((target.version, pixels_HW.shape))
-        return self.canary() if target.role == "canary" else self.champion()
+        return Classified(probabilities_C=self.canary() if target.role == "canary" else self.champion())
 
     def away(self, target: Target, since_s: float) -> str | None:
         return None
