@@ -5,6 +5,7 @@ Everything is the product's own, the controller of rollouts included; versions a
 """
 
 import functools
+import os
 import statistics
 import sys
 import time
@@ -37,9 +38,11 @@ CANARY_ROUNDS, CANARY_S = 5, 8.0
 SETTLED_S = 3.0
 """After which the reconciler has seen other weights and found nothing to do."""
 MOST_OVERHEAD, LEAST_THROUGHPUT, SLOWEST_ROLLBACK_S = 1.05, 1.0, 2.0
-CONNECTIONS = (4, 8, 12)
+CONNECTIONS = (3, 4, 6)
 """At which saturation is looked for; the best of those whose P99 keeps the bound counts."""
-THROUGHPUT_S, THROUGHPUT_ROUNDS, P99_MS = 4.0, 2, 300.0
+THROUGHPUT_S, THROUGHPUT_ROUNDS, P99_MS = 4.0, 3, 300.0
+AT_SATURATION = 2
+"""Processes of the version, of a thread each: what autoscaling brings. Of the peers one, with a thread a core."""
 ROLLBACKS, ROLLBACK_LOAD_S, ROLLBACK_AFTER_S = 3, 10.0, 1.0
 FEWEST = 10
 STARTED_S = 120.0
@@ -79,13 +82,14 @@ def canary_overhead() -> Figure:
 def throughputs() -> dict[str, float]:
     """Requests a second at saturation, by side."""
     with staged() as stage, ExitStack() as stack:
+        stage.machine["classifier"]["num_replicas"] = AT_SATURATION
         key = publish(stage, 1, weights=True)
         stage.put({"1": key}, {})
         stage.bring_up()
         body = _body(stage)
         folder = stage.folder / "bundle"
         bundles.fetch(ObjectStore(stage.settings), key, folder, ["card.json", "model.safetensors"])
-        threads = int(stage.machine["classifier"]["threads"])
+        threads = os.cpu_count() or 1
         urls = {"ours": stage.url}
         peers: tuple[Peer, ...] = ("litserve_vit", "fastapi_vit")
         for peer in peers:

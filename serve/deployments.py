@@ -10,7 +10,8 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from serve.absence import TOLD_S, Absence, running
 from serve.answer import Classified
 from serve.attempts import InfrastructureError, ModelError
 from serve.auth import KeyRing
+from serve.batches import Batches
 from serve.board import Board, BoardKeeper
 from serve.card import Card
 from serve.controller import Controller
@@ -49,7 +51,10 @@ from serve.turn import Turn
 STORE_DEADLINE_S = 3.0
 """The object store's time to answer a front door: then it counts as away, and images go to the journal."""
 BATCH_SIZE = 16
-BATCH_WAIT_S = 0.004
+SLOTS = 2
+"""Batches under way of one front door at one process of a version: one that it computes, and the next at hand."""
+BATCH_LATE_S = 1.0
+"""After which a batch no longer keeps others waiting."""
 BATCH_DEADLINE_S = 10.0
 """After which a batch is given up, so that a version that hangs does not keep its callers' images for ever."""
 GC_THRESHOLDS = (20_000, 20, 20)
@@ -85,6 +90,8 @@ class ClassifierReplica:
         with _bundle(bundle_key, CLASSIFIER_FILES, where_there=(outliers.FILE,)) as directory:
             self.classifier = Classifier(directory, threads=threads, device=device)
         self._turn = Turn()
+        self._one_batch = ThreadPoolExecutor(1, "classify")
+        """Two at once would each take twice as long, and the next batch could not grow meanwhile."""
 
     async def classify(self, pixels_NHW: np.ndarray, judged: bool = False) -> list[np.ndarray | str]:
         """Of each image its calibrated probabilities, (classes,), or the kind of error that it causes.
@@ -92,7 +99,8 @@ class ClassifierReplica:
         Args:
             judged: with its strangeness at the end, (classes + 1,).
         """
-        rows = await asyncio.to_thread(self.classifier.each, pixels_NHW)
+        loop = asyncio.get_running_loop()
+        rows = await loop.run_in_executor(self._one_batch, self.classifier.each, pixels_NHW)
         return rows if judged else [one if isinstance(one, str) else one[:-1] for one in rows]
 
     async def crash(self) -> None:
@@ -123,22 +131,29 @@ class VersionHandle:
     def __init__(self, version: str) -> None:
         self.handle = _handle("xray-vit", version, "classifier")
         self._absence = Absence(version)
+        self._batches = Batches(self._ask, most=BATCH_SIZE, slots=self._slots, late_s=BATCH_LATE_S)
 
-    @ray.serve.batch(max_batch_size=BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S, max_concurrent_batches=4)
-    async def classify(
-        self, images: list[np.ndarray], judged: list[bool]
-    ) -> list[Classified | ModelError | InfrastructureError]:
-        """Of each image what the model says, or what went wrong with this one.
+    async def classify(self, pixels_HW: np.ndarray, judged: bool) -> Classified:
+        """See `serve.attempts.Models`."""
+        said = await self._batches.one((pixels_HW, judged))
+        if isinstance(said, Exception):
+            raise said
+        return said
 
-        Args:
-            images: uint8 (side, side) each.
-            judged: whether strangeness is asked for, the same for all: it is the version's.
-        """
-        asked = {"judged": True} if judged[0] else {}
+    def _slots(self) -> int:
+        return SLOTS * len(running(self.handle))
+
+    async def _ask(
+        self, images: Sequence[tuple[np.ndarray, bool]]
+    ) -> Sequence[Classified | ModelError | InfrastructureError]:
+        """Of each image what the model says, or what went wrong with this one."""
+        judged = images[0][1]  # the same for all: it is the version's
+        asked = {"judged": True} if judged else {}
         try:
-            answers = await asyncio.wait_for(
-                self.handle.classify.remote(np.stack(images), **asked), BATCH_DEADLINE_S
-            )
+            async with asyncio.timeout(BATCH_DEADLINE_S):
+                answers = await self.handle.classify.remote(
+                    np.stack([pixels_HW for pixels_HW, _ in images]), **asked
+                )
         except Exception as error:  # noqa: BLE001 - sorted by kind, given to each caller, never dropped
             kind = _sorted(error)
             if isinstance(kind, InfrastructureError):
@@ -147,7 +162,7 @@ class VersionHandle:
         self._absence.answered()
         if len(answers) != len(images):
             return [ModelError(f"{len(answers)} answers for {len(images)} images")] * len(images)
-        return [ModelError(one) if isinstance(one, str) else _read(one, judged[0]) for one in answers]
+        return [ModelError(one) if isinstance(one, str) else _read(one, judged) for one in answers]
 
     def away(self, since_s: float) -> str | None:
         """See `serve.attempts.Models`."""
@@ -179,11 +194,7 @@ class HandleModels:
         return self._versions[target.version]
 
     async def classify(self, target: Target, pixels_HW: np.ndarray, judged: bool) -> Classified:
-        result: Any = await self._version(target).classify(pixels_HW, judged)
-        if isinstance(result, Exception):
-            raise result
-        said: Classified = result
-        return said
+        return await self._version(target).classify(pixels_HW, judged)
 
     def away(self, target: Target, since_s: float) -> str | None:
         return self._version(target).away(since_s)
