@@ -51,8 +51,10 @@ from serve.turn import Turn
 STORE_DEADLINE_S = 3.0
 """The object store's time to answer a front door: then it counts as away, and images go to the journal."""
 BATCH_SIZE = 16
-SLOTS = 2
-"""Batches under way of one front door at one process of a version: one that it computes, and the next at hand."""
+BATCH_COMPANY_S = 0.004
+"""How long an image waits for others, if the one before came no longer ago: then more than 250 come in a second."""
+BATCH_GATHER_S = 0.02
+"""How long images wait at least before a process that is busy gets a second batch."""
 BATCH_LATE_S = 1.0
 """After which a batch no longer keeps others waiting."""
 BATCH_DEADLINE_S = 10.0
@@ -131,7 +133,14 @@ class VersionHandle:
     def __init__(self, version: str) -> None:
         self.handle = _handle("xray-vit", version, "classifier")
         self._absence = Absence(version)
-        self._batches = Batches(self._ask, most=BATCH_SIZE, slots=self._slots, late_s=BATCH_LATE_S)
+        self._batches = Batches(
+            self._ask,
+            most=BATCH_SIZE,
+            processes=self._processes,
+            company_s=BATCH_COMPANY_S,
+            gather_s=BATCH_GATHER_S,
+            late_s=BATCH_LATE_S,
+        )
 
     async def classify(self, pixels_HW: np.ndarray, judged: bool) -> Classified:
         """See `serve.attempts.Models`."""
@@ -140,8 +149,8 @@ class VersionHandle:
             raise said
         return said
 
-    def _slots(self) -> int:
-        return SLOTS * len(running(self.handle))
+    def _processes(self) -> int:
+        return len(running(self.handle))
 
     async def _ask(
         self, images: Sequence[tuple[np.ndarray, bool]]

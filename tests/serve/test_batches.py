@@ -31,8 +31,26 @@ def run(work: Callable[[Slow], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(within())
 
 
-def batches(slow: Slow, *, most: int = 3, slots: int = 1, late_s: float = 60.0) -> Batches[int, int]:
-    return Batches(slow.ask, most=most, slots=lambda: slots, late_s=late_s)
+AT_ONCE_S, NEVER_S = 1e-9, 60.0
+
+
+def batches(
+    slow: Slow,
+    *,
+    most: int = 3,
+    processes: int = 1,
+    company_s: float = AT_ONCE_S,
+    gather_s: float = NEVER_S,
+    late_s: float = NEVER_S,
+) -> Batches[int, int]:
+    return Batches(
+        slow.ask,
+        most=most,
+        processes=lambda: processes,
+        company_s=company_s,
+        gather_s=gather_s,
+        late_s=late_s,
+    )
 
 
 async def soon() -> None:
@@ -46,30 +64,60 @@ def test_one_alone_waits_for_nobody_and_who_comes_meanwhile_goes_together() -> N
         ours = batches(slow)
         first = asyncio.create_task(ours.one(1))
         await soon()
-        rest = [asyncio.create_task(ours.one(nth)) for nth in range(2, 7)]
+        rest = [asyncio.create_task(ours.one(nth)) for nth in (2, 3)]
         await soon()
         assert slow.asked == [[1]]
-        for nth in range(3):
+        rest += [asyncio.create_task(ours.one(nth)) for nth in range(4, 10)]
+        await soon()
+        assert slow.asked == [[1], [2, 3, 4]], "a full one is put at hand at once, and no third"
+        for nth in range(4):
             slow.gates[nth].set()
             await soon()
-        assert slow.asked == [[1], [2, 3, 4], [5, 6]], "no batch is larger than three"
-        assert [await one for one in (first, *rest)] == [10, 20, 30, 40, 50, 60]
+        assert slow.asked[2:] == [[5, 6, 7], [8, 9]]
+        assert await asyncio.gather(first, *rest) == [10 * nth for nth in range(1, 10)]
 
     run(work)
 
 
-def test_who_comes_at_the_same_time_goes_together_and_a_second_slot_is_used() -> None:
+def test_who_comes_at_the_same_time_goes_together_and_a_second_process_is_used() -> None:
     async def work(slow: Slow) -> None:
-        ours = batches(slow, slots=2)
+        ours = batches(slow, processes=2)
         asked = [asyncio.create_task(ours.one(nth)) for nth in range(7)]
         await soon()
         assert slow.asked == [[0, 1, 2], [3, 4, 5]]
         slow.gates[1].set()
         await soon()
-        assert slow.asked[2] == [6], "the slot that is free first is used first"
+        assert slow.asked[2] == [6], "who is free first is used first"
         for gate in slow.gates:
             gate.set()
         assert await asyncio.gather(*asked) == [10 * nth for nth in range(7)]
+
+    run(work)
+
+
+def test_an_idle_process_waits_for_company_where_the_one_before_came_just_now() -> None:
+    async def work(slow: Slow) -> None:
+        ours = batches(slow, most=4, processes=9, company_s=0.1)
+        asked = [asyncio.create_task(ours.one(1))]
+        await soon()
+        assert slow.asked == [[1]], "nobody else is to be expected"
+        for nth in (2, 3):
+            asked.append(asyncio.create_task(ours.one(nth)))
+            await soon()
+        assert slow.asked == [[1]]
+        while len(slow.asked) < 2:
+            await asyncio.sleep(0.01)
+        assert slow.asked[1] == [2, 3]
+        asked += [asyncio.create_task(ours.one(nth)) for nth in (4, 5, 6, 7)]
+        await soon()
+        assert slow.asked[2] == [4, 5, 6, 7], "a full one waits for nobody"
+        await asyncio.sleep(0.15)
+        asked.append(asyncio.create_task(ours.one(8)))
+        await soon()
+        assert slow.asked[3] == [8]
+        for gate in slow.gates:
+            gate.set()
+        assert await asyncio.gather(*asked) == [10 * nth for nth in range(1, 9)]
 
     run(work)
 
@@ -93,7 +141,7 @@ def test_who_gave_up_is_not_asked_about() -> None:
     run(work)
 
 
-def test_a_batch_that_hangs_gives_its_slot_to_the_next() -> None:
+def test_a_batch_that_hangs_makes_room_for_the_next() -> None:
     async def work(slow: Slow) -> None:
         ours = batches(slow, late_s=0.05)
         hangs = asyncio.create_task(ours.one(1))
@@ -111,14 +159,41 @@ def test_a_batch_that_hangs_gives_its_slot_to_the_next() -> None:
     run(work)
 
 
-def test_an_error_is_everybodys_and_the_slot_is_free_again() -> None:
+def test_a_busy_process_gets_a_second_batch_when_somebody_has_waited_and_no_third() -> None:
+    async def work(slow: Slow) -> None:
+        ours = batches(slow, gather_s=0.05)
+        asked = [asyncio.create_task(ours.one(1))]
+        await soon()
+        for nth in (2, 3):
+            asked.append(asyncio.create_task(ours.one(nth)))
+            await soon()
+        assert slow.asked == [[1]], "they wait for company"
+        while len(slow.asked) < 2:
+            await asyncio.sleep(0.01)
+        assert slow.asked[1] == [2, 3]
+        asked.append(asyncio.create_task(ours.one(4)))
+        await asyncio.sleep(0.15)
+        assert len(slow.asked) == 2, "one at work and one at hand"
+        slow.gates[0].set()
+        await soon()
+        assert slow.asked[2] == [4]
+        for gate in slow.gates:
+            gate.set()
+        assert await asyncio.gather(*asked) == [10, 20, 30, 40]
+
+    run(work)
+
+
+def test_an_error_is_everybodys_and_the_next_is_asked() -> None:
     async def broken(items: Sequence[int]) -> Sequence[int]:
         if len(items) == 2:
             return [1]  # one answer too few
         raise OSError("away")
 
     async def work(_: Slow) -> None:
-        ours: Batches[int, int] = Batches(broken, most=3, slots=lambda: 0, late_s=1.0)
+        ours: Batches[int, int] = Batches(
+            broken, most=3, processes=lambda: 0, company_s=AT_ONCE_S, gather_s=1.0, late_s=1.0
+        )
         found = await asyncio.gather(ours.one(1), ours.one(2), return_exceptions=True)
         assert [str(one) for one in found] == ["1 answers for 2 items"] * 2
         with pytest.raises(OSError, match="away"):
@@ -140,7 +215,7 @@ def test_a_loop_that_ends_leaves_nobody_waiting() -> None:
     run(work)
 
 
-@pytest.mark.parametrize("wrong", [{"most": 0}, {"late_s": 0.0}])
+@pytest.mark.parametrize("wrong", [{"most": 0}, {"late_s": 0.0}, {"gather_s": 0.0}, {"company_s": 0.0}])
 def test_impossible_sizes_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="at least one item and a positive time"):
+    with pytest.raises(ValueError, match="at least one item and positive times"):
         batches(Slow(), **wrong)
