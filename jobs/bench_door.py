@@ -56,12 +56,14 @@ class Side:
     def rest(self) -> None:
         self.idle = idle_share(self.processes)
 
-    def ask(self, body: Path, *, seconds: float = SECONDS, kept: bool = True) -> None:
+    def ask(
+        self, body: Path, *, seconds: float = SECONDS, connections: int = CONNECTIONS, kept: bool = True
+    ) -> None:
         """One round of load."""
         with ExitStack() as stack:
             watches = {name: stack.enter_context(Watch(each)) for name, each in self.apart.items()}
             watch = stack.enter_context(Watch(self.processes))
-            client = bench_load.start(self.url, body, key=self.key, connections=CONNECTIONS, seconds=seconds)
+            client = bench_load.start(self.url, body, key=self.key, connections=connections, seconds=seconds)
             seen = bench_load.finished(client)
         if not kept:
             return

@@ -111,7 +111,10 @@ def _replicas(ground: Ground, done: Callable[[int], bool], what: str) -> None:
     ends_at = time.monotonic() + CASE_S
     while not done(now := ground.replicas()):
         if time.monotonic() > ends_at:
-            raise UnexpectedError(f"waited {CASE_S:.0f} s for {what} processes; there are {now}")
+            raise UnexpectedError(
+                f"waited {CASE_S:.0f} s for {what} processes; there are {now}. Is the classifier's "
+                "target_ongoing_requests between what both loads keep busy?"
+            )
         time.sleep(0.5)
 
 
