@@ -3,6 +3,7 @@
 A version has no alias until its gates pass. `train` registers, `serve` and `jobs` look up.
 """
 
+import re
 from collections.abc import Collection
 
 from cluster.bundles import BUCKET
@@ -11,6 +12,7 @@ from cluster.settings import Settings
 
 VIT, LLM = "xray-vit", "xray-llm"
 BUNDLE_TAG = "bundle"
+NUMBER = re.compile(r"[1-9][0-9]*")
 """Tag of a version with its release bundle's key; the key of a variant of it is under `bundle_VARIANT`."""
 
 
@@ -77,8 +79,11 @@ class Registry:
         self.set_tags(model, version, {f"{BUNDLE_TAG}_{variant}": bundle_key})
 
     def tags(self, model: str, version: str) -> dict[str, str]:
+        """Raises RegistryError: there is no such version, as there is no "01", which MLflow would take for 1."""
         from mlflow.exceptions import MlflowException
 
+        if NUMBER.fullmatch(version) is None:
+            raise RegistryError(f"{version!r} is no number of a version of {model}: give one such as 7")
         try:
             return dict(self.client.get_model_version(model, version).tags)
         except MlflowException as error:

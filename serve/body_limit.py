@@ -15,26 +15,33 @@ class BodyTooLargeError(ValueError):
 
 
 class BodyLimit:
-    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, limit_bytes: int, of_json_bytes: int | None = None) -> None:
+        """Args:
+        limit_bytes: of a multipart body.
+        of_json_bytes: of all others; default: the same.
+        """
         self.app = app
-        self.limit_bytes = limit_bytes
+        self._of_multipart = limit_bytes
+        self._of_others = limit_bytes if of_json_bytes is None else of_json_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        limit = self._of_multipart if kind.lower().startswith(b"multipart/") else self._of_others
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-        too_large = declared.isdigit() and int(declared) > self.limit_bytes
+        too_large = declared.isdigit() and int(declared) > limit
         arrived = 0
 
         async def counted() -> Message:
             nonlocal arrived
             if too_large:
-                raise BodyTooLargeError(self.limit_bytes)
+                raise BodyTooLargeError(limit)
             message = await receive()
             arrived += len(message.get("body", b""))
-            if arrived > self.limit_bytes:
-                raise BodyTooLargeError(self.limit_bytes)
+            if arrived > limit:
+                raise BodyTooLargeError(limit)
             return message
 
         await self.app(scope, counted, send)

@@ -106,7 +106,7 @@ class Desk:
                 dependency does not answer.
         """
         prediction_id = self.prediction_id(caller, idempotency_key)
-        body_sha256 = _body_sha256(upload)
+        body_sha256 = _body_sha256(upload, version)
         if idempotency_key is not None:
             row = await self.records.find_earlier(prediction_id)
             if row is not None:
@@ -258,9 +258,10 @@ def _uuid8(data: bytes) -> uuid.UUID:
     return uuid.UUID(int=value & ~(0b11 << 62) | 0b10 << 62)
 
 
-def _body_sha256(upload: Upload) -> str:
+def _body_sha256(upload: Upload, version: str | None) -> str:
     given = [upload.patient_key, upload.sex, upload.age, upload.view, upload.metadata]
-    fields = json.dumps(given + ([] if upload.study_key is None else [upload.study_key]), sort_keys=True)
+    given += [] if upload.study_key is None else [upload.study_key]
+    fields = json.dumps(given + ([] if version is None else [{"version": version}]), sort_keys=True)
     return hashlib.sha256(hashlib.sha256(upload.blob).digest() + fields.encode()).hexdigest()
 
 

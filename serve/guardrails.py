@@ -160,7 +160,7 @@ class Step:
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1 or min(self.minutes, self.requests, self.pairs) < 0:
-            raise ValueError(f"a step needs a share within 0..1 and nothing negative, got {self}")
+            raise ValueError("a step needs a share within 0..1 and nothing negative")
         if not math.isfinite(self.minutes):
             raise ValueError(f"a step ends some time: it cannot last {self.minutes} minutes")
 

@@ -33,10 +33,14 @@ logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 32 * 2**20
 MAX_BODY_BYTES = MAX_FILE_BYTES + 256 * 1024  # fields and multipart framing
+MAX_JSON_BYTES = 32 * 1024
+"""Of what operators send, which is read before their key is looked at."""
+MOST_ERRORS = 20
 REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{16,64}")
 """What a caller's own id may be: a UUID or another hexadecimal number, which can name nobody."""
 VERSION_HEADER = "x-raydiology-version"
 """Which version is to answer, whatever the weights: for operators, and no part of a rollout's evidence."""
+VERSION = re.compile(r"[1-9][0-9]{0,17}")
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 JSON = "application/json"
@@ -109,7 +113,7 @@ def build_app(
         await desk.records.close()
 
     app = FastAPI(title="Raydiology", version="1", lifespan=lifespan, redirect_slashes=False)
-    app.add_middleware(BodyLimit, limit_bytes=MAX_BODY_BYTES)
+    app.add_middleware(BodyLimit, limit_bytes=MAX_BODY_BYTES, of_json_bytes=MAX_JSON_BYTES)
     app.add_middleware(RequestId, server_echoes=server_echoes_ids)
     _add_error_handlers(app)
 
@@ -137,6 +141,8 @@ def build_app(
         caller = await caller_of(request)
         version = request.headers.get(VERSION_HEADER)
         caller.need("client" if version is None else "operator")
+        if version is not None and not VERSION.fullmatch(version):
+            raise Problem(400, "X-Raydiology-Version takes the number of a version")
         upload = await parse(request, MAX_BODY_BYTES)
         if len(upload.blob) > MAX_FILE_BYTES:
             raise BodyTooLargeError(MAX_FILE_BYTES)
@@ -217,6 +223,7 @@ def build_app(
         """Liveness: this process answers."""
         return {"status": "alive"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get(
         "/readyz",
         responses=answers(200, "ready, or degraded", {JSON: "Readiness"})
@@ -257,6 +264,12 @@ async def _readiness(desk: Desk, keys: KeyRing) -> JSONResponse:
     return JSONResponse({"status": status, "dependencies": found}, 200 if ready else 503, headers=headers)
 
 
+def _where(error: dict[str, Any]) -> str:
+    """The place in the request, by names that are ours: never by a caller's own."""
+    known = error["loc"][:1] if error["type"] == "extra_forbidden" else error["loc"][:2]
+    return ".".join(str(part) for part in known) + (", a field that there is not" if len(known) == 1 else "")
+
+
 def _add_error_handlers(app: FastAPI) -> None:
     def render(request: Request, problem: Problem) -> JSONResponse:
         return problem.response(request.state.request_id)
@@ -267,15 +280,22 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(BodyTooLargeError)
     async def on_too_large(request: Request, error: BodyTooLargeError) -> JSONResponse:
-        return render(request, Problem(413, f"{error}; send one image of at most {MAX_FILE_BYTES:,} bytes"))
+        return render(
+            request,
+            Problem(413, f"{error}; an image may have {MAX_FILE_BYTES:,} bytes, JSON {MAX_JSON_BYTES:,}"),
+        )
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(
+            error.__cause__, BodyTooLargeError
+        ):  # FastAPI says 400 of whatever happens while it reads
+            return await on_too_large(request, error.__cause__)
         return render(request, Problem(error.status_code, str(error.detail), headers=error.headers))
 
     @app.exception_handler(RequestValidationError)
     async def on_validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        where = sorted({".".join(str(part) for part in one["loc"][:2]) for one in error.errors()})
+        where = sorted({_where(one) for one in error.errors()[:MOST_ERRORS]})
         return render(request, Problem(400, f"the request is malformed at {', '.join(where)}"))
 
     @app.exception_handler(AwayError)

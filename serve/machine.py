@@ -33,10 +33,16 @@ def read(path: Path) -> dict[str, Any]:
         MachineError: it cannot be read, or not be done.
     """
     try:
-        wanted = yaml.safe_load(path.read_text()) or {}
+        wanted = yaml.safe_load(path.read_text())
+        if wanted is None:
+            raise MachineError("it is empty; `{}` takes back what was wished before")
         sized(wanted)
     except OSError as error:
         raise MachineError(f"the machine file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise MachineError(f"the machine file {path} is no text in UTF-8") from error
+    except RecursionError as error:
+        raise MachineError(f"the machine file {path} is nested too deep") from error
     except yaml.YAMLError as error:
         raise MachineError(f"the machine file {path} is no YAML: {' '.join(str(error).split())}") from error
     except MachineError as error:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from psycopg import Connection, OperationalError
 from psycopg.rows import DictRow
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,11 +32,12 @@ T = TypeVar("T")
 Verb = Literal["promote", "pause", "resume", "rollback"]
 CONNECT_S = 3
 JSON = "application/json"
+MOST_STEPS = 50
 ENDS = (401, 403, 429, 503)
 """What each of these calls can end in."""
 
 
-Version = Annotated[str, Field(pattern=r"^[0-9]{1,18}$")]
+Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,17}$")]
 """A version's number in the registry."""
 
 
@@ -55,7 +56,11 @@ class RolloutBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     model: Literal["xray-vit", "xray-llm"]
     version: Version
-    steps: Literal["canary", "blue_green", "at_once"] | list[float | StepBody] | None = None
+    steps: (
+        Literal["canary", "blue_green", "at_once"]
+        | Annotated[list[float | StepBody], Field(min_length=1, max_length=MOST_STEPS)]
+        | None
+    ) = None
 
 
 class TrafficBody(BaseModel):
@@ -148,6 +153,7 @@ def set_traffic(
 
     Raises:
         RoutingError, NotServedError: one line each.
+        RolloutError: one is being started, whose version has nobody yet who could answer.
     """
 
     def changed(routes: Routes) -> Routes:
@@ -155,6 +161,10 @@ def set_traffic(
 
     with connection.transaction():
         one = rollouts.under_way(connection, model)
+        if one is not None and one.state == "starting":
+            raise rollouts.RolloutError(
+                f"rollout {one.id} still starts the replicas of version {one.version}: wait, or roll it back"
+            )
         if one is not None and one.state == "running":
             rollouts.set_state(connection, one, "paused", actor=actor, why="weights are set by hand")
         version = ",".join(sorted(weights))
@@ -167,9 +177,17 @@ def add_operator_calls(
     """Add the routes of operators."""
 
     async def operator(request: Request) -> str:
+        """Who calls; a dependency, since those are asked before a body is checked: a stranger learns nothing of it."""
         caller = await caller_of(request)
         caller.need("operator")
         return caller.key_id
+
+    async def game_master(actor: Annotated[str, Depends(operator)]) -> str:
+        if settings.environment not in (allowed := environments.allowing_faults(settings)):
+            raise Problem(
+                403, f"faults are injected in {' and '.join(allowed)} only; this is {settings.environment}"
+            )
+        return actor
 
     async def asked(work: Callable[[Connection[DictRow]], T]) -> T:
         def run() -> T:
@@ -183,9 +201,8 @@ def add_operator_calls(
         openapi_extra=BEARER,
         responses=answers(200, "the newest, first", {JSON: "Rollouts"}, *ENDS),
     )
-    async def list_rollouts(request: Request) -> dict[str, Any]:
+    async def list_rollouts(actor: Annotated[str, Depends(operator)]) -> dict[str, Any]:
         """The newest rollouts, each with its evidence so far. Role: operator."""
-        await operator(request)
 
         def work(connection: Connection[DictRow]) -> list[dict[str, Any]]:
             return [summary(one, weights_of(connection, one)) for one in rollouts.newest(connection)]
@@ -198,9 +215,8 @@ def add_operator_calls(
         openapi_extra=BEARER,
         responses=answers(201, "begun", {JSON: "Rollout"}, 400, 404, 409, *ENDS),
     )
-    async def start_rollout(request: Request, body: RolloutBody) -> dict[str, Any]:
+    async def start_rollout(actor: Annotated[str, Depends(operator)], body: RolloutBody) -> dict[str, Any]:
         """Bring a version in front of users step by step. Role: operator."""
-        actor = await operator(request)
         steps: Any = body.steps
         if isinstance(steps, list):
             steps = [one.model_dump() if isinstance(one, StepBody) else one for one in steps]
@@ -216,9 +232,8 @@ def add_operator_calls(
         openapi_extra=BEARER,
         responses=answers(200, "the controller carries it out", {JSON: "Rollout"}, 400, 404, 409, *ENDS),
     )
-    async def wish(request: Request, rollout_id: int, verb: Verb) -> dict[str, Any]:
+    async def wish(actor: Annotated[str, Depends(operator)], rollout_id: int, verb: Verb) -> dict[str, Any]:
         """Promote to the next step, pause, resume, or roll back. Role: operator."""
-        actor = await operator(request)
 
         def work(connection: Connection[DictRow]) -> dict[str, Any]:
             wanted: Wish = verb
@@ -232,31 +247,30 @@ def add_operator_calls(
         openapi_extra=BEARER,
         responses=answers(200, "in force", {JSON: "Traffic"}, 400, 409, *ENDS),
     )
-    async def put_traffic(request: Request, body: TrafficBody) -> dict[str, Any]:
+    async def put_traffic(actor: Annotated[str, Depends(operator)], body: TrafficBody) -> dict[str, Any]:
         """Set weights by hand. Role: operator."""
-        actor = await operator(request)
 
         def work(connection: Connection[DictRow]) -> dict[str, float]:
             return set_traffic(connection, body.model, body.weights, actor=actor)
 
         return {"model": body.model, "weights": await asked(work)}
 
-    async def game_master(request: Request) -> str:
-        actor = await operator(request)
-        if settings.environment not in (allowed := environments.allowing_faults(settings)):
-            raise Problem(
-                403, f"faults are injected in {' and '.join(allowed)} only; this is {settings.environment}"
-            )
-        return actor
-
     @app.put(
         "/v1/faults",
         openapi_extra=BEARER,
-        responses=answers(200, "in force", {JSON: "Faults"}, 400, *ENDS),
+        responses=answers(200, "in force", {JSON: "Faults"}, 400, 404, *ENDS),
     )
-    async def put_fault(request: Request, body: FaultBody) -> dict[str, Any]:
+    async def put_fault(actor: Annotated[str, Depends(game_master)], body: FaultBody) -> dict[str, Any]:
         """Make a version err, be late or die, on a game day. Role: operator; only in development and staging."""
-        actor = await game_master(request)
+
+        def there(
+            connection: Connection[DictRow],
+        ) -> None:  # a mistyped number would look like a version that stands it
+            live = desired.read(connection).get(body.model)
+            if live is None or all(one.version != body.version for one in live.targets):
+                Registry(settings).tags(body.model, body.version)
+
+        await asked(there)
         fault = Fault(error_rate=body.error_rate, delay_ms=body.delay_ms, crash=body.crash)
         await asked(partial(faults.put, model=body.model, version=body.version, fault=fault, actor=actor))
         return {"faults": {body.version: asdict(fault)}}
@@ -266,9 +280,8 @@ def add_operator_calls(
         openapi_extra=BEARER,
         responses=answers(200, "there is none any more", {JSON: "Faults"}, *ENDS),
     )
-    async def clear_faults(request: Request) -> dict[str, Any]:
+    async def clear_faults(actor: Annotated[str, Depends(game_master)]) -> dict[str, Any]:
         """End all faults. Role: operator; only in development and staging."""
-        actor = await game_master(request)
         await asked(partial(faults.clear, actor=actor))
         return {"faults": {}}
 

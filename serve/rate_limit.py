@@ -22,7 +22,7 @@ class Rate:
     """Requests at once, after a while without any."""
 
     def __post_init__(self) -> None:
-        if self.per_s <= 0 or self.burst < 1:
+        if not 0 < self.per_s < math.inf or not 1 <= self.burst < math.inf:
             raise ValueError(f"a rate needs per_s > 0 and burst >= 1, got {self.per_s} and {self.burst}")
 
 
@@ -39,7 +39,9 @@ class RateConfig:
 
     @classmethod
     def from_dict(cls, rates: dict[str, dict[str, Any]]) -> "RateConfig":
-        """Raises TypeError for a role or a field that there is not."""
+        """Raises TypeError for a role or a field that there is not, ValueError for what is no rate."""
+        if not isinstance(rates, dict) or not all(isinstance(rate, dict) for rate in rates.values()):
+            raise ValueError("rates take roles, such as client: {per_s: 300, burst: 600}")
         return cls(**{role: Rate(**rate) for role, rate in rates.items()})
 
 

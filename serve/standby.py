@@ -10,7 +10,7 @@ from dataclasses import replace
 from psycopg import Connection
 from psycopg.rows import DictRow
 
-from serve import desired, routing
+from serve import desired, rollouts, routing
 from serve.routing import Routes, RoutingError, Target
 
 
@@ -36,7 +36,11 @@ def enter(
         nonlocal was_live
         known = {one.version: one for one in routes.targets}
         was_live = version in known
-        if was_live and known[version].role != "staged":
+        if (
+            was_live
+            and known[version].role != "staged"
+            and not _is_ending(connection, known[version], routes)
+        ):
             return routes
         staged = Target(version=version, role="staged", bundle_key=bundle_key, mirror=mirror)
         others = tuple(one for one in routes.targets if one.version != version)
@@ -44,6 +48,14 @@ def enter(
 
     desired.change(connection, model, version, changed, actor=actor, action="stage")
     return not was_live
+
+
+def _is_ending(connection: Connection[DictRow], target: Target, routes: Routes) -> bool:
+    """Whether it is what is left of a rollout that is over, which housekeeping takes out in a moment."""
+    wanted = rollouts.under_way(connection, routes.model)
+    return (
+        target.role == "canary" and not target.spans and (wanted is None or wanted.version != target.version)
+    )
 
 
 def leave(connection: Connection[DictRow], *, model: str, version: str, actor: str) -> None:

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -46,12 +47,15 @@ async def parse(request: Request, limit_bytes: int) -> Upload:
     parser = MultiPartParser(
         request.headers, request.stream(), max_files=1, max_fields=len(FIELDS), max_part_size=MAX_FIELD_BYTES
     )
+    _, options = parse_options_header(content_type)
+    if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+        raise Problem(400, "send multipart/form-data in UTF-8, and name no other charset")
     parser.spool_max_size = limit_bytes + 1
     try:
         form = await parser.parse()
     except ClientDisconnect as error:
         raise Problem(400, "the upload ended before it was whole") from error
-    except (MultiPartException, KeyError) as error:
+    except (MultiPartException, KeyError, UnicodeError) as error:
         raise Problem(
             400,
             f"the multipart body is malformed: send one `file` and at most the fields {', '.join(FIELDS)}",
@@ -102,11 +106,16 @@ def _age(value: str | None) -> float | None:
     return age
 
 
+def _no_number(name: str) -> None:
+    """NaN and Infinity, which Python reads and JSON has not."""
+    raise ValueError(name)
+
+
 def _json_object(value: str | None) -> dict[str, Any] | None:
     if value is None:
         return None
     try:
-        parsed = json.loads(value)
+        parsed = json.loads(value, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise Problem(400, "the field `metadata` takes a JSON object, or nothing") from error
     if not isinstance(parsed, dict):

@@ -40,6 +40,18 @@ def test_a_body_up_to_the_limit_passes(size: int) -> None:
     assert post(b"x" * size).text == str(size)
 
 
+def test_what_is_no_multipart_body_has_a_limit_of_its_own() -> None:
+    app = BodyLimit(APP.app, LIMIT, of_json_bytes=10)
+
+    async def status(kind: str, size: int) -> int:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as api:
+            return (await api.post("/", content=b"x" * size, headers={"Content-Type": kind})).status_code
+
+    sizes = [("Multipart/form-data; boundary=b", LIMIT), ("application/json", 10), ("application/json", 11)]
+    assert [asyncio.run(status(*one)) for one in sizes] == [200, 200, 413]
+
+
 def test_a_declared_length_over_the_limit_is_refused_before_anything_is_read() -> None:
     assert post(b"x" * (LIMIT + 1)).status_code == 413
 

@@ -59,6 +59,10 @@ def test_a_share_of_a_gpu_is_passed_on() -> None:
         ({"front_door": {"num_replicas": 0}}, "front_door.num_replicas.*greater than 0"),
         ({"front_door": {"num_replicas": 2, "autoscaling_config": {}}}, "num_replicas is not allowed"),
         ({"front_door": {"rates": {"visitor": {"per_s": 1, "burst": 1}}}}, "visitor"),
+        ({"front_door": {"rates": None}}, "rates take roles"),
+        ({"front_door": {"rates": {"client": 7}}}, "rates take roles"),
+        ({"front_door": {"rates": {"client": {"per_s": float("nan"), "burst": 1}}}}, "per_s > 0"),
+        ({"front_door": {"rates": {"client": {"per_s": 1, "burst": float("inf")}}}}, "burst >= 1"),
         ({"front_door": 2}, "front_door has to have options"),
         ([2], "it has to name parts of the graph"),
     ],
@@ -80,8 +84,21 @@ def test_a_file_is_named_in_the_error(tmp_path: Path) -> None:
         read(file)
     file.write_text("front_door: {num_replicas: 2}")
     assert read(file) == {"front_door": {"num_replicas": 2}}
-    file.write_text("")
+    file.write_text("{}")
     assert read(file) == {}
+    file.write_text("")
+    with pytest.raises(MachineError, match=r"site\.yaml: it is empty; `\{\}` takes back"):
+        read(file)
+    file.write_bytes(b"\xff")
+    with pytest.raises(MachineError, match=r"site\.yaml is no text in UTF-8"):
+        read(file)
+    file.write_text("[" * 3000)
+    with pytest.raises(MachineError, match=r"site\.yaml is nested too deep"):
+        read(file)
+    for wanted in ("false", "0", "[]"):
+        file.write_text(wanted)
+        with pytest.raises(MachineError, match=r"site\.yaml: it has to name parts"):
+            read(file)
 
 
 @pytest.mark.parametrize(

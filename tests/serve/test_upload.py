@@ -56,6 +56,28 @@ def test_all_fields_arrive() -> None:
     }
 
 
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "unicode_escape", "rot13", "latin-1"])
+def test_another_charset_than_utf8_is_refused(charset: str) -> None:
+    body = b'--B\r\nContent-Disposition: form-data; name="patient_key"\r\n\r\n\\ud800\r\n--B--\r\n'
+    kind = {"Content-Type": f"multipart/form-data; boundary=B; charset={charset}"}
+    answer = post(content=body, headers=kind)
+    assert answer.status_code == 400
+    assert "UTF-8" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("field", [b"\xff", b"\xed\xa0\x80"])
+def test_bytes_that_are_no_text_are_refused(field: bytes) -> None:
+    body = b'--B\r\nContent-Disposition: form-data; name="patient_key"\r\n\r\n' + field + b"\r\n--B--\r\n"
+    answer = post(content=body, headers={"Content-Type": "multipart/form-data; boundary=B"})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity"])
+def test_metadata_is_json_as_it_is_written_down(number: str) -> None:
+    answer = post(files=FILE, data={"metadata": f'{{"a": {number}}}'})
+    assert answer.status_code == 400
+
+
 def test_absent_and_empty_fields_are_unknown() -> None:
     got = post(files=FILE, data={"sex": "", "age": " "}).json()
     assert got == {

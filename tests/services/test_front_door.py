@@ -493,11 +493,12 @@ MATRIX = {
     ("/v1/rollouts", "POST"): (401, 403, 403, 403, 404),
     ("/v1/rollouts/{rollout_id}/{verb}", "POST"): (401, 403, 403, 403, 404),
     ("/v1/traffic", "PUT"): (401, 403, 403, 403, 409),
-    ("/v1/faults", "PUT"): (401, 403, 403, 403, 200),
+    ("/v1/faults", "PUT"): (401, 403, 403, 403, 404),
     ("/v1/faults", "DELETE"): (401, 403, 403, 403, 200),
     ("/healthz", "GET"): (200,) * 5,
     ("/healthz", "HEAD"): (200,) * 5,
     ("/readyz", "GET"): (200,) * 5,
+    ("/readyz", "HEAD"): (200,) * 5,
     ("/openapi.json", "GET"): (200,) * 5,
     ("/openapi.json", "HEAD"): (200,) * 5,
     ("/docs", "GET"): (200,) * 5,
@@ -551,6 +552,46 @@ def test_what_the_database_could_not_hold_is_refused_before_it(
     headers = {**request["headers"], "Content-Type": "application/json"}
     (answer,) = door.requests(request | {"method": method, "content": body, "headers": headers})
     assert answer.status_code in (400, 422), answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "url"),
+    [
+        ("POST", "/v1/rollouts"),
+        ("POST", "/v1/rollouts/x/pause"),
+        ("PUT", "/v1/traffic"),
+        ("PUT", "/v1/faults"),
+    ],
+)
+def test_who_calls_is_asked_before_a_body_is_checked_and_a_large_one_is_not_read(
+    door: Door, method: str, url: str
+) -> None:
+    wrong = {"method": method, "content": b'{"steps": [{}]}'}
+    large = {"method": method, "content": b"[" + b"0," * 40_000 + b"0]"}
+    kind = {"Content-Type": "application/json"}
+
+    def call(what: dict[str, Any], who: str | None) -> dict[str, Any]:
+        request = get(url, who)
+        return request | what | {"headers": {**request.get("headers", {}), **kind}}
+
+    calls = [call(wrong, None), call(wrong, "client"), call(wrong, "operator"), call(large, None)]
+    takes_a_body = not url.endswith("pause")
+    assert [one.status_code for one in door.requests(*calls)] == [401, 403, 400, 413 if takes_a_body else 401]
+
+
+def test_errors_name_our_fields_and_no_callers(door: Door) -> None:
+    request = get("/v1/rollouts", "operator") | {"method": "POST"}
+    many = {"model": "xray-vit", "version": "1", "steps": [0.1] * 51}
+    strange, leading, too_many, header = door.requests(
+        request | {"json": {"model": "xray-vit", "version": "1", "Jane Doe": 1}},
+        request | {"json": {"model": "xray-vit", "version": "01"}},
+        request | {"json": many},
+        post(png(), "operator")
+        | {"headers": {**post(png(), "operator")["headers"], "X-Raydiology-Version": "Jane"}},
+    )
+    assert [one.status_code for one in (strange, leading, too_many, header)] == [400] * 4
+    assert strange.json()["detail"] == "the request is malformed at body, a field that there is not"
+    assert not any("Jane" in one.text for one in (strange, header))
 
 
 def test_a_key_that_asks_too_often_is_told_when_to_come_again_before_its_body_is_read(door: Door) -> None:

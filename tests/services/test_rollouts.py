@@ -16,7 +16,7 @@ from psycopg.rows import DictRow
 
 from cluster.database import connect
 from data.taxonomy import taxonomy
-from serve import desired, rollouts
+from serve import desired, operator_calls, rollouts
 from serve.controller import Controller, summary
 from serve.guardrails import GuardrailConfig, Step
 from serve.label_mix import label_mix
@@ -360,6 +360,18 @@ def test_operators_resume_promote_and_roll_back(stage: Stage) -> None:
         rollouts.wish(stage.connection, one.id, "promote", actor="op")
     with pytest.raises(rollouts.NoRolloutError, match="there is no rollout 0"):
         rollouts.wish(stage.connection, 0, "promote", actor="op")
+
+
+def test_weights_by_hand_wait_for_replicas_and_then_pause_the_rollout(stage: Stage) -> None:
+    one = stage.start()
+    with pytest.raises(rollouts.RolloutError, match="still starts the replicas of version 2"):
+        operator_calls.set_traffic(stage.connection, stage.model, {"2": 0.8}, actor="op")
+    assert stage.routes.weights["2"] == 0
+    stage.controller.tick(stage.connection)
+    assert rollouts.get(stage.connection, one.id).state == "running"
+    operator_calls.set_traffic(stage.connection, stage.model, {"2": 0.8}, actor="op")
+    assert stage.routes.weights["2"] == 0.8
+    assert rollouts.get(stage.connection, one.id).state == "paused"
 
 
 def test_a_third_version_takes_the_place_of_the_second(stage: Stage) -> None:

@@ -226,6 +226,12 @@ def test_its_environment_may_give_a_staged_version_a_share_and_others_images(
     assert routes_of(platform, model).weights == {"1": 1.0, "2": 0.0}
 
 
+def test_what_is_left_of_a_rollout_that_is_over_can_be_staged(platform: Any, model: str) -> None:
+    assert routes_of(platform, model).target("2").role == "canary"
+    stage(platform, model, "2")
+    assert routes_of(platform, model).target("2").role == "staged"
+
+
 def test_who_serves_or_is_rolled_out_is_not_made_a_staged_version(platform: Any, model: str) -> None:
     weigh(platform, model, 0.1)
     before = routes_of(platform, model)
