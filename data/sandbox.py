@@ -7,6 +7,7 @@ carries the file there and the pixels back. Why so, and what it costs: docs/deci
 `data.sandbox_process`, whose `Limits` and `SandboxError` callers import from here. Knows no Ray and no S3.
 """
 
+import atexit
 import ctypes
 import functools
 import queue
@@ -234,7 +235,7 @@ class Decoder:
 def process_decoder() -> Decoder:
     """The one decoder of this process, started when first asked for: a Ray worker keeps it from task to task.
 
-    It is never closed: its child ends with this process. From then on the process keeps the memory of files.
+    It is closed when this process ends. From then on the process keeps the memory of files.
     """
     with _starting:  # several threads of a task ask at once
         return _started()
@@ -246,7 +247,9 @@ _starting = threading.Lock()
 @functools.cache
 def _started() -> Decoder:
     _keep_memory()
-    return Decoder(children=1)
+    decoder = Decoder(children=1)
+    atexit.register(decoder.close)
+    return decoder
 
 
 def _keep_memory() -> None:
