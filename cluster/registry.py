@@ -12,8 +12,9 @@ from cluster.settings import Settings
 
 VIT, LLM = "xray-vit", "xray-llm"
 BUNDLE_TAG = "bundle"
-NUMBER = re.compile(r"[1-9][0-9]*")
 """Tag of a version with its release bundle's key; the key of a variant of it is under `bundle_VARIANT`."""
+NUMBER = r"[1-9][0-9]{0,17}"
+"""What a version is called, as a regular expression."""
 
 
 class RegistryError(ExpectedError):
@@ -82,7 +83,7 @@ class Registry:
         """Raises RegistryError: there is no such version, as there is no "01", which MLflow would take for 1."""
         from mlflow.exceptions import MlflowException
 
-        if NUMBER.fullmatch(version) is None:
+        if re.fullmatch(NUMBER, version) is None:
             raise RegistryError(f"{version!r} is no number of a version of {model}: give one such as 7")
         try:
             return dict(self.client.get_model_version(model, version).tags)

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -32,9 +32,9 @@ from data.preprocess import PREPROCESS_VERSION
 from data.taxonomy import taxonomy
 from jobs.bench_platform import ROOT, OwnPlatform, own_platform
 from jobs.entry import JobError
-from serve import desired, reconciler, routing
+from serve import desired, reconciler, routing, standby
 from serve import machine as machine_file
-from serve.routing import Routes, Target
+from serve.routing import Routes
 
 READY_S = 150.0
 ROOMS = (*code_package.ROOMS, "jobs")
@@ -83,8 +83,8 @@ class Stage:
         (first, key), *others = versions.items()
         with connect(self.settings.database_url) as connection:
             desired.cut_over(connection, model=VIT, version=first, bundle_key=key, actor=ACTOR)
-        for version, bundle_key in others:
-            self.change(version, partial(_with_staged, version=version, bundle_key=bundle_key))
+            for version, bundle_key in others:
+                standby.enter(connection, model=VIT, version=version, bundle_key=bundle_key, actor=ACTOR)
         self.weigh(weights)
 
     def weigh(self, weights: Mapping[str, float]) -> None:
@@ -147,11 +147,6 @@ def staged() -> Iterator[Stage]:
         for room in ROOMS:
             shutil.copytree(ROOT / room, Path(folder) / room, ignore=shutil.ignore_patterns("__pycache__"))
         yield Stage(platform=platform, folder=Path(folder), machine=machine)
-
-
-def _with_staged(routes: Routes, version: str, bundle_key: str) -> Routes:
-    target = Target(version=version, role="staged", bundle_key=bundle_key)
-    return replace(routes, targets=(*routes.targets, target))
 
 
 def fixed_machine(machine: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cluster.registry import NUMBER
 from cluster.settings import Settings
 from serve.auth import Caller, KeyRing
 from serve.body_limit import BodyLimit, BodyTooLargeError
@@ -40,7 +41,6 @@ REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{16,64}")
 """What a caller's own id may be: a UUID or another hexadecimal number, which can name nobody."""
 VERSION_HEADER = "x-raydiology-version"
 """Which version is to answer, whatever the weights: for operators, and no part of a rollout's evidence."""
-VERSION = re.compile(r"[1-9][0-9]{0,17}")
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 JSON = "application/json"
@@ -141,7 +141,7 @@ def build_app(
         caller = await caller_of(request)
         version = request.headers.get(VERSION_HEADER)
         caller.need("client" if version is None else "operator")
-        if version is not None and not VERSION.fullmatch(version):
+        if version is not None and not re.fullmatch(NUMBER, version):
             raise Problem(400, "X-Raydiology-Version takes the number of a version")
         upload = await parse(request, MAX_BODY_BYTES)
         if len(upload.blob) > MAX_FILE_BYTES:
@@ -266,8 +266,9 @@ async def _readiness(desk: Desk, keys: KeyRing) -> JSONResponse:
 
 def _where(error: dict[str, Any]) -> str:
     """The place in the request, by names that are ours: never by a caller's own."""
-    known = error["loc"][:1] if error["type"] == "extra_forbidden" else error["loc"][:2]
-    return ".".join(str(part) for part in known) + (", a field that there is not" if len(known) == 1 else "")
+    if error["type"] == "extra_forbidden":
+        return f"{error['loc'][0]}, a field that there is not"
+    return ".".join(str(part) for part in error["loc"][:2])
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.database import connect
 from cluster.expected import ExpectedError
-from cluster.registry import LLM, Registry, RegistryError
+from cluster.registry import LLM, NUMBER, Registry, RegistryError
 from cluster.settings import Settings
 from data.taxonomy import taxonomy
 from serve import desired, environments, faults, rollouts, routing
@@ -37,7 +37,7 @@ ENDS = (401, 403, 429, 503)
 """What each of these calls can end in."""
 
 
-Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,17}$")]
+Version = Annotated[str, Field(pattern=f"^{NUMBER}$")]
 """A version's number in the registry."""
 
 
@@ -198,10 +198,11 @@ def add_operator_calls(
 
     @app.get(
         "/v1/rollouts",
+        dependencies=[Depends(operator)],
         openapi_extra=BEARER,
         responses=answers(200, "the newest, first", {JSON: "Rollouts"}, *ENDS),
     )
-    async def list_rollouts(actor: Annotated[str, Depends(operator)]) -> dict[str, Any]:
+    async def list_rollouts() -> dict[str, Any]:
         """The newest rollouts, each with its evidence so far. Role: operator."""
 
         def work(connection: Connection[DictRow]) -> list[dict[str, Any]]:
@@ -263,9 +264,8 @@ def add_operator_calls(
     async def put_fault(actor: Annotated[str, Depends(game_master)], body: FaultBody) -> dict[str, Any]:
         """Make a version err, be late or die, on a game day. Role: operator; only in development and staging."""
 
-        def there(
-            connection: Connection[DictRow],
-        ) -> None:  # a mistyped number would look like a version that stands it
+        def there(connection: Connection[DictRow]) -> None:
+            """Else a mistyped number would look like a version that stands it."""
             live = desired.read(connection).get(body.model)
             if live is None or all(one.version != body.version for one in live.targets):
                 Registry(settings).tags(body.model, body.version)

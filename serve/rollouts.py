@@ -244,13 +244,18 @@ def forget(connection: Connection[DictRow]) -> None:
 
 
 def _without(connection: Connection[DictRow], version: str, routes: Routes) -> Routes:
-    wanted = under_way(connection, routes.model)  # behind the lock of the routes, which who starts takes too
-    mine = [one for one in routes.targets if one.version == version]
+    return routing.removed(routes, version) if is_left_over(connection, routes, version) else routes
+
+
+def is_left_over(connection: Connection[DictRow], routes: Routes, version: str) -> bool:
+    """Whether a version is a canary without keys that no rollout wants any more.
+
+    Asked behind the lock of the routes, which who starts a rollout takes too.
+    """
+    wanted = under_way(connection, routes.model)
     if wanted is not None and wanted.version == version:
-        return routes
-    if not mine or mine[0].role != "canary" or mine[0].spans:
-        return routes
-    return routing.removed(routes, version)
+        return False
+    return any(one.version == version and one.role == "canary" and not one.spans for one in routes.targets)
 
 
 def set_state(connection: Connection[DictRow], rollout: Rollout, state: str, *, actor: str, why: str) -> None:

@@ -39,7 +39,7 @@ def enter(
         if (
             was_live
             and known[version].role != "staged"
-            and not _is_ending(connection, known[version], routes)
+            and not rollouts.is_left_over(connection, routes, version)
         ):
             return routes
         staged = Target(version=version, role="staged", bundle_key=bundle_key, mirror=mirror)
@@ -48,14 +48,6 @@ def enter(
 
     desired.change(connection, model, version, changed, actor=actor, action="stage")
     return not was_live
-
-
-def _is_ending(connection: Connection[DictRow], target: Target, routes: Routes) -> bool:
-    """Whether it is what is left of a rollout that is over, which housekeeping takes out in a moment."""
-    wanted = rollouts.under_way(connection, routes.model)
-    return (
-        target.role == "canary" and not target.spans and (wanted is None or wanted.version != target.version)
-    )
 
 
 def leave(connection: Connection[DictRow], *, model: str, version: str, actor: str) -> None:

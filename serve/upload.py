@@ -44,12 +44,12 @@ async def parse(request: Request, limit_bytes: int) -> Upload:
     content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith("multipart/form-data"):
         raise Problem(400, "send multipart/form-data with the image in the field `file`")
-    parser = MultiPartParser(
-        request.headers, request.stream(), max_files=1, max_fields=len(FIELDS), max_part_size=MAX_FIELD_BYTES
-    )
     _, options = parse_options_header(content_type)
     if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
         raise Problem(400, "send multipart/form-data in UTF-8, and name no other charset")
+    parser = MultiPartParser(
+        request.headers, request.stream(), max_files=1, max_fields=len(FIELDS), max_part_size=MAX_FIELD_BYTES
+    )
     parser.spool_max_size = limit_bytes + 1
     try:
         form = await parser.parse()
