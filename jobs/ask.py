@@ -14,7 +14,7 @@ from cluster.settings import Settings
 from data import catalog, versions
 from data.originals import Originals
 from data.taxonomy import taxonomy
-from jobs import entry
+from jobs.runtime import entry
 
 Progress = Callable[[int, int, str], None]
 

@@ -19,7 +19,7 @@ from cluster.database import connect
 from cluster.objects import ObjectStore
 from cluster.registry import LLM, VIT, Registry
 from cluster.settings import Settings
-from jobs import entry
+from jobs.runtime import entry
 from serve import desired, environments, machine, operator_calls, rollouts, standby
 from serve.admission import admit
 from serve.controller import summary

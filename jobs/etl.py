@@ -17,8 +17,8 @@ from data.acceptance import Judged
 from data.etl import EtlConfig
 from data.validation import ValidationConfig, failed
 from data.versions import BUCKET
-from jobs import entry
 from jobs.recipes import recipe
+from jobs.runtime import entry
 
 
 @dataclass(frozen=True, kw_only=True)

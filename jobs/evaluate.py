@@ -6,7 +6,7 @@ from typing import Any
 from cluster import progress
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
-from jobs import entry
+from jobs.runtime import entry
 from train import evaluate as evaluation
 from train.gates import Gates
 

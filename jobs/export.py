@@ -12,7 +12,7 @@ from cluster import bundles, progress
 from cluster.objects import ObjectStore
 from cluster.registry import LLM, VIT, Registry
 from cluster.settings import Settings
-from jobs import entry
+from jobs.runtime import entry
 from train import export_variants
 from train.export import CLOUD, EDGE, ExportConfig, Exported, export
 

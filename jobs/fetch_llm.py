@@ -10,7 +10,7 @@ from cluster.home import Home
 from cluster.objects import ObjectStore
 from cluster.registry import LLM, Registry
 from cluster.settings import Settings
-from jobs import entry
+from jobs.runtime import entry
 from train.llm_weights import convert
 
 NAME = "SmolLM2-135M-Instruct"

@@ -18,7 +18,8 @@ from cluster import bundles, code_package, progress
 from cluster.objects import ObjectStore
 from cluster.registry import LLM, Registry
 from cluster.settings import Settings
-from jobs import entry, fetch_llm
+from jobs import fetch_llm
+from jobs.runtime import entry
 from serve import explanation_check, explanation_reader, notes, wordings
 from serve.explanation_audit import Audit, audit
 from serve.finding import Finding, prompt

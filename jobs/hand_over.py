@@ -15,7 +15,7 @@ from cluster.bundles import BUCKET, COMMIT
 from cluster.objects import ObjectStore
 from cluster.registry import BUNDLE_TAG, VIT, Registry
 from cluster.settings import Settings
-from jobs import entry
+from jobs.runtime import entry
 
 
 @dataclass(frozen=True, kw_only=True)

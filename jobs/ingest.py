@@ -23,8 +23,8 @@ from data.manifest import Manifest
 from data.sources import registry
 from data.sources.card import Card
 from data.synthetic import SyntheticConfig
-from jobs import curation, entry
 from jobs.recipes import recipe
+from jobs.runtime import entry, quarantine_tables
 
 SYNTHETIC = "synthetic"
 Progress = Callable[[int, int, str], None]
@@ -171,9 +171,9 @@ def work(arguments: Arguments) -> dict[str, Any]:
     if arguments.export:
         return _export(settings, arguments)
     if arguments.report:
-        return curation.report(settings, details=arguments.details)
+        return quarantine_tables.report(settings, details=arguments.details)
     if arguments.forget is not None:
-        return curation.forget_patient(settings, arguments.forget, arguments.forget_source, by=by)
+        return quarantine_tables.forget_patient(settings, arguments.forget, arguments.forget_source, by=by)
     if arguments.release is not None:
         return review.decide(
             settings, arguments.release, "released", by=by, label=arguments.label, note=arguments.note

@@ -27,8 +27,8 @@ from cluster.home import Home
 from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.process import marked
 from cluster.settings import Settings
-from jobs import entry
-from jobs.bench_platform import own_platform
+from jobs.runtime import entry
+from jobs.runtime.throwaway_platform import own_platform
 from train import runs
 from train.checkpoint import PROGRESS_NAME
 from train.checkpoint_store import COMMIT_NAME, CheckpointStore, mark_of

@@ -22,18 +22,18 @@ from cluster.database import connect
 from cluster.home import Home
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
-from jobs import entry, summary
 from jobs.ask import ask
-from jobs.console import Console
 from jobs.deploy import carry_out, champion_of, cut_over
 from jobs.etl import run_etl
 from jobs.evaluate import run_evaluate
 from jobs.fetch_llm import checkpoint_directory, register
 from jobs.ingest import SYNTHETIC, Telling, bring_in
-from jobs.load_test import Arguments as LoadTest
-from jobs.load_test import run_load_test
+from jobs.load_test.job import Arguments as LoadTest
+from jobs.load_test.job import run_load_test
 from jobs.recipes import Recipe, recipe
-from jobs.submit import submit_and_follow
+from jobs.runtime import entry, pipeline_summary
+from jobs.runtime.console import Console
+from jobs.runtime.submit import submit_and_follow
 from jobs.train import run_train
 from serve import environments
 from train.gates import Gates
@@ -115,7 +115,7 @@ def start(arguments: Arguments, settings: Settings) -> dict[str, Any]:
         )
         report = {**ended.report, "ingest": ingested, "seconds": round(time.monotonic() - started_at, 1)}
         if "evaluate" in report:
-            summary.show(console, settings, report)
+            pipeline_summary.show(console, settings, report)
         report.pop("job", None), report.pop("status", None)
         if ended.exit_code == entry.EXIT_HALTED:
             raise entry.Halted(report.pop("why", "a gate halted the pipeline"), report)

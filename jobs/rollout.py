@@ -13,7 +13,7 @@ from cluster import progress
 from cluster.database import connect
 from cluster.registry import VIT
 from cluster.settings import Settings
-from jobs import entry
+from jobs.runtime import entry
 from serve import operator_calls, rollouts
 from serve.controller import summary
 from serve.rollout import Rollout, Wish

@@ -10,8 +10,8 @@ from typing import Any
 from cluster import progress
 from cluster.settings import Settings
 from data import acceptance, catalog
-from jobs import checkout, entry
 from jobs.recipes import recipe
+from jobs.runtime import entry, working_tree
 from train import runs, trainer
 from train.config import TrainConfig
 
@@ -50,7 +50,7 @@ def run_train(
         name,
         fresh=fresh,
         git_commit=entry.git_commit(),
-        uncommitted=checkout.uncommitted(settings, os.environ),
+        uncommitted=working_tree.uncommitted(settings, os.environ),
         progress=lambda done, total, note: progress.report("register", done, total, note),
     )
     return {

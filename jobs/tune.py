@@ -12,8 +12,8 @@ from cluster.home import Home
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
 from data import catalog
-from jobs import entry
 from jobs.recipes import recipe
+from jobs.runtime import entry
 from jobs.train import may_train
 from train.config import TrainConfig
 from train.runs import BUCKET

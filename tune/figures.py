@@ -9,9 +9,9 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from train.figures import png
 from tune.config import SweepConfig
-from tune.ledger import Trial
 from tune.space import Range, Space
 from tune.suggest import study_of
+from tune.sweep_store import Trial
 
 MIN_TRIALS = 4
 """With fewer, importance would be read out of noise."""

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from train.config import TrainConfig
-from tune.ledger import Trial
+from tune.sweep_store import Trial
 
 
 def text(trial: Trial, config: TrainConfig, *, dataset_version: str, recipe: str, found: str) -> str:

@@ -15,8 +15,8 @@ from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
 
 from tune import space as spaces
 from tune.config import SweepConfig
-from tune.ledger import Trial
 from tune.space import Range, Space
+from tune.sweep_store import Trial
 from tune.trial import TRIAL
 
 TIME = "epoch"

@@ -20,8 +20,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tune.config import SweepConfig
-from tune.ledger import Trial
 from tune.space import Dimension, Range, Settings, Space
+from tune.sweep_store import Trial
 
 DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 STATES = {

@@ -25,13 +25,13 @@ from train import runs, trainer
 from train.claim import claim
 from train.config import TrainConfig
 from train.scratch import scratch
-from tune import figures, ledger, recipe_file, schedulers
+from tune import figures, recipe_file, schedulers, sweep_store
 from tune import space as spaces
 from tune.capacity import Node, concurrent, room
-from tune.desk import Desk
-from tune.keeper import Keeper, Question, Suggester
-from tune.ledger import Ledger, Trial
-from tune.nested import Nested
+from tune.epoch_gate import Desk
+from tune.mlflow_trials import Nested
+from tune.sweep_driver import Keeper, Question, Suggester
+from tune.sweep_store import Ledger, Trial
 from tune.trial import TRIAL, Ground, Runs, TrialDriver
 
 RECIPE_NAME = "recipe.yaml"
@@ -97,7 +97,7 @@ def sweep(settings: Settings, asked: Asked) -> SweepOutcome:
     """
     store, question = ObjectStore(settings), asked.question
     _check(asked, manifest(store, asked.dataset_version))
-    begun, resumed = ledger.begin(
+    begun, resumed = sweep_store.begin(
         store, asked.name, fingerprint(question), asked.dataset_version, fresh=asked.fresh
     )
     told = {"dataset_version": asked.dataset_version, "git_commit": asked.git_commit}
@@ -110,7 +110,7 @@ def sweep(settings: Settings, asked: Asked) -> SweepOutcome:
 
 def fingerprint(question: Question) -> str:
     """Of everything that decides which trials there are and how they are judged."""
-    return ledger.fingerprint(
+    return sweep_store.fingerprint(
         {
             "train": question.train.fingerprint,
             "space": spaces.described(question.space),
@@ -266,7 +266,7 @@ def _conclude(
         if run_id != trial.mlflow_run_id:
             book.put(replace(trial, mlflow_run_id=run_id))
     keeper.drop_weights()
-    best = ledger.best(trials, question.config.metric, question.config.mode)
+    best = sweep_store.best(trials, question.config.metric, question.config.mode)
     if best is None:
         nested.fail()
         raise SweepError(_why_none(trials))
@@ -285,7 +285,7 @@ def _conclude(
         run=book.sweep.name,
         mlflow_run_id=nested.parent,
         resumed=resumed,
-        trials=ledger.count(trials),
+        trials=sweep_store.count(trials),
         trained=len(keeper.touched),
         broke={one.number: one.why for one in trials if one.state == "unfinished" and one.why},
         best=best,

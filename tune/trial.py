@@ -26,7 +26,7 @@ from train.checkpoint_store import CheckpointStore
 from train.config import TrainConfig
 from train.loop import Place, SoFar
 from tune import space as spaces
-from tune.desk import Event
+from tune.epoch_gate import Event
 
 TRIAL = "trial"
 """Under this name Tune's configuration of a trial has `Assignment` as plain values."""
@@ -63,7 +63,7 @@ class Ground:
     """What all trials have in common; travels through Ray's object store, as it holds secrets."""
 
     desk: Any
-    """Handle of the actor `tune.desk.Desk`."""
+    """Handle of the actor `tune.epoch_gate.Desk`."""
     epochs: int
     metric: str
     """Which Tune insists on hearing of, also from a trial that has none."""

@@ -35,10 +35,10 @@ from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from cluster.supervisor import beyond_loopback
 from data.preprocess import PixelConfig, to_pixels
-from jobs import checkout
-from jobs.entry import Halted
-from jobs.load_test import Arguments as LoadTest
-from jobs.load_test import run_load_test
+from jobs.load_test.job import Arguments as LoadTest
+from jobs.load_test.job import run_load_test
+from jobs.runtime import working_tree
+from jobs.runtime.entry import Halted
 from serve.classifier import Classifier
 from train.gates import Gates
 from train.inference import logits, rebuild
@@ -120,7 +120,7 @@ def test_what_was_not_committed_where_the_job_was_submitted_is_in_mlflow(
     platform: Any, halted: tuple[int, dict[str, Any], str], tmp_path: Path
 ) -> None:
     client, run_id = Registry(platform.settings).client, halted[1]["train"]["mlflow_run_id"]
-    differs = bool(checkout.changes(ROOT, platform.env))
+    differs = bool(working_tree.changes(ROOT, platform.env))
     assert client.get_run(run_id).data.tags["raydiology.uncommitted"] == ("changed" if differs else "clean")
     told = Path(client.download_artifacts(run_id, "code/uncommitted.diff", str(tmp_path))).read_text()
     assert told.startswith("# Clean") is not differs

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from data.validation import LICENSES
-from jobs import entry, etl, ingest, train
+from jobs import etl, ingest, train
 from jobs.recipes import RECIPES, recipe
+from jobs.runtime import entry
 
 
 def test_the_quarantine_is_asked_with_switches_and_numbers() -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from jobs import entry
 from jobs.deploy import Arguments
+from jobs.runtime import entry
 
 
 def test_a_stage_is_one_of_the_four() -> None:

@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import pytest
 
-from jobs import entry, evaluate, pipeline
+from jobs import evaluate, pipeline
+from jobs.runtime import entry
 from train.gates import GateError, Gates
 
 

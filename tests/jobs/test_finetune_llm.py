@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from cluster.registry import Registry
-from jobs.entry import Halted, JobError
 from jobs.finetune_llm import BASE_TAG, Arguments, Asker, base_version, gate
+from jobs.runtime.entry import Halted, JobError
 from serve import wordings
 from serve.explanation_audit import Audit
 from serve.llm import LanguageModelError

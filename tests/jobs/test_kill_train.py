@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import bench_train_peers
-from jobs.entry import JobError
+from jobs.bench import train_peers
 from jobs.kill_train import _report, victims
+from jobs.runtime.entry import JobError
 
 
 def test_every_fourth_victim_is_the_driver_and_the_steps_are_those_of_the_seed() -> None:
@@ -32,11 +32,11 @@ def test_a_job_that_failed_or_said_nothing_is_an_error() -> None:
 
 def test_a_note_of_a_step_is_read_when_it_is_whole(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
-    assert bench_train_peers.read(notes) == []
-    bench_train_peers.note(notes, 1, 7, 0.5)
+    assert train_peers.read(notes) == []
+    train_peers.note(notes, 1, 7, 0.5)
     with notes.open("a") as file:
         file.write('{"rank": 0, "st')
-    (only,) = bench_train_peers.read(notes)
+    (only,) = train_peers.read(notes)
     assert (only["rank"], only["step"], only["took_s"]) == (1, 7, 0.5)
     assert only["ended_at"] <= time.time()
 
@@ -48,10 +48,10 @@ def test_a_function_is_noted_each_time_it_returns_and_keeps_its_value(tmp_path: 
             time.sleep(0.01)
             return f"{rank} {step}"
 
-    bench_train_peers.note_steps(Module, "work", tmp_path / "notes", lambda rank, step: (rank, step))
+    train_peers.note_steps(Module, "work", tmp_path / "notes", lambda rank, step: (rank, step))
     worker = threading.Thread(target=lambda: [Module.work(0, step) for step in (1, 2)])
     worker.start()
     worker.join()
-    assert [one["step"] for one in bench_train_peers.read(tmp_path / "notes")] == [1, 2]
-    assert all(one["took_s"] >= 0.01 for one in bench_train_peers.read(tmp_path / "notes"))
+    assert [one["step"] for one in train_peers.read(tmp_path / "notes")] == [1, 2]
+    assert all(one["took_s"] >= 0.01 for one in train_peers.read(tmp_path / "notes"))
     assert Module.work(0, 3) == "0 3"

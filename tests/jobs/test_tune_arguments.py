@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import entry, tune
+from jobs import tune
 from jobs.recipes import recipe
+from jobs.runtime import entry
 from tune.config import SweepConfig, SweepConfigError
 from tune.space import SpaceError
 

@@ -17,14 +17,14 @@ from train.config import ModelConfig, OptimConfig, TrainConfig
 from train.dataset import Images, TrainingData
 from train.loop import Place, SoFar
 from train.trainer import DivergedError, TrainError, fit_on_workers
-from tune import ledger
 from tune import space as spaces
+from tune import sweep_store
 from tune.capacity import Node
 from tune.config import SweepConfig
-from tune.desk import Desk
-from tune.keeper import Keeper, Question
-from tune.ledger import Ledger
+from tune.epoch_gate import Desk
 from tune.sweep import run_trials
+from tune.sweep_driver import Keeper, Question
+from tune.sweep_store import Ledger
 from tune.trial import Assignment, Ground, Origin
 
 pytestmark = [
@@ -91,7 +91,7 @@ class Silent:
 
 def attempt(store: Any, folder: Path, config: SweepConfig, nodes: list[Node]) -> tuple[Ledger, Keeper]:
     """One call of a sweep, as `tune.sweep` makes it."""
-    sweep, _ = ledger.begin(store, "s", "f", "d", fresh=False)
+    sweep, _ = sweep_store.begin(store, "s", "f", "d", fresh=False)
     book = Ledger(store, sweep)
     desk = ray.remote(Desk).options(num_cpus=0).remote()
     question = Question(config=config, train=TRAIN, space=SPACE, seed=0)

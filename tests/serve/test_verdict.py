@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jobs.bench_canary_streams import GOOD, MIX, SLOW_MS, Quality, Traffic, draw, with_errors
+from jobs.bench.canary_streams import GOOD, MIX, SLOW_MS, Quality, Traffic, draw, with_errors
 from serve.evidence import Evidence
 from serve.guardrails import RAMP, GuardrailConfig, Step
 from serve.observations import Observation, Opinion, Pair, Pairs, Requests

@@ -45,7 +45,7 @@ from data.staging import (
     stage_block,
     write_part,
 )
-from jobs import bench_corpus
+from jobs.bench import corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = 480
@@ -213,7 +213,7 @@ def staged_blocks(settings: Settings) -> int:
 
 
 def jpeg(seed: int, side: int = 640) -> bytes:
-    return bench_corpus.jpeg(seed, side)
+    return corpus.jpeg(seed, side)
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from data.preprocess import PixelConfig, to_pixels
 from data.review import ReviewError
 from data.split import SPLITS, split_of
 from data.staging import Part, Stage, StagingError, stage_block, write_part
-from jobs import curation
+from jobs.runtime import quarantine_tables
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
@@ -280,7 +280,7 @@ def test_the_report_counts_by_source_and_reason_and_shows_no_path_and_no_patient
     ingest(folder.write(), settings)
     make(settings, folder)
     review.decide(settings, number_of(query, folder, "too_small"), "released", by="t", note="of Jane")
-    told = curation.report(settings, details=True)
+    told = quarantine_tables.report(settings, details=True)
     mine = [row for row in told["quarantine"] if row["source"] == folder.source]
     assert mine == [
         {"source": folder.source, "reason": "too_small", "count": 3, "open": 2, "released": 1, "rejected": 0}
@@ -294,7 +294,7 @@ def test_the_report_counts_by_source_and_reason_and_shows_no_path_and_no_patient
     assert folder.source in shown
     assert "Jane" not in shown
     assert ".png" not in shown
-    assert "images" not in curation.report(settings, details=False)
+    assert "images" not in quarantine_tables.report(settings, details=False)
 
 
 # Forgetting a patient
@@ -629,12 +629,12 @@ def test_the_id_is_read_from_standard_input(
     folder.add(png(1), patient_id="Jane Doe")
     ingest(folder.write(), settings)
     monkeypatch.setattr("sys.stdin", io.StringIO("Jane Doe\n"))
-    told = curation.forget_patient(settings, "-", folder.source, by="t")
+    told = quarantine_tables.forget_patient(settings, "-", folder.source, by="t")
     assert told["forgotten"]["images"] == 1
     assert "Jane" not in json.dumps(told) + capsys.readouterr().out
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     with pytest.raises(ForgetError, match="no patient's id was given"):
-        curation.forget_patient(settings, "-", None, by="t")
+        quarantine_tables.forget_patient(settings, "-", None, by="t")
 
 
 def test_a_damaged_part_that_held_the_patient_is_removed_and_the_rest_goes_on(

@@ -24,7 +24,7 @@ from data.sources import registry
 from data.sources.card import Download
 from data.synthetic import SyntheticConfig
 from jobs import ingest
-from jobs.entry import JobError
+from jobs.runtime.entry import JobError
 
 ROOT = Path(__file__).resolve().parents[2]
 KERMANY, RADIOGRAPHY, TB = "kermany-pneumonia", "covid-radiography", "tb-chest"

@@ -22,8 +22,8 @@ from data.ingest import ingest
 from data.manifest import REQUIRED_COLUMNS
 from data.preprocess import PixelConfig
 from data.validation import ValidationConfig
-from jobs import entry
 from jobs.etl import run_etl
+from jobs.runtime import entry
 from jobs.train import run_train
 from train.config import TrainConfig
 

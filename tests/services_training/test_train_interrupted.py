@@ -19,8 +19,8 @@ import pytest
 from cluster.process import Identity, is_alive
 from cluster.registry import Registry
 from jobs import kill_train
-from jobs.entry import JobError
 from jobs.kill_train import Ground
+from jobs.runtime.entry import JobError
 from train.checkpoint_store import COMMIT_NAME, CheckpointStore
 
 pytestmark = pytest.mark.timeout(1800)

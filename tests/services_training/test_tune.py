@@ -12,10 +12,10 @@ import pytest
 from cluster.objects import ObjectStore
 from cluster.registry import Registry
 from jobs import kill_train
-from jobs.entry import JobError
 from jobs.kill_train import Ground, Job
+from jobs.runtime.entry import JobError
 from train.runs import BUCKET
-from tune.ledger import Ledger, Sweep, Trial
+from tune.sweep_store import Ledger, Sweep, Trial
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs import entry, train
+from jobs import train
 from jobs.recipes import RECIPES, recipe
+from jobs.runtime import entry
 from tune import recipe_file
 from tune import space as spaces
-from tune.ledger import Trial
+from tune.sweep_store import Trial
 
 SETTINGS = {"optim.learning_rate": 1.2345678901234567e-05, "class_balance": 0.25, "batch_size": 512}
 

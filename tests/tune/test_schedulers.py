@@ -8,8 +8,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from tune import space as spaces
 from tune.config import SweepConfig
-from tune.ledger import State, Trial
 from tune.schedulers import Population, asha, pbt
+from tune.sweep_store import State, Trial
 from tune.trial import TRIAL
 
 METRIC = "validation_balanced_accuracy"

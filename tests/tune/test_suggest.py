@@ -3,8 +3,8 @@ from dataclasses import replace
 
 from tune import space as spaces
 from tune.config import SweepConfig
-from tune.ledger import Trial
 from tune.suggest import suggest
+from tune.sweep_store import Trial
 
 METRIC = "validation_balanced_accuracy"
 SPACE = spaces.parse(

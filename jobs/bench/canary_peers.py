@@ -1,0 +1,81 @@
+"""The fixed rules that rollouts are decided by elsewhere, for `jobs.bench.canary`.
+
+Each is given what it would look at, minute by minute, and says in which minute it rolls back. Both absolute rules use
+the bounds that are ours too, 1 % errors and a P99 of 500 ms, which are the examples of Flagger's documentation.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from serve.observations import Requests
+
+SUCCESS, P99_MS = 0.99, 500.0
+FLAGGER_THRESHOLD = 5
+"""`interval: 1m`, `threshold: 5`: that many failed checks, added up, roll back (docs.flagger.app)."""
+ARGO_INTERVAL, ARGO_FAILURE_LIMIT = 5, 3
+"""`interval: 5m`, `failureLimit: 3`: more failed measurements than that end a rollout (Argo Rollouts, "Analysis")."""
+Z = 1.96
+"""Two-sided p = 0.05."""
+
+
+class Minutes:
+    """What one rollout shows, minute by minute."""
+
+    def __init__(self, requests: Requests, minutes: int) -> None:
+        minute_N = (requests.at_N // 60).astype(int)
+        failed_N = requests.error_N | requests.invalid_N
+
+        def count(kept_N: np.ndarray) -> np.ndarray:
+            return np.bincount(minute_N[kept_N], minlength=minutes)
+
+        canary_N = requests.canary_N
+        self.canary_M, self.canary_failed_M = count(canary_N), count(canary_N & failed_N)
+        self.champion_M, self.champion_failed_M = count(~canary_N), count(~canary_N & failed_N)
+        self.canary_slow_M = count(canary_N & (requests.latency_N > P99_MS))
+
+
+def _failed_checks(seen: Minutes, every: int) -> np.ndarray:
+    """Which interval misses the success rate or the latency; one without requests is let pass."""
+    starts = np.arange(0, len(seen.canary_M), every)
+    total, failed, slow = (
+        np.add.reduceat(one, starts) for one in (seen.canary_M, seen.canary_failed_M, seen.canary_slow_M)
+    )
+    return (failed > (1 - SUCCESS) * total) | (slow > 0.01 * total)
+
+
+def flagger(seen: Minutes) -> int | None:
+    """The minute at whose end it rolls back, counted from 1."""
+    failed = np.flatnonzero(_failed_checks(seen, 1))
+    return int(failed[FLAGGER_THRESHOLD - 1]) + 1 if len(failed) >= FLAGGER_THRESHOLD else None
+
+
+def argo(seen: Minutes) -> int | None:
+    failed = np.flatnonzero(_failed_checks(seen, ARGO_INTERVAL))
+    if len(failed) <= ARGO_FAILURE_LIMIT:
+        return None
+    return (int(failed[ARGO_FAILURE_LIMIT]) + 1) * ARGO_INTERVAL
+
+
+def peeking(seen: Minutes) -> int | None:
+    """A z-test of two proportions each minute, the canary worse."""
+    canary, failed = np.cumsum(seen.canary_M), np.cumsum(seen.canary_failed_M)
+    champion, champion_failed = np.cumsum(seen.champion_M), np.cumsum(seen.champion_failed_M)
+    pooled = (failed + champion_failed) / np.maximum(canary + champion, 1)
+    spread = np.sqrt(pooled * (1 - pooled) * (1 / np.maximum(canary, 1) + 1 / np.maximum(champion, 1)))
+    difference = failed / np.maximum(canary, 1) - champion_failed / np.maximum(champion, 1)
+    over = np.flatnonzero((spread > 0) & (difference > Z * spread))
+    return int(over[0]) + 1 if len(over) else None
+
+
+PEERS: dict[str, Callable[[Minutes], int | None]] = {
+    "Flagger": flagger,
+    "Argo": argo,
+    "z-test each minute": peeking,
+}
+
+
+def requests_until(seen: Minutes, minute: int | None) -> float:
+    """Canary requests until a rollback at the end of that minute; infinite without one."""
+    return math.inf if minute is None else float(seen.canary_M[:minute].sum())

@@ -1,0 +1,196 @@
+"""What the ETL benchmark runs inside its platform: our ETL and its two peers in turns, one JSON line last.
+
+`jobs.bench.etl` starts it with the platform's environment, so that this process is the driver of ours and the parent
+of the peer's pool. Each side has run once, unmeasured, before the first measurement, with workers that are warm.
+"""
+
+import hashlib
+import io
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import ray
+import ray.data
+
+from cluster.home import Home
+from cluster.objects import ObjectStore, arrow_filesystem
+from cluster.process import marked
+from cluster.settings import Settings
+from data import catalog, etl, quality, versions
+from data.burned_in import mask_text
+from data.catalog import Sample
+from data.etl import EtlConfig
+from data.near_duplicates import fingerprint
+from data.originals import Originals
+from data.preprocess import Decoded, PixelConfig, scale
+from data.sandbox import process_decoder
+from jobs.bench import process_pool
+from jobs.runtime import entry
+from jobs.runtime.throwaway_platform import Watch, at_work, idle_share
+
+ROUNDS = 3
+PIXELS = PixelConfig(side=224)
+TOGETHER_S = 5.0
+PLAIN = "_bench/plain"
+MADE = "_bench/made"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    name: str
+    work: Callable[[], object]
+    before: Callable[[], None]
+    """Not measured."""
+    processes: Callable[[], list[psutil.Process]]
+
+
+def forget(store: ObjectStore) -> None:
+    """Remove every version, so that the next run writes one."""
+    keys = store.keys("datasets", "")
+    store.delete("datasets", [key for key in keys if not key.startswith("_bench/plain")])
+
+
+def ours(settings: Settings) -> str:
+    """Returns the version."""
+    return etl.run(settings, EtlConfig(pixels=PIXELS), fresh=True).version
+
+
+def warm_up() -> None:
+    """Let every worker of Ray import and start what it needs, as the workers of the pool have before they are measured.
+
+    Which of its idle workers Ray takes for a run is its own choice.
+    """
+    workers = int(ray.cluster_resources()["CPU"])
+    ray.get([_ready.remote() for _ in range(workers)])
+
+
+@ray.remote(num_cpus=1)
+def _ready() -> None:
+    """One worker each: none is done before all have begun."""
+    process_decoder()
+    time.sleep(TOGETHER_S)
+
+
+def hashes_of(store: ObjectStore, version: str) -> set[str]:
+    parts = [store.get("datasets", part["key"]) for part in versions.manifest(store, version)["parts"]]
+    return {
+        one
+        for part in parts
+        for one in pq.read_table(io.BytesIO(part), columns=["sample_hash"])["sample_hash"].to_pylist()
+    }
+
+
+def pooled(pool: Any, samples: list[Sample]) -> set[str]:
+    size = max(1, min(etl.SMALLEST_BLOCK_ROWS, len(samples) // (2 * pool._processes)))
+    rows = [
+        {name: getattr(one, name) for name in ("raw_key", "label", "view", "sha256", "source")}
+        for one in samples
+    ]
+    jobs = [
+        (f"{MADE}/{start:06d}.parquet", rows[start : start + size]) for start in range(0, len(rows), size)
+    ]
+    return {one for made in pool.imap_unordered(process_pool.one_block, jobs) for one in made}
+
+
+def chained(settings: Settings) -> None:
+    """The straightforward way with Ray Data to masked, checked, scaled and hashed pixels, from unsealed files."""
+
+    def work(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        cv2.setNumThreads(1)
+        made_NHW = [_judged(shown_HW) for shown_HW in batch["image"]]
+        pixels = [one.tobytes() for one in made_NHW]
+        return {
+            "path": batch["path"],
+            "sha256": np.array([hashlib.sha256(one).hexdigest() for one in pixels]),
+            "fingerprint": np.array([fingerprint(one) for one in made_NHW]),
+            "pixels": np.array(pixels, dtype=object),
+        }
+
+    filesystem, bucket = arrow_filesystem(settings), settings.bucket("datasets")
+    dataset = ray.data.read_images(f"{bucket}/{PLAIN}", filesystem=filesystem, mode="L", include_paths=True)
+    dataset.map_batches(work, batch_size=64).write_parquet(f"{bucket}/{MADE}", filesystem=filesystem)
+
+
+def _judged(shown_HW: np.ndarray) -> np.ndarray:
+    height, width = shown_HW.shape
+    decoded = Decoded(shown_HW=mask_text(shown_HW), kind="jpeg", width=width, height=height)
+    quality.check(decoded, region="chest")
+    return scale(decoded.shown_HW, PIXELS)
+
+
+def copy_plain(settings: Settings, samples: list[Sample]) -> None:
+    originals, store = Originals.of(settings), ObjectStore(settings)
+    for one in samples:
+        store.put("datasets", f"{PLAIN}/{one.sha256}.jpg", originals.get(one.raw_key))
+
+
+def measured(sides: list[Side], images: int) -> dict[str, list[float]]:
+    """Images a CPU-second of each side, a number a round; all processes of a side count, its drivers too, less what
+    they use when nothing runs."""
+    rates: dict[str, list[float]] = {side.name: [] for side in sides}
+    for nth in range(1 + ROUNDS):
+        for side in sides:
+            side.before()
+            idle = idle_share(side.processes)
+            started_at = time.monotonic()
+            with Watch(side.processes) as watch:
+                side.work()
+            wall_s = time.monotonic() - started_at
+            rate = images / (watch.cpu_s - idle * wall_s)
+            if nth:
+                rates[side.name].append(rate)
+            sys.stderr.write(f"{side.name}: {rate:.1f} images/CPU-s, {wall_s:.1f} s\n")
+    return rates
+
+
+def main(kind: str) -> dict[str, float]:
+    settings, home = Settings.from_env(), Home.from_env(os.environ)
+    entry.join_ray(settings.ray_address)
+    with catalog.opened(settings) as connection:
+        samples = catalog.samples(connection, metadata=False)
+    store, here = ObjectStore(settings), psutil.Process()
+
+    def of_ray() -> list[psutil.Process]:
+        return [here, *(one for one in marked(home.id, "ray") if at_work(one))]
+
+    def before_ours() -> None:
+        forget(store)
+        warm_up()
+
+    sides = [Side(name="ours", work=lambda: ours(settings), before=before_ours, processes=of_ray)]
+    if kind == "chain":
+        copy_plain(settings, samples)
+        sides.append(
+            Side(name="peer", work=lambda: chained(settings), before=lambda: forget(store), processes=of_ray)
+        )
+        rates = measured(sides, len(samples))
+    else:
+        with process_pool.open_pool(settings, PIXELS) as pool:
+            workers = [psutil.Process(one.pid) for one in pool._pool]  # type: ignore[attr-defined]
+            sides.append(
+                Side(
+                    name="peer",
+                    work=lambda: pooled(pool, samples),
+                    before=lambda: forget(store),
+                    processes=lambda: [here, *workers],
+                )
+            )
+            forget(store)
+            if hashes_of(store, ours(settings)) != pooled(pool, samples):
+                raise entry.JobError("the two sides made different samples")
+            rates = measured(sides, len(samples))
+    return {name: statistics.median(each) for name, each in rates.items()}
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n" + json.dumps(main(sys.argv[1])) + "\n")

@@ -1,0 +1,91 @@
+"""The export benchmarks: how much faster INT8 is than float32 in ONNX Runtime, and what it costs in accuracy.
+
+One thread on one core; both sides take turns and CPU time is counted, so that other work on the machine changes little.
+"""
+
+import os
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cluster.objects import ObjectStore
+from cluster.registry import VIT, Registry
+from cluster.settings import Settings
+from data.preprocess import PixelConfig
+from jobs.bench.figure import Figure
+from jobs.runtime.entry import JobError
+from train import release
+from train.config import ModelConfig
+from train.export import ExportConfig, measure
+from train.export_onnx import OnnxModel, quantise_dynamic, quantise_static, to_onnx
+from train.export_variants import FLOAT32, accuracy_loss, batched
+from train.model import build_vit
+
+MODEL, SIDE = ModelConfig(name="vit_small_patch16_224"), 224
+BATCH, ROUNDS, WARM_UP = 8, 10, 2
+LARGEST_LOSS_POINTS = 1.0
+
+
+def int8_vs_fp32() -> Figure:
+    """ViT-small at 224 pixels with weights from a seed: what the weights are does not change the time."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    graph = to_onnx(build_vit(MODEL, classes=10, side=SIDE), SIDE)
+    inputs_NCHW = np.random.default_rng(0).standard_normal((BATCH, 1, SIDE, SIDE), np.float32)
+    graphs = {
+        "float32": graph,
+        "dynamic": quantise_dynamic(graph),
+        "static": quantise_static(graph, inputs_NCHW),
+    }
+    rates = images_per_core_s({name: OnnxModel(one) for name, one in graphs.items()}, inputs_NCHW)
+    better = max(("dynamic", "static"), key=lambda name: rates[name])
+    peer = f"float32 ONNX; {better} INT8{_circumstances()}"
+    return Figure.of("int8_vs_fp32", rates[better], rates["float32"], peer, "images a core-second")
+
+
+def images_per_core_s(models: dict[str, OnnxModel], inputs_NCHW: np.ndarray) -> dict[str, float]:
+    """Median of several rounds, on one core of this process's own choosing, all models taking turns."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        times: dict[str, list[float]] = {name: [] for name in models}
+        for nth in range(WARM_UP + ROUNDS):
+            for name, model in models.items():
+                started_s = time.process_time()
+                model.logits(inputs_NCHW)
+                if nth >= WARM_UP:
+                    times[name].append(time.process_time() - started_s)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    return {name: len(inputs_NCHW) / statistics.median(one) for name, one in times.items()}
+
+
+def int8_accuracy_loss() -> Figure:
+    """Accuracy that the champion loses as INT8 on its test images: upper 95 % bound over patients, in points."""
+    settings = Settings.from_env()
+    store, registry = ObjectStore(settings), Registry(settings)
+    version = registry.version_by_alias(VIT, "champion")
+    if version is None:
+        raise JobError("there is no champion; run `make demo` first")
+    card, weights = release.read(store, registry.bundle_key(VIT, version))
+    found, pixels = measure(store, card, weights, ExportConfig()), PixelConfig(**card["pixels"])
+    float32_NK, int8_NK = (
+        batched(found.forms.forwards[name], found.test.pixels_NHW, pixels) for name in (FLOAT32, found.int8)
+    )
+    _, at_most = accuracy_loss(float32_NK, int8_NK, found.test.labels_N, found.test.groups)
+    peer = f"the most that may be lost; {found.int8}, {len(found.test)} images"
+    return Figure.of(
+        "int8_accuracy_loss", 100 * at_most, LARGEST_LOSS_POINTS, peer, "points, upper 95 % bound"
+    )
+
+
+def _circumstances() -> str:
+    """What a reader of the figure has to know of the machine."""
+    told = "" if "vnni" in Path("/proc/cpuinfo").read_text() else "; no VNNI"
+    return told + ("; other work ran" if os.getloadavg()[0] > 1.5 else "")
+
+
+BENCHMARKS = {"int8_vs_fp32": int8_vs_fp32, "int8_accuracy_loss": int8_accuracy_loss}

@@ -1,0 +1,146 @@
+"""The benchmarks, each a ratio measured in one run, written to docs/benchmarks.json and docs/benchmarks.md.
+
+Ours and the peer take turns, so that a noisy machine hits both; medians are compared. A figure that has no peer
+is given with peer 1 in its unit.
+"""
+
+import io
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from cluster import bundles
+from cluster.objects import ObjectStore
+from cluster.registry import VIT, Registry
+from cluster.settings import Settings
+from data.preprocess import PixelConfig, decode, scale
+from data.synthetic import SyntheticConfig, draw, subjects
+from jobs.bench import canary, etl, export, front_door, serving, strategies, train
+from jobs.bench.figure import Figure
+from jobs.runtime import entry
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+ROUNDS = 60
+WARM_UP = 5
+SIDE = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    only: str | None = None
+    """Run this one alone."""
+
+
+def image() -> bytes:
+    """A grey JPEG of a synthetic chest film, 1024 pixels wide, from a seed."""
+    config = SyntheticConfig(images=10, side=SIDE)
+    subject = next(subjects(config))
+    drawn, _, _ = draw(config, subject, 1, np.random.default_rng(subject.seed))
+    buffer = io.BytesIO()
+    Image.fromarray(decode(drawn).shown_HW).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def interleaved(ours: Callable[[], Any], peer: Callable[[], Any]) -> tuple[float, float]:
+    """Median milliseconds of each, taking turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for nth in range(WARM_UP + ROUNDS):
+        for work, kept in zip((ours, peer), times, strict=True):
+            started_at = time.perf_counter()
+            work()
+            if nth >= WARM_UP:
+                kept.append((time.perf_counter() - started_at) * 1000)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def predict() -> Figure:
+    """`POST /v1/predictions` at concurrency 1, durable record and image included, beside the bare model: the same
+    file decoded and classified in this process by the same bundle."""
+    from serve.classifier import Classifier
+
+    settings = Settings.from_env()
+    registry = Registry(settings)
+    version = registry.version_by_alias(VIT, "champion")
+    if version is None:
+        raise entry.JobError("nothing is served; run `make demo` first")
+    blob = image()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        httpx.Client(base_url=settings.api_url, timeout=30) as api,
+    ):
+        bundles.fetch(ObjectStore(settings), registry.bundle_key(VIT, version), Path(folder))
+        classifier = Classifier(Path(folder), threads=2)
+        headers = {"Authorization": f"Bearer {settings.client_key}"}
+
+        def post() -> None:
+            answer = api.post("/v1/predictions", files={"file": ("x.jpg", blob)}, headers=headers)
+            answer.raise_for_status()
+
+        def bare() -> None:
+            pixels_HW = scale(decode(blob).shown_HW, classifier.card.pixels)
+            classifier.probabilities(pixels_HW[None])
+
+        ours, peer = interleaved(post, bare)
+    return Figure.of("predict", ours, peer, "bare decode and forward in one process", "ms, median")
+
+
+def transform() -> Figure:
+    """The pixel transform beside Pillow alone decoding and resizing the same JPEG."""
+    blob, config = image(), PixelConfig(side=224)
+
+    def ours() -> None:
+        scale(decode(blob).shown_HW, config)
+
+    def pillow() -> None:
+        Image.open(io.BytesIO(blob)).convert("L").resize((224, 224), Image.Resampling.BILINEAR)
+
+    return Figure.of("transform", *interleaved(ours, pillow), "Pillow: open, grey, resize", "ms, median")
+
+
+BENCHMARKS: dict[str, Callable[[], Figure]] = {
+    "predict": predict,
+    "transform": transform,
+    **canary.BENCHMARKS,
+    **front_door.BENCHMARKS,
+    **etl.BENCHMARKS,
+    **export.BENCHMARKS,
+    **serving.BENCHMARKS,
+    **strategies.BENCHMARKS,
+    **train.BENCHMARKS,
+}
+
+
+def work(arguments: Arguments) -> None:
+    """Run and write; figures of benchmarks that were not run stay as they were."""
+    if arguments.only is not None and arguments.only not in BENCHMARKS:
+        raise entry.JobError(f"there is no benchmark {arguments.only!r}; there are {', '.join(BENCHMARKS)}")
+    path = DOCS / "benchmarks.json"
+    figures = json.loads(path.read_text()) if path.exists() else {}
+    for name in [arguments.only] if arguments.only else BENCHMARKS:
+        figure = asdict(BENCHMARKS[name]())
+        figures[name] = figure
+        sys.stdout.write(json.dumps(figure) + "\n")
+    path.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
+    (DOCS / "benchmarks.md").write_text(table(list(figures.values())))
+
+
+def table(figures: list[dict[str, Any]]) -> str:
+    rows = [
+        f"| {one['name']} | {one['ours']} | {one['peer']} | {one['peer_name']} | {one['ratio']} | {one['unit']} |"
+        for one in figures
+    ]
+    head = "| name | ours | peer | peer is | ours / peer | unit |\n|---|---|---|---|---|---|"
+    return (
+        f"# Benchmarks\n\nWritten by `make bench`; both sides in one run, taking turns.\n\n{head}\n"
+        + "\n".join([*rows, ""])
+    )

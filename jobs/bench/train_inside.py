@@ -1,0 +1,150 @@
+"""What the training benchmarks run inside their platform, one JSON line last: `python -m jobs.bench.train_inside WHAT`.
+
+Our side is `train.trainer.fit_on_workers`, as `jobs.train` calls it; the workers note the time of each step in a file.
+The peers are in `jobs.bench.train_peers`. Both sides have the same model, images, batches and number of workers.
+"""
+
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from cluster.objects import arrow_filesystem
+from cluster.settings import Settings
+from jobs.bench import train_peers as peers
+from jobs.runtime import entry
+from train.checkpoint_store import CheckpointStore
+from train.config import AugmentConfig, ModelConfig, TrainConfig
+from train.dataset import TrainingData
+from train.loop import Place
+from train.trainer import fit_on_workers
+
+STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
+CONFIG = TrainConfig(
+    model=ModelConfig(name=peers.MODEL),
+    augment=STILL,
+    strategy="ddp",
+    batch_size=peers.BATCH,
+    epochs=1,
+    checkpoint_every_steps=2,
+    max_failures=3,
+)
+ROUNDS = 3
+KILL_AT = (23, 26, 29)
+"""Steps: early, in the middle and late between two checkpoints of the peer."""
+RECOVERY_STEPS = 36
+STALL_INTERVAL = 50
+
+
+def load(notes: Path, images: int) -> TrainingData:
+    """The images, of this worker; makes it note when each update ended and how long each snapshot took."""
+    from train import fit
+
+    peers.note_steps(fit, "update", notes, lambda setup, progress, *_: (setup.rank, progress.step))
+    peers.note_steps(
+        fit, "_commit", notes.with_suffix(".commits"), lambda setup, progress, *_: (setup.rank, progress.step)
+    )
+    return peers.data(images)
+
+
+def train(settings: Settings, name: str, notes: Path, config: TrainConfig, images: int) -> None:
+    store = CheckpointStore(arrow_filesystem(settings), f"{settings.bucket('checkpoints')}/bench/{name}")
+    place = Place(
+        load=functools.partial(load, notes, images), mlflow_tracking_uri=None, mlflow_run_id=None, store=store
+    )
+    fit_on_workers(config, place, name)
+
+
+def recovery(settings: Settings, folder: Path) -> dict[str, float]:
+    sides: dict[str, Callable[[str, Path], None]] = {
+        "ours": lambda name, notes: train(settings, name, notes, CONFIG, peers.BATCH * RECOVERY_STEPS),
+        "peer": lambda name, notes: peers.stock(settings, name, notes, steps=RECOVERY_STEPS),
+    }
+    found: dict[str, list[float]] = {side: [] for side in sides}
+    for nth, step in enumerate(KILL_AT):
+        for side, work in sides.items():
+            notes = folder / f"{side}-{nth}"
+            found[side].append(_recovered(functools.partial(work, f"{side}-{nth}", notes), notes, step))
+    sys.stderr.write(f"seconds to the first new step: {found}\n")
+    return {side: statistics.median(times) for side, times in found.items()}
+
+
+def _recovered(work: Callable[[], None], notes: Path, step: int) -> float:
+    """Seconds from the kill of a worker after this step to the end of the first step beyond all that were done."""
+    killed: list[float] = []
+
+    def kill() -> None:
+        while not peers.read(notes) or peers.read(notes)[-1]["step"] < step:
+            time.sleep(0.02)
+        pid = next(one["pid"] for one in reversed(peers.read(notes)) if one["rank"] == 1)
+        psutil.Process(pid).kill()
+        killed.append(time.time())
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    work()
+    killer.join()
+    done = max(one["step"] for one in peers.read(notes) if one["ended_at"] <= killed[0])
+    return min(one["ended_at"] for one in peers.read(notes) if one["step"] > done) - killed[0]
+
+
+def stall(settings: Settings, folder: Path) -> dict[str, float]:
+    """Time of steps during which an upload may go on beside that of the others, and the copies."""
+    config = replace(CONFIG, checkpoint_every_steps=STALL_INTERVAL)
+    notes = folder / "stall"
+    train(settings, "stall", notes, config, peers.BATCH * (4 * STALL_INTERVAL + 2))
+    took = {one["step"]: one["took_s"] for one in peers.read(notes) if one["rank"] == 0}
+    copies = [one for one in peers.read(notes.with_suffix(".commits")) if one["rank"] == 0 and one["step"]]
+    intervals = range(1, 4)
+    calm_s = statistics.mean(
+        took[step]
+        for nth in intervals
+        for step in range(STALL_INTERVAL * nth + 15, STALL_INTERVAL * (nth + 1))
+    )
+    slowed_s = statistics.mean(
+        sum(took[STALL_INTERVAL * nth + after] - calm_s for after in range(15)) for nth in intervals
+    )
+    copy_s = statistics.median(one["took_s"] for one in copies)
+    sys.stderr.write(f"step {calm_s:.4f} s, copy {copy_s:.4f} s, slowed down in all {slowed_s:.4f} s\n")
+    return {"ours": (copy_s + max(slowed_s, 0.0)) / (STALL_INTERVAL * calm_s)}
+
+
+def torchrun(settings: Settings, folder: Path) -> dict[str, float]:
+    """Images a second between the tenth and the last step, the sides in turns."""
+    found: dict[str, list[float]] = {"ours": [], "peer": []}
+    for nth in range(ROUNDS):
+        ours, plain = folder / f"ours-{nth}", folder / f"plain-{nth}"
+        config = replace(CONFIG, checkpoint_every_steps=STALL_INTERVAL)
+        train(settings, f"torchrun-{nth}", ours, config, peers.BATCH * peers.STEPS)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        script = ["-m", "jobs.bench.train_peers", str(plain)]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run([*command, *script], env=env, check=True, stdout=subprocess.DEVNULL)
+        for side, notes in (("ours", ours), ("peer", plain)):
+            ends = [one["ended_at"] for one in peers.read(notes) if one["rank"] == 0]
+            found[side].append(peers.BATCH * (len(ends) - 11) / (ends[-1] - ends[10]))
+    sys.stderr.write(f"images a second: {found}\n")
+    return {side: statistics.median(rates) for side, rates in found.items()}
+
+
+WHAT: dict[str, Callable[[Settings, Path], dict[str, float]]] = {
+    "recovery": recovery,
+    "stall": stall,
+    "torchrun": torchrun,
+}
+
+if __name__ == "__main__":
+    settings = Settings.from_env()
+    entry.join_ray(settings.ray_address)
+    with tempfile.TemporaryDirectory(prefix="bench-train-") as made:
+        sys.stdout.write("\n" + json.dumps(WHAT[sys.argv[1]](settings, Path(made))) + "\n")

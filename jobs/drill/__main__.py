@@ -1,0 +1,7 @@
+"""`python -m jobs.drill`."""
+
+from jobs.drill.job import Arguments, work
+from jobs.runtime import entry
+
+if __name__ == "__main__":
+    entry.run("drill", lambda: work(entry.parse(Arguments, "drill")))

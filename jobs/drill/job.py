@@ -1,0 +1,208 @@
+"""A game day that anyone can repeat: a promotion and rollbacks under load, while processes are killed.
+
+On a platform in development or staging with a champion. Its copies (same weights, other names) are the canaries; what
+is wrong with them is injected. Other cases are about the machine: PostgreSQL says nothing for a minute, the load rises.
+Clients retry once with the same `Idempotency-Key`; what they saw is held against the ledger: nobody may fail, no
+patient may go back and forth, and the shares have to be the weights. 3 when something is not as it should be.
+"""
+
+import asyncio
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster import progress
+from cluster.database import connect
+from cluster.objects import ObjectStore
+from cluster.registry import VIT, Registry
+from cluster.settings import Settings
+from data.synthetic import SyntheticConfig, generate
+from jobs.drill.cases import CASES, ROLLOUTS
+from jobs.drill.clients import Clients, Log
+from jobs.drill.platform import Ground, UnexpectedError
+from jobs.drill.table import Row, judged, table
+from jobs.runtime import entry
+from serve import desired, environments
+from serve.rollout import Rollout
+from serve.rollouts import RolloutError
+
+SETTLED_S = 3.0
+"""After a case the last answers come, and the last records."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    rate: float = 12.0
+    """Requests a second."""
+    requests: int = 10_000
+    """At least so many over all cases: a case that is over goes on until it has its part."""
+    patients: int = 5000
+    kill_every_s: float = 25.0
+    """A process is killed so often; 0: none."""
+    cases: list[str] = field(default_factory=list)
+    """Which; default: those of rollouts."""
+    repeat: int = 1
+    """Each case so often."""
+    seed: int = 0
+    log: Path | None = None
+    """Where what the clients saw is written, a JSON object a line."""
+
+
+def run_case(
+    ground: Ground, arguments: Arguments, name: str, images: list[bytes], log: Log, least: float
+) -> Row:
+    """One case under load and kills.
+
+    Args:
+        least: requests that are sent, however soon it is over.
+    """
+    clients = Clients(
+        ground.settings.api_url,
+        str(ground.settings.client_key),
+        images,
+        rate=arguments.rate,
+        patients=arguments.patients,
+        seed=arguments.seed,
+    )
+    ground.clients, ground.fault_at = clients, None
+    began_at, killed, over = time.time(), len(ground.killed), threading.Event()
+    threads = [threading.Thread(target=_load, args=(clients, over))]
+    if arguments.kill_every_s:
+        threads.append(threading.Thread(target=_kills, args=(ground, over, arguments.kill_every_s)))
+    for one in threads:
+        one.start()
+    went = True
+    try:
+        try:
+            rollout = CASES[name](ground)
+        except (UnexpectedError, RolloutError) as error:
+            sys.stdout.write(f"{name}: {error}\n")
+            went, rollout = False, ground.end()
+        seconds = time.time() - began_at
+        while clients.log.sent < least:
+            time.sleep(0.5)
+    finally:
+        over.set()
+        for one in threads:
+            one.join()
+    time.sleep(SETTLED_S)
+    seen = clients.log
+    log.answers += seen.answers
+    flips, off_weight = judged(_assigned(ground, began_at))
+    return Row(
+        case=name,
+        state="-" if rollout is None else rollout.state,
+        went=went,
+        seconds=round(seconds, 1),
+        out_s=_out_s(ground, rollout),
+        requests=seen.sent,
+        raw_failures=seen.sent - seen.raw["201"],
+        lost=sum(seen.lost.values()),
+        fallbacks=sum(one["fallback_from"] is not None for one in seen.answers),
+        killed=len(ground.killed) - killed,
+        flips=flips,
+        off_weight=off_weight,
+    )
+
+
+def _out_s(ground: Ground, rollout: Rollout | None) -> float | None:
+    if rollout is None or rollout.ended_at is None or ground.fault_at is None:
+        return None
+    return round(rollout.ended_at.timestamp() - ground.fault_at, 1)
+
+
+def _load(clients: Clients, over: threading.Event) -> None:
+    async def send() -> None:
+        ended = asyncio.Event()
+        sending = asyncio.create_task(clients.send(ended))
+        while not over.is_set():
+            await asyncio.sleep(0.1)
+        ended.set()
+        await sending
+
+    asyncio.run(send())
+
+
+def _kills(ground: Ground, over: threading.Event, every_s: float) -> None:
+    nth = 0
+    while not over.wait(every_s):
+        ground.kill_one(nth)
+        nth += 1
+
+
+def _assigned(ground: Ground, began_at: float) -> list[dict[str, Any]]:
+    with connect(ground.settings.database_url) as connection:
+        return connection.execute(
+            "SELECT patient_pseudonym AS patient, assignment FROM predictions "
+            "WHERE created_at >= to_timestamp(%s) AND assignment->>'key' = 'patient' ORDER BY created_at",
+            [began_at],
+        ).fetchall()
+
+
+def missing(ground: Ground, log: Log) -> int:
+    """Answers that clients have and the ledger has not."""
+    ids = [one["id"] for one in log.answers]
+    with connect(ground.settings.database_url) as connection:
+        row = connection.execute(
+            "SELECT count(*) AS kept FROM predictions WHERE id = ANY(%s::uuid[])", [ids]
+        ).fetchone()
+    assert row is not None
+    return len(set(ids)) - int(row["kept"])
+
+
+def _images(seed: int) -> list[bytes]:
+    """Drawn X-rays as PNG, small, since a drill is not about decoding."""
+    with tempfile.TemporaryDirectory() as folder:
+        generate(SyntheticConfig(images=40, side=128, seed=seed), Path(folder))
+        return [one.read_bytes() for one in sorted(Path(folder).rglob("*.png"))]
+
+
+def _ground(arguments: Arguments) -> Ground:
+    settings = Settings.from_env()
+    allowing = environments.allowing_faults(settings)
+    if settings.environment not in allowing:
+        raise entry.JobError(f"a drill is for {' and '.join(allowing)}; this is {settings.environment}")
+    if unknown := [one for one in arguments.cases if one not in CASES]:
+        raise entry.JobError(f"there is no case {', '.join(unknown)}; there are {', '.join(CASES)}")
+    with connect(settings.database_url) as connection:
+        live = desired.read(connection).get(VIT)
+    if live is None or settings.client_key is None:
+        raise entry.JobError("nothing is served, or RAYDIOLOGY_CLIENT_KEY is not set: `make demo` first")
+    return Ground(
+        settings=settings,
+        store=ObjectStore(settings),
+        registry=Registry(settings),
+        draw=random.Random(arguments.seed),
+    )
+
+
+def work(arguments: Arguments) -> dict[str, Any]:
+    ground, images = _ground(arguments), _images(arguments.seed)
+    log, rows = Log(), []
+    chosen = (arguments.cases or list(ROLLOUTS)) * arguments.repeat
+    for nth, name in enumerate(chosen):
+        progress.report("drill", nth, len(chosen), name)
+        least = arguments.requests / len(chosen)
+        rows.append(run_case(ground, arguments, name, images, log, least))
+        sys.stdout.write(table(rows[-1:], header=nth == 0))
+    lost = missing(ground, log)
+    if arguments.log is not None:
+        log.write(arguments.log)
+    outs = [one.out_s for one in rows if one.out_s is not None]
+    found = {
+        "cases": [vars(one) for one in rows],
+        "requests": sum(one.requests for one in rows),
+        "latency_ms": log.latencies_ms(),
+        "median_out_s": statistics.median(outs) if outs else None,
+        "missing": lost,
+        "killed": ground.killed,
+    }
+    if lost or any(one.bad for one in rows):
+        raise entry.Halted("not as it should be: see went, lost, flips, off_weight and missing", found)
+    return found

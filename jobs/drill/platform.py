@@ -1,0 +1,180 @@
+"""What the cases of a drill do to a platform: copies of its champion, faults, kills, a database that says nothing."""
+
+import contextlib
+import json
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cluster import bundles
+from cluster.database import connect
+from cluster.home import Home
+from cluster.objects import ObjectStore
+from cluster.process import marked
+from cluster.registry import VIT, Registry
+from cluster.settings import Settings
+from data.taxonomy import taxonomy
+from jobs.drill.clients import Clients
+from serve import desired, faults, operator_calls, reconciler, rollouts
+from serve.faults import Fault
+from serve.guardrails import GuardrailConfig
+from serve.reconciler import app_name
+from serve.rollout import Rollout
+
+ACTOR = "jobs.drill"
+Step = dict[str, Any]
+STEPS: list[Step] = [
+    {"share": 0.0, "minutes": 0.1, "pairs": 20, "non_inferior": False},
+    {"share": 0.1, "minutes": 0.4, "requests": 20, "non_inferior": False},
+    {"share": 0.5, "minutes": 0.4, "requests": 100, "non_inferior": False},
+    {"share": 1.0, "minutes": 0.3, "requests": 50, "non_inferior": False},
+]
+"""Shown, 10, 50, 100 %, in a hurry: a drill is about what happens on the way, not about how much evidence it takes."""
+GUARDRAILS = GuardrailConfig(labels=taxonomy().names, promote_p99_ms=5_000, roll_back_p99_ms=5_000)
+"""Without a bound on waiting: with processes that are killed all the while it would never allow a promotion."""
+PREY = ("ServeReplica:xray-vit", "ServeReplica:front-door", "ServeReplica:rollout-controller")
+"""What Ray calls the processes that are killed in turns."""
+CASE_S = 240.0
+"""How long a case may take to come to what it waits for."""
+
+
+class UnexpectedError(Exception):
+    """Something did not happen that the case is about."""
+
+
+@dataclass(kw_only=True)
+class Ground:
+    """The platform, and copies of its champion."""
+
+    settings: Settings
+    store: ObjectStore
+    registry: Registry
+    draw: random.Random
+    clients: Clients | None = None
+    """Who sends requests at the moment."""
+    copies: int = 0
+    killed: list[str] = field(default_factory=list)
+    fault_at: float | None = None
+    """When the last fault was injected, in seconds since the epoch."""
+
+    def copy(self, *, broken: bool = False) -> str:
+        """Register the champion's weights as a new version; a broken one cannot be loaded."""
+        self.copies += 1
+        with tempfile.TemporaryDirectory() as folder:
+            directory = Path(folder)
+            key = self.registry.bundle_key(VIT, self.champion)
+            bundles.fetch(self.store, key, directory)
+            files: dict[str, bytes | Path] = {
+                one.name: one
+                for one in directory.iterdir()
+                if one.name not in (bundles.COMMIT, bundles.SIGNATURE)
+            }
+            card = json.loads((directory / "card.json").read_text())
+            card["drill"] = f"{time.time():.3f}-{self.copies}"
+            if broken:
+                card["architecture"]["timm"] = "vit_tiny_patch16_224"
+                card["architecture"]["kwargs"] = {"depth": 1}
+            files["card.json"] = json.dumps(card, sort_keys=True, indent=1).encode()
+            return self.registry.register(
+                VIT, bundles.publish(self.store, files), None, {"verdict": "pass", "drill": "yes"}
+            )
+
+    @property
+    def champion(self) -> str:
+        with connect(self.settings.database_url) as connection:
+            return desired.read(connection)[VIT].champion.version
+
+    def start(self, version: str, steps: Sequence[Step] = STEPS) -> Rollout:
+        one, _ = operator_calls.begin(
+            self.settings, model=VIT, version=version, steps=list(steps), guardrails=GUARDRAILS, actor=ACTOR
+        )
+        return one
+
+    def now(self, one: Rollout) -> Rollout:
+        with connect(self.settings.database_url) as connection:
+            return rollouts.get(connection, one.id)
+
+    def until(self, one: Rollout, done: Callable[[Rollout], bool], what: str) -> Rollout:
+        """Raises UnexpectedError: it ended otherwise, or takes too long."""
+        ends_at = time.monotonic() + CASE_S
+        while time.monotonic() < ends_at:
+            found = self.now(one)
+            if done(found):
+                return found
+            if found.ended_at is not None:
+                raise UnexpectedError(
+                    f"waited for {what}, and it was {found.state}: {found.verdict.get('why')}"
+                )
+            time.sleep(0.25)
+        raise UnexpectedError(f"waited {CASE_S:.0f} s for {what}; it is {self.now(one).state}")
+
+    def wish(self, one: Rollout, wanted: Any) -> None:
+        with connect(self.settings.database_url) as connection:
+            rollouts.wish(connection, one.id, wanted, actor=ACTOR)
+
+    def end(self) -> Rollout | None:
+        """Roll back what is under way, so that the next case starts from the champion; the newest rollout."""
+        with connect(self.settings.database_url) as connection:
+            left = rollouts.under_way(connection, VIT)
+        if left is not None:
+            self.wish(left, "rollback")
+            with contextlib.suppress(UnexpectedError):
+                self.until(left, rolled_back, "the end")
+        with connect(self.settings.database_url) as connection:
+            return next(iter(rollouts.newest(connection, 1)), None)
+
+    @contextmanager
+    def fault(self, version: str, fault: Fault) -> Iterator[None]:
+        with connect(self.settings.database_url) as connection:
+            faults.put(connection, VIT, version, fault, actor=ACTOR)
+        self.fault_at = time.time()
+        try:
+            yield
+        finally:
+            with connect(self.settings.database_url) as connection:
+                faults.clear(connection, actor=ACTOR)
+
+    def replicas(self) -> int:
+        """Running processes of the champion."""
+        return reconciler.replicas(self.settings, app_name(VIT, self.champion))
+
+    @contextmanager
+    def silent_database(self) -> Iterator[None]:
+        """PostgreSQL is there and says nothing: harder than one that is gone, since nobody is refused."""
+        frozen = marked(Home.from_env(os.environ).id, "postgresql")
+        for one in frozen:
+            one.suspend()
+        try:
+            yield
+        finally:
+            for one in frozen:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.resume()
+
+    def kill_one(self, nth: int) -> None:
+        kind = PREY[nth % len(PREY)]
+        prey = [one for one in marked(Home.from_env(os.environ).id, "ray") if kind in _title(one)]
+        if prey:
+            chosen = self.draw.choice(prey)
+            self.killed.append(_title(chosen).removeprefix("ray::").split("(")[0].strip())
+            with contextlib.suppress(psutil.NoSuchProcess):
+                chosen.kill()
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def rolled_back(one: Rollout) -> bool:
+    return one.state == "rolled_back"

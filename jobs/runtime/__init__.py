@@ -1,0 +1,1 @@
+"""How jobs start, show progress, end, and submit one another."""

@@ -1,0 +1,100 @@
+"""What the code that runs differs by from its commit: a model can be made again from a checkout that was not clean.
+
+Whoever submits a job sees the checkout, and the job runs from a package without `.git`: so `submitted` stores the text
+in the object store under its hash and names it in the job's environment, where `uncommitted` finds it. Values of
+secrets in the environment are blotted out. Of files that git does not know, only the names of code are told, and how
+many others there are: those could be X-rays, named after patients.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cluster.objects import ObjectStore
+from cluster.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+VARIABLE = "RAYDIOLOGY_UNCOMMITTED"
+"""Environment of a submitted job: `clean`, `unknown`, or the key of the text."""
+BUCKET, FOLDER = "checkpoints", "code"
+LARGEST_BYTES = 2**20
+CODE = (".py", ".yaml", ".yml", ".toml", ".json", ".j2", ".sh", ".sql", ".md")
+SECRETS = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|_KEY$|DATABASE_URL")
+NO_PATHS = (
+    ":(exclude).raydiology",
+    ":(exclude,glob)**/.env*",
+    ":(exclude,glob)**/*.pem",
+    ":(exclude,glob)**/*.key",
+)
+"""What is never told, even where somebody committed it."""
+SHORTEST_SECRET = 8
+
+
+def submitted(settings: Settings, root: Path = ROOT) -> dict[str, str]:
+    """For the environment of a job that is submitted from this checkout; the text is in the store then."""
+    text = changes(root, os.environ)
+    if not text:
+        return {VARIABLE: "unknown" if text is None else "clean"}
+    key = f"{FOLDER}/{hashlib.sha256(text.encode()).hexdigest()}.diff"
+    ObjectStore(settings).put(BUCKET, key, text.encode())
+    return {VARIABLE: key}
+
+
+def uncommitted(settings: Settings, environ: Mapping[str, str], root: Path = ROOT) -> str | None:
+    """What the code of this job differs by from its commit; empty: nothing; None: nobody knows."""
+    told = environ.get(VARIABLE)
+    if told is None:
+        return changes(root, environ)
+    if told in ("clean", "unknown"):
+        return "" if told == "clean" else None
+    try:
+        return ObjectStore(settings).get(BUCKET, told).decode()
+    except FileNotFoundError:
+        return None
+
+
+def changes(root: Path, environ: Mapping[str, str]) -> str | None:
+    """The difference between the checkout and its commit, bounded; None where there is no checkout."""
+    diff = _git(root, "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--", ".", *NO_PATHS)
+    strangers = _git(root, "ls-files", "--others", "--exclude-standard", "--", ".", *NO_PATHS)
+    if diff is None or strangers is None:
+        return None
+    return bounded(without_secrets(_named(strangers.splitlines()) + diff, environ), LARGEST_BYTES)
+
+
+def _named(strangers: Sequence[str]) -> str:
+    code = [name for name in strangers if Path(name).suffix in CODE]
+    others = len(strangers) - len(code)
+    lines = [*code, *([f"{others} other files"] if others else [])]
+    return "".join(f"# not in git: {line}\n" for line in lines)
+
+
+def without_secrets(text: str, environ: Mapping[str, str]) -> str:
+    """The text with the values of secret variables blotted out."""
+    named = [value for name, value in environ.items() if SECRETS.search(name)]
+    within = [urlsplit(value).password or "" for value in named if "://" in value]
+    for secret in (*named, *within):
+        if len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, "[secret]")
+    return text
+
+
+def bounded(text: str, most_bytes: int) -> str:
+    """The text, or whole lines of its beginning with a last line that says how much was cut."""
+    blob = text.encode()
+    if len(blob) <= most_bytes:
+        return text
+    kept = blob[: blob.rfind(b"\n", 0, most_bytes) + 1]
+    return kept.decode() + f"# cut here: {len(blob) - len(kept)} of {len(blob)} bytes are not shown\n"
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        found = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.decode(errors="replace")
