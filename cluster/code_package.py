@@ -8,12 +8,13 @@ import io
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from cluster.home import PROJECT_ROOT
+
 ROOMS = ("cluster", "data", "serve")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's earliest time
 
 
-def build(root: Path = ROOT, rooms: tuple[str, ...] = ROOMS) -> bytes:
+def build(root: Path = PROJECT_ROOT, rooms: tuple[str, ...] = ROOMS) -> bytes:
     """The zip: one top-level folder `raydiology/`, as Ray asks of remote packages, with the rooms in it."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as package:

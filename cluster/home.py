@@ -18,7 +18,8 @@ from typing import Any
 
 from cluster.expected import ExpectedError
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+"""The folder that holds the rooms: a checkout, Ray's copy of one in its session folder, or an unpacked `code.zip`."""
 PRIVATE_DIRECTORY, PRIVATE_FILE = 0o700, 0o600
 MIN_FREE_BYTES = 2 * 1024**3
 """Below this a demo cannot end well: images, PostgreSQL's log, checkpoints and Ray's session need the room."""
@@ -52,7 +53,7 @@ class Home:
         Raises:
             PlatformError: the path has a character that a plain `NAME=value` line cannot carry into a shell.
         """
-        path = Path(env.get("RAYDIOLOGY_HOME") or PROJECT / ".raydiology").expanduser().resolve()
+        path = Path(env.get("RAYDIOLOGY_HOME") or PROJECT_ROOT / ".raydiology").expanduser().resolve()
         if not re.fullmatch(r"[\w./@%+:,-]+", str(path)):
             raise PlatformError(
                 f"the path {path} has a space or another character that a shell would split; "

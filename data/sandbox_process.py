@@ -22,12 +22,11 @@ import numpy as np
 import psutil
 
 from cluster.expected import ExpectedError
+from cluster.home import PROJECT_ROOT
 from data.bad_image import MAX_PIXELS
 from data.preprocess import BadImageError, UnknownTypeError
 from data.stored import KINDS
 
-ROOT = Path(__file__).resolve().parents[1]
-"""Where the rooms are: the child imports them from there, whatever started the parent."""
 BOOT = (
     "import sys, json; sys.path[:0] = json.loads(sys.argv[1]); "
     "from data.sandbox_child import main; main(sys.argv[2])"
@@ -120,7 +119,7 @@ class Child:
             fcntl.fcntl(memory, F_ADD_SEALS, SEALS)  # else a child could shrink it under the parent's feet
             self.memory = mmap.mmap(memory, REGION_BYTES)
             self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            folders = json.dumps([str(ROOT), *map(str, import_from)])
+            folders = json.dumps([str(PROJECT_ROOT), *map(str, import_from)])
             start = _argument(theirs.fileno(), memory, limits, decoder)
             with theirs:
                 self.process = subprocess.Popen(

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from cluster import progress
-from cluster.home import Home
+from cluster.home import PROJECT_ROOT, Home
 from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.process import marked
 from cluster.settings import Settings
@@ -33,7 +33,6 @@ from train import runs
 from train.checkpoint import PROGRESS_NAME
 from train.checkpoint_store import COMMIT_NAME, CheckpointStore, mark_of
 
-ROOT = Path(__file__).resolve().parents[1]
 WORKER = "RayTrainWorker"
 """What Ray calls the processes of training workers."""
 TINY = {
@@ -71,7 +70,7 @@ class Ground:
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             [sys.executable, "-m", *arguments],
-            cwd=ROOT,
+            cwd=PROJECT_ROOT,
             env=dict(self.env),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

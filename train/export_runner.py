@@ -8,7 +8,8 @@ the model, and the MLflow model of every version takes its pixels from it.
 import ast
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from cluster.home import PROJECT_ROOT
+
 ROOMS = ("cluster", "data", "train", "serve", "jobs")
 LEFT_OUT = ("cv2",)
 """Packages that the runner does without: `train.export_opencv` defines the name itself."""
@@ -38,7 +39,7 @@ if __name__ == "__main__":
 """
 
 
-def runner(root: Path = ROOT) -> str:
+def runner(root: Path = PROJECT_ROOT) -> str:
     """The text of `predict.py`; the same sources give the same text.
 
     Raises:

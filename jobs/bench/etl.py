@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 
 from cluster import progress
+from cluster.home import PROJECT_ROOT
 from jobs.bench import corpus
 from jobs.bench.corpus import Draw
 from jobs.bench.figure import Figure
 from jobs.runtime.entry import JobError
-from jobs.runtime.throwaway_platform import ROOT, OwnPlatform, Watch, own_platform
+from jobs.runtime.throwaway_platform import OwnPlatform, Watch, own_platform
 
 IMAGES = {"jpeg": 3000, "dicom": 1200, "chain": 1500}
 """Enough for the rate of a long run: a worker that has not decoded yet costs as much as a hundred images."""
@@ -117,7 +118,7 @@ def etl_scaling() -> Figure:
     for nodes in NODES:
         ended = subprocess.run(
             [sys.executable, "-m", "jobs.bench.ray_nodes", str(nodes)],
-            cwd=ROOT,
+            cwd=PROJECT_ROOT,
             capture_output=True,
             text=True,
             check=False,

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from cluster import bundles
+from cluster.home import PROJECT_ROOT
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
@@ -29,7 +30,7 @@ from jobs.bench import canary, etl, export, front_door, serving, strategies, tra
 from jobs.bench.figure import Figure
 from jobs.runtime import entry
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = PROJECT_ROOT / "docs"
 ROUNDS = 60
 WARM_UP = 5
 SIDE = 1024

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import aiohttp
 
+from cluster.home import PROJECT_ROOT
 from jobs.runtime import entry
-from jobs.runtime.throwaway_platform import ROOT
 
 BOUNDARY = "raydiology-bench"
 PATIENTS = 500
@@ -122,7 +122,7 @@ def start(
     flags = [one for name, value in told.items() for one in (f"--{name}", str(value))]
     return subprocess.Popen(
         [sys.executable, "-m", "jobs.bench.load", *flags],
-        cwd=ROOT,
+        cwd=PROJECT_ROOT,
         env={**os.environ, KEY_VARIABLE: key},
         stdout=subprocess.PIPE,
         text=True,

@@ -24,6 +24,7 @@ import psutil
 
 from cluster import bundles, code_package
 from cluster.database import connect
+from cluster.home import PROJECT_ROOT
 from cluster.objects import ObjectStore
 from cluster.process import COMPONENT_MARK, HOME_MARK, marked, sweep
 from cluster.registry import VIT
@@ -31,7 +32,7 @@ from cluster.settings import Settings
 from data.preprocess import PREPROCESS_VERSION
 from data.taxonomy import taxonomy
 from jobs.runtime.entry import JobError
-from jobs.runtime.throwaway_platform import ROOT, OwnPlatform, own_platform
+from jobs.runtime.throwaway_platform import OwnPlatform, own_platform
 from serve import desired, reconciler, routing, standby
 from serve import machine as machine_file
 from serve.routing import Routes
@@ -145,7 +146,9 @@ def staged() -> Iterator[Stage]:
     with own_platform() as platform, tempfile.TemporaryDirectory(prefix="raydiology-bench-") as folder:
         machine = fixed_machine(machine_file.sized({}))
         for room in ROOMS:
-            shutil.copytree(ROOT / room, Path(folder) / room, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                PROJECT_ROOT / room, Path(folder) / room, ignore=shutil.ignore_patterns("__pycache__")
+            )
         yield Stage(platform=platform, folder=Path(folder), machine=machine)
 
 
@@ -239,7 +242,7 @@ def start_peer(
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "jobs.bench.serve_peers", *flags],
-            cwd=ROOT,
+            cwd=PROJECT_ROOT,
             env=env,
             stdout=output,
             stderr=output,

@@ -4,14 +4,18 @@ import asyncio
 import json
 import sys
 
+from cluster.home import PROJECT_ROOT
 from cluster.settings import Settings
-from jobs.runtime.submit import ROOT, client
+from jobs.runtime.submit import client
 
 
 async def echo(command: str) -> int:
     """Returns the exit code of the command."""
     jobs = client(Settings.from_env())
-    runtime_env = {**json.loads((ROOT / "runtime.json").read_text()), "working_dir": str(ROOT)}
+    runtime_env = {
+        **json.loads((PROJECT_ROOT / "runtime.json").read_text()),
+        "working_dir": str(PROJECT_ROOT),
+    }
     submission_id = jobs.submit_job(entrypoint=command, runtime_env=runtime_env)
     async for chunk in jobs.tail_job_logs(submission_id):
         sys.stdout.write(chunk)

@@ -27,6 +27,7 @@ from cluster import bundles, progress
 from cluster.api_keys import key_sha256
 from cluster.bundles import BUCKET
 from cluster.database import connect
+from cluster.home import PROJECT_ROOT
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
@@ -240,7 +241,7 @@ def _sent(plan: Plan) -> list[Sent]:
     """
     done = subprocess.run(
         [sys.executable, "-m", "jobs.load_test.arrivals"],
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=PROJECT_ROOT,
         input=json.dumps(asdict(plan)),
         capture_output=True,
         text=True,

@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
@@ -20,6 +19,7 @@ import psycopg
 from httpx import HTTPError
 
 from cluster.expected import ExpectedError
+from cluster.home import PROJECT_ROOT
 
 EXIT_OK, EXIT_FAILED, EXIT_HALTED = 0, 1, 3
 DEFAULT_RECIPE = "demo"
@@ -160,10 +160,9 @@ def git_commit() -> str:
     told = os.environ.get("RAYDIOLOGY_GIT_COMMIT")
     if told:
         return told
-    root = Path(__file__).resolve().parents[2]
     try:
         found = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+            ["git", "-C", str(PROJECT_ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -6,18 +6,16 @@ import logging
 import subprocess
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster import progress
+from cluster.home import PROJECT_ROOT
 from cluster.settings import Settings
 from jobs.runtime import working_tree
 from jobs.runtime.console import Console
 from jobs.runtime.entry import JobError, git_commit
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +50,8 @@ def submit_and_follow(settings: Settings, entrypoint: str, console: Console) -> 
     An interrupt here stops the job there.
     """
     jobs = client(settings)
-    runtime_env = json.loads((ROOT / "runtime.json").read_text())
-    runtime_env["working_dir"] = str(ROOT)
+    runtime_env = json.loads((PROJECT_ROOT / "runtime.json").read_text())
+    runtime_env["working_dir"] = str(PROJECT_ROOT)
     runtime_env.setdefault("env_vars", {}).update(
         {"RAYDIOLOGY_GIT_COMMIT": git_commit() + _dirty(), **working_tree.submitted(settings)}
     )
@@ -102,5 +100,7 @@ async def _follow(jobs: JobSubmissionClient, submission_id: str, console: Consol
 
 def _dirty() -> str:
     """ "+" when the working tree differs from its commit, so that no model claims code that it was not made by."""
-    found = subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain"], capture_output=True, text=True)
+    found = subprocess.run(
+        ["git", "-C", str(PROJECT_ROOT), "status", "--porcelain"], capture_output=True, text=True
+    )
     return "+" if found.returncode == 0 and found.stdout.strip() else ""

@@ -19,14 +19,13 @@ from types import TracebackType
 
 import psutil
 
-from cluster.home import Home
+from cluster.home import PROJECT_ROOT, Home
 from cluster.process import COMPONENT_MARK, HOME_MARK, marked
 from cluster.settings import Settings
 from cluster.site import read_env
 from jobs.runtime.entry import JobError
 
 IDLE_S = 5.0
-ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = ("RAYDIOLOGY_", "RAY_", "AWS_", "MLFLOW_")
 WATCHERS = ("dashboard", "log_monitor", "DashboardAgent", "runtime_env", "RuntimeEnvAgent", "TrainStateActor")
 """Processes of Ray that show what happens and have no part in it."""
@@ -45,7 +44,11 @@ class OwnPlatform:
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """`python -m ...` inside the platform."""
         return subprocess.Popen(
-            [sys.executable, "-m", *arguments], cwd=ROOT, env=self.env, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", *arguments],
+            cwd=PROJECT_ROOT,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def run(self, *arguments: str) -> str:
@@ -87,7 +90,7 @@ def own_platform() -> Iterator[OwnPlatform]:
 def _platform(env: dict[str, str], *arguments: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "cluster.platform", *arguments],
-        cwd=ROOT,
+        cwd=PROJECT_ROOT,
         env=env,
         capture_output=True,
         text=True,

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cluster.home import PROJECT_ROOT
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[2]
 VARIABLE = "RAYDIOLOGY_UNCOMMITTED"
 """Environment of a submitted job: `clean`, `unknown`, or the key of the text."""
 BUCKET, FOLDER = "checkpoints", "code"
@@ -34,7 +34,7 @@ NO_PATHS = (
 SHORTEST_SECRET = 8
 
 
-def submitted(settings: Settings, root: Path = ROOT) -> dict[str, str]:
+def submitted(settings: Settings, root: Path = PROJECT_ROOT) -> dict[str, str]:
     """For the environment of a job that is submitted from this checkout; the text is in the store then."""
     text = changes(root, os.environ)
     if not text:
@@ -44,7 +44,7 @@ def submitted(settings: Settings, root: Path = ROOT) -> dict[str, str]:
     return {VARIABLE: key}
 
 
-def uncommitted(settings: Settings, environ: Mapping[str, str], root: Path = ROOT) -> str | None:
+def uncommitted(settings: Settings, environ: Mapping[str, str], root: Path = PROJECT_ROOT) -> str | None:
     """What the code of this job differs by from its commit; empty: nothing; None: nobody knows."""
     told = environ.get(VARIABLE)
     if told is None:

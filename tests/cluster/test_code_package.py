@@ -1,5 +1,7 @@
 import hashlib
 import io
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -22,3 +24,16 @@ def test_the_package_holds_what_serving_imports_under_one_folder_and_no_training
     assert "raydiology/serve/deployments.py" in names
     assert "raydiology/data/taxonomy.yaml" in names
     assert not [name for name in names if name.startswith(("raydiology/train", "raydiology/jobs"))]
+
+
+def test_code_of_an_unpacked_package_finds_its_own_root(tmp_path: Path) -> None:
+    zipfile.ZipFile(io.BytesIO(code_package.build())).extractall(tmp_path)
+    program = "from cluster.home import PROJECT_ROOT; print(PROJECT_ROOT)"
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path / "raydiology",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(ended.stdout.strip()) == (tmp_path / "raydiology").resolve()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.home import Home, PlatformError, write_private
+from cluster.home import PROJECT_ROOT, Home, PlatformError, write_private
 
 
 @pytest.fixture
@@ -74,3 +74,9 @@ def test_state_comes_back_as_written_and_a_damaged_one_says_what_to_do(home: Hom
     home.state_file.write_text("{")
     with pytest.raises(PlatformError, match="remove it"):
         home.read_state()
+
+
+def test_the_project_root_holds_the_rooms() -> None:
+    assert {"cluster", "data", "jobs", "serve", "train", "tune"} <= {
+        path.name for path in PROJECT_ROOT.iterdir()
+    }
