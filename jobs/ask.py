@@ -116,4 +116,4 @@ def work(arguments: Arguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    entry.run("ask", lambda: work(entry.parse(Arguments, "ask")))
+    entry.main("ask", Arguments, work)

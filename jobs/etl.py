@@ -146,14 +146,10 @@ def work(arguments: Arguments) -> dict[str, Any]:
     )
 
 
+def defaults(name: str) -> dict[str, Any]:
+    """Return the arguments that a recipe fills."""
+    return {"etl": recipe(name).etl, "validation": recipe(name).validation}
+
+
 if __name__ == "__main__":
-    entry.run(
-        "etl",
-        lambda: work(
-            entry.parse(
-                Arguments,
-                "etl",
-                defaults=lambda name: {"etl": recipe(name).etl, "validation": recipe(name).validation},
-            )
-        ),
-    )
+    entry.main("etl", Arguments, work, defaults)

@@ -54,4 +54,4 @@ def work(arguments: Arguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    entry.run("evaluate", lambda: work(entry.parse(Arguments, "evaluate")))
+    entry.main("evaluate", Arguments, work)

@@ -68,4 +68,4 @@ def work(arguments: Arguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    entry.run("export", lambda: work(entry.parse(Arguments, "export")))
+    entry.main("export", Arguments, work)

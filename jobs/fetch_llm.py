@@ -54,4 +54,4 @@ def work(arguments: Arguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    entry.run("fetch_llm", lambda: work(entry.parse(Arguments, "fetch_llm")))
+    entry.main("fetch_llm", Arguments, work)

@@ -246,4 +246,4 @@ def work(arguments: Arguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    entry.run("finetune_llm", lambda: work(entry.parse(Arguments, "finetune_llm")))
+    entry.main("finetune_llm", Arguments, work)

@@ -84,4 +84,4 @@ def work(arguments: Arguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    entry.run("hand_over", lambda: work(entry.parse(Arguments, "hand_over")))
+    entry.main("hand_over", Arguments, work)

@@ -190,10 +190,10 @@ def work(arguments: Arguments) -> dict[str, Any]:
     )
 
 
+def defaults(name: str) -> dict[str, Any]:
+    """Return the arguments that a recipe fills."""
+    return {"synthetic": recipe(name).synthetic}
+
+
 if __name__ == "__main__":
-    entry.run(
-        "ingest",
-        lambda: work(
-            entry.parse(Arguments, "ingest", defaults=lambda name: {"synthetic": recipe(name).synthetic})
-        ),
-    )
+    entry.main("ingest", Arguments, work, defaults)

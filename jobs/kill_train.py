@@ -54,6 +54,10 @@ class Arguments:
     here: bool = False
     """On the platform of the environment, where the runs and their model versions stay, and not on one of its own."""
 
+    def __post_init__(self) -> None:
+        if self.kills < 1:
+            raise ValueError(f"--kills must be at least 1, got {self.kills}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
@@ -291,4 +295,4 @@ def _say(what: str, values: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    entry.run("kill_train", lambda: work(entry.parse(Arguments, "kill_train")))
+    entry.main("kill_train", Arguments, work)

@@ -236,4 +236,4 @@ def in_the_cluster(arguments: Arguments, settings: Settings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    entry.run("pipeline", lambda: work(entry.parse(Arguments, "pipeline")))
+    entry.main("pipeline", Arguments, work)

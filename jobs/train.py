@@ -88,8 +88,10 @@ def work(arguments: Arguments) -> dict[str, Any]:
     return run_train(settings, config, version, run=arguments.run, fresh=arguments.fresh)
 
 
+def defaults(name: str) -> dict[str, Any]:
+    """Return the arguments that a recipe fills."""
+    return {"train": recipe(name).train}
+
+
 if __name__ == "__main__":
-    entry.run(
-        "train",
-        lambda: work(entry.parse(Arguments, "train", defaults=lambda name: {"train": recipe(name).train})),
-    )
+    entry.main("train", Arguments, work, defaults)

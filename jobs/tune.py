@@ -93,8 +93,10 @@ def _write(target: Path, text: str, pictures: dict[str, bytes]) -> None:
         target.with_name(f"{target.stem}-{name}").write_bytes(blob)
 
 
+def defaults(name: str) -> dict[str, Any]:
+    """Return the arguments that a recipe fills."""
+    return {"train": recipe(name).train}
+
+
 if __name__ == "__main__":
-    entry.run(
-        "tune",
-        lambda: work(entry.parse(Arguments, "tune", defaults=lambda name: {"train": recipe(name).train})),
-    )
+    entry.main("tune", Arguments, work, defaults)

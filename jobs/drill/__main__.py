@@ -4,4 +4,4 @@ from jobs.drill.job import Arguments, work
 from jobs.runtime import entry
 
 if __name__ == "__main__":
-    entry.run("drill", lambda: work(entry.parse(Arguments, "drill")))
+    entry.main("drill", Arguments, work)

@@ -7,6 +7,7 @@ patient may go back and forth, and the shares have to be the weights. 3 when som
 """
 
 import asyncio
+import math
 import random
 import statistics
 import sys
@@ -52,6 +53,17 @@ class Arguments:
     seed: int = 0
     log: Path | None = None
     """Where what the clients saw is written, a JSON object a line."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 5000:
+            raise ValueError(f"--rate takes requests a second above 0, up to 5000, got {self.rate:g}")
+        if not 0 <= self.kill_every_s < math.inf:
+            raise ValueError(f"--kill_every_s takes seconds, 0 for no kills, got {self.kill_every_s:g}")
+        for name, least in (("requests", 0), ("patients", 1), ("repeat", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+        if unknown := [name for name in self.cases if name not in CASES]:
+            raise ValueError(f"there is no case {', '.join(unknown)}; there are {', '.join(CASES)}")
 
 
 def run_case(
@@ -168,8 +180,6 @@ def _ground(arguments: Arguments) -> Ground:
     allowing = environments.allowing_faults(settings)
     if settings.environment not in allowing:
         raise entry.JobError(f"a drill is for {' and '.join(allowing)}; this is {settings.environment}")
-    if unknown := [one for one in arguments.cases if one not in CASES]:
-        raise entry.JobError(f"there is no case {', '.join(unknown)}; there are {', '.join(CASES)}")
     with connect(settings.database_url) as connection:
         live = desired.read(connection).get(VIT)
     if live is None or settings.client_key is None:

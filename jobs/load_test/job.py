@@ -77,7 +77,7 @@ class Arguments:
             raise ValueError(f"--rate takes requests a second above 0, up to 5000, got {self.rate:g}")
         if self.seconds is not None and not 1 <= self.seconds <= 3600:
             raise ValueError(f"--seconds takes 1 to 3600, got {self.seconds:g}")
-        if self.timeout_s <= 0:
+        if not 0 < self.timeout_s < math.inf:
             raise ValueError(f"--timeout_s must be above 0, got {self.timeout_s:g}")
 
 

@@ -1,4 +1,4 @@
-"""How every job starts and ends: arguments from dataclasses, one JSON line last, exit code 0, 3 or 1.
+"""How every job starts and ends: arguments from dataclasses, one JSON line last, exit code 0, 3, 1 or 2.
 
 Default < recipe < command line: the recipe's values are the parser's defaults, `--config FILE` and flags win.
 """
@@ -21,13 +21,19 @@ from httpx import HTTPError
 from cluster.expected import ExpectedError
 from cluster.home import PROJECT_ROOT
 
-EXIT_OK, EXIT_FAILED, EXIT_HALTED = 0, 1, 3
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_HALTED = 0, 1, 2, 3
 DEFAULT_RECIPE = "demo"
 A = TypeVar("A")
+Defaults = Callable[[str], dict[str, Any]]
+"""Recipe name → {argument: dataclass}."""
 
 
 class JobError(ExpectedError):
     """A job cannot go on; the message is the one line that the user sees."""
+
+
+class ArgumentsError(ValueError):
+    """The command line is wrong: a flag, a value, or flags that do not go together."""
 
 
 class Halted(Exception):
@@ -38,26 +44,26 @@ class Halted(Exception):
         self.report = report
 
 
-EXPECTED = (
-    ExpectedError,
-    ValueError,
-    psycopg.OperationalError,
-    HTTPError,
-    OSError,
-)
-"""What ends a job in one clear line; anything else is a defect and brings its traceback."""
+EXPECTED = (ExpectedError, ValueError, psycopg.OperationalError, HTTPError, OSError)
+"""Errors that end a job in one clear line; anything else is a defect and prints its traceback."""
 
 
-def parse(
-    kind: type[A],
-    name: str,
-    argv: Sequence[str] | None = None,
-    defaults: Callable[[str], dict[str, Any]] | None = None,
-) -> A:
-    """Fill the dataclass `kind` from the command line.
+def main(name: str, kind: type[A], work: Callable[[A], Any], defaults: Defaults | None = None) -> NoReturn:
+    """Run a job from its command line to its last line and exit code.
 
     Args:
-        defaults: recipe name → {argument: dataclass}; given when the job takes `--recipe`.
+        kind: dataclass of the arguments; its module's docstring is the text of `--help`.
+        work: does the job; returns a dictionary or dataclass, the fields of the last line.
+        defaults: given when the job takes `--recipe`.
+    """
+    run(name, lambda: work(parse(kind, name, defaults=defaults)))
+
+
+def parse(kind: type[A], name: str, argv: Sequence[str] | None = None, defaults: Defaults | None = None) -> A:
+    """Fill the dataclass `kind` from the command line.
+
+    Raises:
+        ArgumentsError: a flag is unknown, or the dataclass refuses a value.
     """
     argv = _with_values(kind, sys.argv[1:] if argv is None else list(argv))
     parser = _Parser(
@@ -66,54 +72,60 @@ def parse(
     parser.add_argument("--config", action="config", help="YAML or JSON file with any of the arguments")
     parser.add_class_arguments(kind, None)
     if defaults is not None:
-        chosen = _flag(argv, "--recipe")
-        try:
-            given = defaults(chosen or DEFAULT_RECIPE).items()
-            parser.set_defaults({key: leaf for part, one in given for key, leaf in _flat(part, one).items()})
-        except KeyError as error:
-            parser.error(f"there is no recipe {error.args[0]}")
-    values = parser.instantiate_classes(parser.parse_args(argv)).as_dict()
-    values.pop("config", None)
-    return kind(**values)
+        parser.set_defaults(_recipe_defaults(defaults, _flag(argv, "--recipe") or DEFAULT_RECIPE))
+    values = parser.parse_args(argv)
+    try:
+        arguments = parser.instantiate_classes(values).as_dict()
+        arguments.pop("config", None)
+        return kind(**arguments)
+    except ValueError as error:
+        raise ArgumentsError(str(error)) from error
 
 
 class _Parser(jsonargparse.ArgumentParser):
-    """Says what is wrong in one line, without the list of all arguments before it."""
+    """Raises what is wrong as one line, without the list of all arguments before it."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = " ".join(message.split())
         if wrong := re.fullmatch(r'Parser key "(.+)": Cannot take a Union of no types\.', line):
-            choices = next(one.metavar for one in self._actions if one.dest == wrong[1])
+            choices = next(action.metavar for action in self._actions if action.dest == wrong[1])
             line = f"{wrong[1]} is one of {choices}"
-        sys.stderr.write(f"{self.prog}: {line} (--help lists the arguments)\n")
-        sys.exit(2)
+        raise ArgumentsError(f"{line} (--help lists the arguments)")
+
+
+def _recipe_defaults(defaults: Defaults, recipe: str) -> dict[str, Any]:
+    try:
+        values = defaults(recipe)
+    except KeyError as error:
+        raise ArgumentsError(f"there is no recipe {error.args[0]}") from error
+    return {key: leaf for name, value in values.items() for key, leaf in _flat(name, value).items()}
 
 
 def _with_values(kind: type[Any], argv: Sequence[str]) -> list[str]:
-    """`--fresh` alone means `--fresh true`."""
-    switches = {f"--{one.name}" for one in fields(kind) if one.type in (bool, "bool")}
+    """Spell `--fresh` alone as `--fresh true`."""
+    switches = {f"--{field.name}" for field in fields(kind) if field.type in (bool, "bool")}
     spelled: list[str] = []
-    for nth, one in enumerate(argv):
-        spelled.append(one)
-        if one in switches and argv[nth + 1 : nth + 2] not in (["true"], ["false"]):
+    for nth, word in enumerate(argv):
+        spelled.append(word)
+        if word in switches and argv[nth + 1 : nth + 2] not in (["true"], ["false"]):
             spelled.append("true")
     return spelled
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:
-    """Nested dataclasses as dotted names, the way a parser takes defaults; a dictionary is one value."""
+    """Name the leaves of nested dataclasses with dots, as a parser takes defaults; a dictionary is one value."""
     if not is_dataclass(value):
         return {name: value}
-    inner = {one.name: getattr(value, one.name) for one in fields(value)}
-    return {key: leaf for part, one in inner.items() for key, leaf in _flat(f"{name}.{part}", one).items()}
+    inner = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {key: leaf for part, each in inner.items() for key, leaf in _flat(f"{name}.{part}", each).items()}
 
 
 def _flag(argv: Sequence[str], flag: str) -> str | None:
-    for nth, one in enumerate(argv):
-        if one == flag and nth + 1 < len(argv):
+    for nth, word in enumerate(argv):
+        if word == flag and nth + 1 < len(argv):
             return argv[nth + 1]
-        if one.startswith(f"{flag}="):
-            return one.partition("=")[2]
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
     return None
 
 
@@ -131,6 +143,8 @@ def run(name: str, work: Callable[[], Any]) -> NoReturn:
         finish(name, "ok", report, EXIT_OK)
     except Halted as verdict:
         finish(name, "halted", {"why": str(verdict), **verdict.report}, EXIT_HALTED)
+    except ArgumentsError as error:
+        finish(name, "failed", {"error": _one_line(error)}, EXIT_USAGE)
     except KeyboardInterrupt:
         finish(name, "failed", {"error": "interrupted; run it again to go on"}, EXIT_FAILED)
     except EXPECTED as error:
@@ -143,6 +157,7 @@ def run(name: str, work: Callable[[], Any]) -> NoReturn:
 
 
 def finish(name: str, status: str, report: dict[str, Any], code: int) -> NoReturn:
+    """Write the last line and exit."""
     if status == "failed":
         sys.stderr.write(f"jobs.{name}: {report['error']}\n")
     sys.stderr.flush()
@@ -156,17 +171,14 @@ def _one_line(error: BaseException) -> str:
 
 
 def git_commit() -> str:
-    """The commit that runs, from the job's environment or the checkout; "unknown" where there is neither."""
-    told = os.environ.get("RAYDIOLOGY_GIT_COMMIT")
-    if told:
-        return told
+    """Return the commit that runs, from the job's environment or the checkout; "unknown" without either."""
+    if commit := os.environ.get("RAYDIOLOGY_GIT_COMMIT"):
+        return commit
+    command = ["git", "-C", str(PROJECT_ROOT), "rev-parse", "HEAD"]
     try:
-        found = subprocess.run(
-            ["git", "-C", str(PROJECT_ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return found.stdout.strip()
 
 
 def join_ray(ray_address: str) -> None:

@@ -52,19 +52,15 @@ def test_every_recipe_fills_the_arguments_of_a_job(name: str) -> None:
     assert (made.etl, made.validation) == (recipe(name).etl, recipe(name).validation)
 
 
-def test_a_value_that_is_no_choice_is_answered_with_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+def test_a_value_that_is_no_choice_is_answered_with_the_choices() -> None:
+    with pytest.raises(entry.ArgumentsError, match=r"train\.strategy is one of {ddp,fsdp,deepspeed}"):
         entry.parse(train.Arguments, "train", ["--train.strategy", "horovod"])
-    assert "train.strategy is one of {ddp,fsdp,deepspeed}" in capsys.readouterr().err
 
 
-def test_an_unknown_key_of_a_settings_file_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_key_of_a_settings_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("train:\n  epochz: 3\n")
-    with pytest.raises(SystemExit):
+    with pytest.raises(entry.ArgumentsError, match="'epochz'"):
         entry.parse(train.Arguments, "train", ["--config", str(tmp_path / "run.yaml")])
-    assert "'epochz'" in capsys.readouterr().err
 
 
 def test_settings_that_do_not_go_together_are_refused_by_name() -> None:

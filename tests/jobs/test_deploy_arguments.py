@@ -11,7 +11,7 @@ from jobs.runtime import entry
 def test_a_stage_is_one_of_the_four() -> None:
     told = entry.parse(Arguments, "deploy", ["--version", "7", "--stage", "canary"])
     assert (told.version, told.stage, told.end) == ("7", "canary", False)
-    with pytest.raises(SystemExit):
+    with pytest.raises(entry.ArgumentsError):
         entry.parse(Arguments, "deploy", ["--version", "7", "--stage", "moon"])
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from jobs import evaluate, pipeline
 from jobs.runtime import entry
-from train.gates import GateError, Gates
+from train.gates import Gates
 
 
 def gates(*argv: str) -> Gates:
@@ -43,5 +43,5 @@ def test_the_caller_of_a_pipeline_hands_its_gates_on_as_they_are() -> None:
 
 
 def test_an_unknown_family_is_refused_before_anything_is_done() -> None:
-    with pytest.raises(GateError, match="names shortcuts"):
+    with pytest.raises(entry.ArgumentsError, match="names shortcuts"):
         gates("--gates.reported", '{"development": [shortcuts]}')

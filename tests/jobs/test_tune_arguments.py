@@ -7,7 +7,7 @@ import pytest
 from jobs import tune
 from jobs.recipes import recipe
 from jobs.runtime import entry
-from tune.config import SweepConfig, SweepConfigError
+from tune.config import SweepConfig
 from tune.space import SpaceError
 
 
@@ -26,7 +26,7 @@ def test_the_sweep_s_settings_stand_at_the_top_and_the_recipe_s_below() -> None:
 
 @pytest.mark.parametrize("budget", ["0", "-5"])
 def test_a_budget_that_is_none_is_refused(budget: str) -> None:
-    with pytest.raises(SweepConfigError, match="budget_cpu_minutes must be a positive number"):
+    with pytest.raises(entry.ArgumentsError, match="budget_cpu_minutes must be a positive number"):
         parse("--budget_cpu_minutes", budget)
 
 

@@ -1,3 +1,4 @@
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,10 @@ class Inner:
     epochs: int = 3
     """How often."""
     rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.rate < 0:
+            raise ValueError("rate must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +88,10 @@ def test_a_configuration_file_is_read(tmp_path: Any) -> None:
 
 def test_an_unknown_recipe_or_abbreviated_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for argv in (["--recipe", "nope"], ["--inner.epo", "7"]):
-        with pytest.raises(SystemExit) as stopped:
-            entry.parse(Arguments, "test", argv, defaults)
-        assert stopped.value.code == 2
-    assert "nope" in capsys.readouterr().err
+        code, line = last_line(capsys, functools.partial(entry.parse, Arguments, "test", argv, defaults))
+        assert code == 2
+        assert line["status"] == "failed"
+        assert argv[1] in line["error"]
 
 
 @pytest.mark.parametrize(
@@ -95,16 +100,19 @@ def test_an_unknown_recipe_or_abbreviated_flag_is_refused(capsys: pytest.Capture
         (["--inner.epochz", "7"], "Unrecognized arguments: --inner.epochz 7"),
         (["--inner.epochs", "many"], 'Parser key "inner.epochs"'),
         (["--recipe", "nope"], "there is no recipe nope"),
+        (["--inner.rate", "-1"], "rate must not be negative"),
     ],
 )
 def test_a_wrong_argument_is_named_in_one_line(
     argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        entry.parse(Arguments, "test", argv, defaults)
-    said = capsys.readouterr().err
-    assert message in said
-    assert len(said.splitlines()) == 1
+    with pytest.raises(SystemExit) as stopped:
+        entry.run("test", lambda: entry.parse(Arguments, "test", argv, defaults))
+    printed = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert message in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert message in json.loads(printed.out)["error"]
 
 
 def test_a_job_that_ends_well_writes_its_report_and_exits_0(capsys: pytest.CaptureFixture[str]) -> None:
