@@ -53,15 +53,15 @@ def work(arguments: Arguments) -> dict[str, Any]:
     may_train(settings, version)
     from tune import sweep as tuning  # Ray, torch and Optuna: not for a mistake in the space
 
-    question = tuning.Question(config=arguments.sweep, train=train, space=space, seed=train.seed)
-    name = arguments.run or tuning.default_name(question, version)
+    spec = tuning.SweepSpec(config=arguments.sweep, train=train, space=space, seed=train.seed)
+    name = arguments.run or tuning.default_name(spec, version)
     target = Path(arguments.recipe_file) if arguments.recipe_file else _default_target(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     entry.join_ray(settings.ray_address)
     found = tuning.sweep(
         settings,
-        tuning.Asked(
-            question=question,
+        tuning.SweepRequest(
+            spec=spec,
             dataset_version=version,
             name=name,
             recipe=arguments.recipe,
@@ -76,7 +76,7 @@ def work(arguments: Arguments) -> dict[str, Any]:
     return {
         **{key: value for key, value in asdict(found).items() if key in told},
         "dataset_version": version,
-        "metric": question.config.metric,
+        "metric": spec.config.metric,
         "best": {**best, "settings": found.best.settings, "config": config},
         "recipe_file": str(target),
     }

@@ -1,8 +1,8 @@
-"""Between a trial's workers and Tune: who has finished an epoch asks here whether to go on, and waits for the answer.
+"""Holds a trial's workers at the end of each epoch until Ray Tune has decided whether the trial goes on.
 
-An actor of the sweep, without a processor of its own. Workers `tell`, the trial's driver takes rows with `next`, and
-asks for no further one before Tune has decided; that lets the workers go on. So a decision takes effect at the end of
-the epoch that it is about, no worker is ever killed for it, and nothing that was learned is lost.
+An actor of the sweep that takes no processor. Workers report an epoch with `tell` and wait; the trial's driver takes
+its rows with `next` and asks for another one only after Tune has decided, which releases the workers. A decision takes
+effect at the end of the epoch that it is about, so no worker is killed for it and nothing that was learned is lost.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ Event = dict[str, Any]
 
 
 @dataclass
-class Line:
-    """One trial's driver and its workers."""
+class TrialChannel:
+    """The events between one trial's driver and its workers."""
 
     epoch: int
     """The last one that the driver knows of."""
@@ -26,53 +26,53 @@ class Line:
     leaves: bool = False
 
 
-class Desk:
+class EpochGate:
     def __init__(self) -> None:
-        self._lines: dict[str, Line] = {}
+        self._channels: dict[str, TrialChannel] = {}
         self._moved = asyncio.Condition()
         self._closed = False
 
     async def open(self, key: str, epoch: int) -> None:
-        """A trial's driver begins; rows of later epochs than this one are news to it."""
-        self._lines[key] = Line(epoch=epoch)
+        """Register a trial's driver, which needs the rows of epochs after this one."""
+        self._channels[key] = TrialChannel(epoch=epoch)
 
     async def tell(self, key: str, attempt: str, cpu_s: float, history: list[dict[str, float]]) -> bool:
-        """What the workers of a trial have reached; whether they go on."""
-        line = self._lines[key]
+        """Report what the workers of a trial have reached; returns whether they go on."""
+        channel = self._channels[key]
         async with self._moved:
-            rows = [row for row in history if row["epoch"] > line.epoch]
-            line.epoch = max(line.epoch, int(history[-1]["epoch"]))
-            line.events.extend({**row, "row": row, "attempt": attempt, "cpu_s": cpu_s} for row in rows)
+            rows = [row for row in history if row["epoch"] > channel.epoch]
+            channel.epoch = max(channel.epoch, int(history[-1]["epoch"]))
+            channel.events.extend({**row, "row": row, "attempt": attempt, "cpu_s": cpu_s} for row in rows)
             self._moved.notify_all()
             await self._moved.wait_for(
-                lambda: line.leaves or self._closed or (line.asked and not line.events)
+                lambda: channel.leaves or self._closed or (channel.asked and not channel.events)
             )
-            return not (line.leaves or self._closed)
+            return not (channel.leaves or self._closed)
 
     async def next(self, key: str) -> Event:
-        """The next event; asking for it says that the workers may go on from the last one."""
-        line = self._lines[key]
+        """Wait for the next event; asking for it releases the workers from the last one."""
+        channel = self._channels[key]
         async with self._moved:
-            line.asked = True
+            channel.asked = True
             self._moved.notify_all()
-            await self._moved.wait_for(lambda: bool(line.events))
-            line.asked = False
-            return line.events.popleft()
+            await self._moved.wait_for(lambda: bool(channel.events))
+            channel.asked = False
+            return channel.events.popleft()
 
     async def end(self, key: str, ending: Event) -> None:
-        """The last event of a trial's driver."""
+        """Add the last event of a trial."""
         async with self._moved:
-            self._lines[key].events.append(ending)
+            self._channels[key].events.append(ending)
             self._moved.notify_all()
 
     async def leave(self, key: str) -> None:
-        """The workers of this trial end with their epoch."""
+        """End the workers of this trial with their epoch."""
         async with self._moved:
-            self._lines[key].leaves = True
+            self._channels[key].leaves = True
             self._moved.notify_all()
 
     async def close(self) -> None:
-        """The workers of all trials end with their epoch."""
+        """End the workers of all trials with their epoch."""
         async with self._moved:
             self._closed = True
             self._moved.notify_all()

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nested:
+class MlflowTrials:
     mlflow: "MlflowClient"
     parent: str
     """Id of the sweep's run."""
@@ -33,7 +33,7 @@ class Nested:
     @classmethod
     def open(
         cls, tracking_uri: str, sweep: Sweep, params: Mapping[str, Any], told: Mapping[str, Any]
-    ) -> "Nested":
+    ) -> "MlflowTrials":
         """The sweep's run, made at the first call.
 
         Raises:

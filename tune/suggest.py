@@ -1,7 +1,7 @@
 """Which settings a trial gets: Optuna's, as a function of seed, number and what is known of the other trials.
 
 No sampler lives from one trial to the next, so a sweep that was killed goes on with the suggestions that it would have
-had: each is made anew from the ledger. The first trial has the recipe's own settings, where the space has them, so
+had: each is made anew from the sweep store. The first trial has the recipe's own settings, where the space has them, so
 that the recipe is among what is compared.
 """
 

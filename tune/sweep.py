@@ -28,11 +28,11 @@ from train.scratch import scratch
 from tune import figures, recipe_file, schedulers, sweep_store
 from tune import space as spaces
 from tune.capacity import Node, concurrent, room
-from tune.epoch_gate import Desk
-from tune.mlflow_trials import Nested
-from tune.sweep_driver import Keeper, Question, Suggester
-from tune.sweep_store import Ledger, Trial
-from tune.trial import TRIAL, Ground, Runs, TrialDriver
+from tune.epoch_gate import EpochGate
+from tune.mlflow_trials import MlflowTrials
+from tune.sweep_driver import Sampler, SweepDriver, SweepSpec
+from tune.sweep_store import SweepStore, Trial
+from tune.trial import TRIAL, Runs, TrialDriver, TrialEnvironment
 
 RECIPE_NAME = "recipe.yaml"
 NODE_SHARES = 10_000
@@ -40,7 +40,7 @@ NODE_SHARES = 10_000
 PATIENCE_S = 60.0
 """How long a sweep waits until a trial has room beside what runs on the cluster already."""
 RAY_TUNE = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_MAX_PENDING_TRIALS_PG": "1"}
-"""The ledger and MLflow have the results; and a trial is not asked for before there is room for it."""
+"""The sweep store and MLflow have the results; and a trial is not asked for before there is room for it."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +50,14 @@ class SweepError(ExpectedError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class SweepRequest:
     """A sweep as its user wants it."""
 
-    question: Question
+    spec: SweepSpec
     dataset_version: str
     name: str
     recipe: str = "demo"
-    """The named recipe that `question.train` came from; kept with the winner."""
+    """The named recipe that `spec.train` came from; kept with the winner."""
     fresh: bool = False
     git_commit: str = "unknown"
 
@@ -86,7 +86,7 @@ class SweepOutcome:
     """By setting, or why there is none."""
 
 
-def sweep(settings: Settings, asked: Asked) -> SweepOutcome:
+def sweep(settings: Settings, asked: SweepRequest) -> SweepOutcome:
     """Try, keep, and write the winner down.
 
     Raises:
@@ -95,80 +95,80 @@ def sweep(settings: Settings, asked: Asked) -> SweepOutcome:
         SweepError: no trial has a value.
         ClaimedError: another job runs this sweep.
     """
-    store, question = ObjectStore(settings), asked.question
+    store, spec = ObjectStore(settings), asked.spec
     _check(asked, manifest(store, asked.dataset_version))
     begun, resumed = sweep_store.begin(
-        store, asked.name, fingerprint(question), asked.dataset_version, fresh=asked.fresh
+        store, asked.name, fingerprint(spec), asked.dataset_version, fresh=asked.fresh
     )
     told = {"dataset_version": asked.dataset_version, "git_commit": asked.git_commit}
     with claim(f"sweep {begun.key}"):
-        book = Ledger(store, begun)
-        nested = Nested.open(settings.mlflow_tracking_uri, begun, _params(question), told)
-        keeper = _run(settings, asked, book, nested)
-        return _conclude(settings, asked, keeper, nested, resumed=resumed)
+        trial_store = SweepStore(store, begun)
+        mlflow_trials = MlflowTrials.open(settings.mlflow_tracking_uri, begun, _params(spec), told)
+        driver = _run(settings, asked, trial_store, mlflow_trials)
+        return _conclude(settings, asked, driver, mlflow_trials, resumed=resumed)
 
 
-def fingerprint(question: Question) -> str:
+def fingerprint(spec: SweepSpec) -> str:
     """Of everything that decides which trials there are and how they are judged."""
     return sweep_store.fingerprint(
         {
-            "train": question.train.fingerprint,
-            "space": spaces.described(question.space),
-            "seed": question.seed,
-            **question.config.identity(),
+            "train": spec.train.fingerprint,
+            "space": spaces.described(spec.space),
+            "seed": spec.seed,
+            **spec.config.identity(),
         }
     )
 
 
-def default_name(question: Question, dataset_version: str) -> str:
-    """The same question about the same data is the same sweep."""
-    return f"sweep-{dataset_version[:8]}-{fingerprint(question)[:8]}"
+def default_name(spec: SweepSpec, dataset_version: str) -> str:
+    """Return the name of a sweep that is not named: the same search over the same data has the same name."""
+    return f"sweep-{dataset_version[:8]}-{fingerprint(spec)[:8]}"
 
 
-def _check(asked: Asked, described: dict[str, Any]) -> None:
+def _check(asked: SweepRequest, described: dict[str, Any]) -> None:
     """Refuse in seconds what every trial would refuse after its start."""
-    question = asked.question
-    spaces.check(question.train, question.space)
-    if question.config.scheduler == "pbt":
-        schedulers.pbt(question.config, question.space, question.seed)
-    names = question.space.get("model.name")
-    for name in names.ends if names is not None else [question.train.model.name]:
-        model = replace(question.train.model, name=name)
-        trainer.check(replace(question.train, model=model), described)
+    spec = asked.spec
+    spaces.check(spec.train, spec.space)
+    if spec.config.scheduler == "pbt":
+        schedulers.pbt(spec.config, spec.space, spec.seed)
+    names = spec.space.get("model.name")
+    for name in names.ends if names is not None else [spec.train.model.name]:
+        model = replace(spec.train.model, name=name)
+        trainer.check(replace(spec.train, model=model), described)
 
 
-def _params(question: Question) -> dict[str, Any]:
+def _params(spec: SweepSpec) -> dict[str, Any]:
     return {
-        **question.config.identity(),
-        "seed": question.seed,
-        **{f"space.{name}": one for name, one in spaces.described(question.space).items()},
+        **spec.config.identity(),
+        "seed": spec.seed,
+        **{f"space.{name}": one for name, one in spaces.described(spec.space).items()},
     }
 
 
-def _run(settings: Settings, asked: Asked, book: Ledger, nested: Nested) -> Keeper:
+def _run(
+    settings: Settings, asked: SweepRequest, trial_store: SweepStore, mlflow_trials: MlflowTrials
+) -> SweepDriver:
     """Run trials until there are enough or the budget is spent."""
-    question = asked.question
-    train = _kept_for_others(question)
-    desk = ray.remote(Desk).options(num_cpus=0).remote()
-    keeper = Keeper(book, question, nested, close=lambda: ray.get(desk.close.remote()))
+    spec = asked.spec
+    train = _kept_for_others(spec)
+    gate = ray.remote(EpochGate).options(num_cpus=0).remote()
+    driver = SweepDriver(trial_store, spec, mlflow_trials, close=lambda: ray.get(gate.close.remote()))
     work = Runs(settings=settings, base=train, dataset_version=asked.dataset_version)
-    pointer = work.pointer if question.config.scheduler == "pbt" else None
-    ground = Ground(
-        desk=desk, epochs=train.epochs, metric=question.config.metric, train=work, pointer=pointer
+    pointer = work.pointer if spec.config.scheduler == "pbt" else None
+    environment = TrialEnvironment(
+        gate=gate, epochs=train.epochs, metric=spec.config.metric, train=work, pointer=pointer
     )
     try:
-        if not keeper.done:
-            run_trials(keeper, ground, room_now(train))
+        if not driver.done:
+            run_trials(driver, environment, room_now(train))
     finally:
-        ray.kill(desk)
-    return keeper
+        ray.kill(gate)
+    return driver
 
 
-def _kept_for_others(question: Question) -> TrainConfig:
+def _kept_for_others(spec: SweepSpec) -> TrainConfig:
     """With pbt the checkpoint at the end of each epoch stays, since another trial may begin with it."""
-    return (
-        replace(question.train, keep_every_epochs=1) if question.config.scheduler == "pbt" else question.train
-    )
+    return replace(spec.train, keep_every_epochs=1) if spec.config.scheduler == "pbt" else spec.train
 
 
 def room_now(config: TrainConfig, patience_s: float = PATIENCE_S) -> list[Node]:
@@ -196,26 +196,26 @@ def room_now(config: TrainConfig, patience_s: float = PATIENCE_S) -> list[Node]:
     return real if room(real, config) else nodes
 
 
-def run_trials(keeper: Keeper, ground: Ground, nodes: Sequence[Node]) -> None:
-    """Run Tune until the keeper has no more trials.
+def run_trials(driver: SweepDriver, environment: TrialEnvironment, nodes: Sequence[Node]) -> None:
+    """Run Tune until the driver has no more trials.
 
     Each driver holds a share of this node's own resource, as large as makes the wanted number of them fit at once: so
     no other begins before all that one held is free, whatever the scheduler does.
     """
-    config, train = keeper.question.config, keeper.question.train
+    config, train = driver.spec.config, driver.spec.train
     at_once = concurrent(nodes, train, wanted=config.max_concurrent_trials, trials=config.trials)
     for name, value in RAY_TUNE.items():
         os.environ.setdefault(name, value)
     share = ray.tune.PlacementGroupFactory([{_own_node(): (NODE_SHARES // at_once) / NODE_SHARES}])
-    trainable = ray.tune.with_resources(ray.tune.with_parameters(TrialDriver, ground=ground), share)
-    with scratch() as nothing:  # what Tune would keep, the ledger has
+    trainable = ray.tune.with_resources(ray.tune.with_parameters(TrialDriver, environment=environment), share)
+    with scratch() as nothing:  # what Tune would keep, the sweep store has
         tuner = ray.tune.Tuner(
             trainable,
-            **_searched(keeper, train.epochs, at_once),
+            **_searched(driver, train.epochs, at_once),
             run_config=ray.tune.RunConfig(
                 name="sweep",
                 storage_path=str(nothing),
-                callbacks=[keeper],
+                callbacks=[driver],
                 checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
@@ -223,21 +223,21 @@ def run_trials(keeper: Keeper, ground: Ground, nodes: Sequence[Node]) -> None:
         tuner.fit()
 
 
-def _searched(keeper: Keeper, epochs: int, at_once: int) -> dict[str, Any]:
+def _searched(driver: SweepDriver, epochs: int, at_once: int) -> dict[str, Any]:
     """How Tune finds its trials."""
-    question = keeper.question
-    if question.config.scheduler == "asha":
-        scheduler = schedulers.asha(question.config, epochs, keeper.ledger.trials)
+    spec = driver.spec
+    if spec.config.scheduler == "asha":
+        scheduler = schedulers.asha(spec.config, epochs, driver.trial_store.trials)
         search = {
-            "search_alg": Suggester(keeper),
+            "search_alg": Sampler(driver),
             "max_concurrent_trials": at_once,
-            "num_samples": question.config.trials,
+            "num_samples": spec.config.trials,
         }
         return {"tune_config": ray.tune.TuneConfig(scheduler=scheduler, **search)}
     population = []
-    while (one := keeper.next_trial()) is not None:
+    while (one := driver.next_trial()) is not None:
         population.append(one[TRIAL])
-    scheduler = schedulers.pbt(question.config, question.space, question.seed)
+    scheduler = schedulers.pbt(spec.config, spec.space, spec.seed)
     return {
         "param_space": {TRIAL: ray.tune.grid_search(population)},
         "tune_config": ray.tune.TuneConfig(scheduler=scheduler, search_alg=BasicVariantGenerator()),
@@ -254,66 +254,71 @@ def _own_node() -> str:
 
 
 def _conclude(
-    settings: Settings, asked: Asked, keeper: Keeper, nested: Nested, *, resumed: bool
+    settings: Settings,
+    asked: SweepRequest,
+    driver: SweepDriver,
+    mlflow_trials: MlflowTrials,
+    *,
+    resumed: bool,
 ) -> SweepOutcome:
     """Bring MLflow up to date, write the winner and the pictures, and drop what only losers need."""
-    question, book = asked.question, keeper.ledger
-    trials = book.trials
+    spec, trial_store = asked.spec, driver.trial_store
+    trials = trial_store.trials
     for trial in trials:
-        config = spaces.applied(question.train, trial.settings)
-        run, _ = runs.begin(book.store, trial.run, config, asked.dataset_version, fresh=False)
-        run_id = nested.catch_up(trial, config, run.key)
+        config = spaces.applied(spec.train, trial.settings)
+        run, _ = runs.begin(trial_store.store, trial.run, config, asked.dataset_version, fresh=False)
+        run_id = mlflow_trials.catch_up(trial, config, run.key)
         if run_id != trial.mlflow_run_id:
-            book.put(replace(trial, mlflow_run_id=run_id))
-    keeper.drop_weights()
-    best = sweep_store.best(trials, question.config.metric, question.config.mode)
+            trial_store.put(replace(trial, mlflow_run_id=run_id))
+    driver.drop_weights()
+    best = sweep_store.best(trials, spec.config.metric, spec.config.mode)
     if best is None:
-        nested.fail()
+        mlflow_trials.fail()
         raise SweepError(_why_none(trials))
-    value = best.rows[-1][question.config.metric]
+    value = best.rows[-1][spec.config.metric]
     text = _recipe(asked, best, value, trials)
-    recipe_key = f"{book.sweep.folder}/{RECIPE_NAME}"
-    book.store.put(runs.BUCKET, recipe_key, text.encode())
-    pictures = figures.figures(trials, question.space, question.config, book.sweep.name)
+    recipe_key = f"{trial_store.sweep.folder}/{RECIPE_NAME}"
+    trial_store.store.put(runs.BUCKET, recipe_key, text.encode())
+    pictures = figures.figures(trials, spec.space, spec.config, trial_store.sweep.name)
     with tempfile.TemporaryDirectory() as folder:
         files = {**pictures, RECIPE_NAME: text.encode()}
         for name, blob in files.items():
             Path(folder, name).write_bytes(blob)
-        found = {f"best_{question.config.metric}": value, "cpu_minutes": book.cpu_minutes}
-        nested.finish(found, [Path(folder, name) for name in files])
+        found = {f"best_{spec.config.metric}": value, "cpu_minutes": trial_store.cpu_minutes}
+        mlflow_trials.finish(found, [Path(folder, name) for name in files])
     return SweepOutcome(
-        run=book.sweep.name,
-        mlflow_run_id=nested.parent,
+        run=trial_store.sweep.name,
+        mlflow_run_id=mlflow_trials.parent,
         resumed=resumed,
         trials=sweep_store.count(trials),
-        trained=len(keeper.touched),
+        trained=len(driver.touched),
         broke={one.number: one.why for one in trials if one.state == "unfinished" and one.why},
         best=best,
         value=value,
-        cpu_minutes=round(book.cpu_minutes, 2),
+        cpu_minutes=round(trial_store.cpu_minutes, 2),
         recipe=text,
         recipe_key=recipe_key,
         pictures=pictures,
-        importance=_importance(trials, question),
+        importance=_importance(trials, spec),
     )
 
 
-def _recipe(asked: Asked, best: Trial, value: float, trials: Sequence[Trial]) -> str:
-    metric = asked.question.config.metric
+def _recipe(asked: SweepRequest, best: Trial, value: float, trials: Sequence[Trial]) -> str:
+    metric = asked.spec.config.metric
     return recipe_file.text(
         best,
-        spaces.applied(asked.question.train, best.settings),
+        spaces.applied(asked.spec.train, best.settings),
         dataset_version=asked.dataset_version,
         recipe=asked.recipe,
         found=f"The best of {len(trials)} trials of sweep {asked.name}: {metric} {value:.4f} after epoch {best.epochs}",
     )
 
 
-def _importance(trials: Sequence[Trial], question: Question) -> dict[str, float] | str:
-    found = figures.importance(trials, question.space, question.config)
+def _importance(trials: Sequence[Trial], spec: SweepSpec) -> dict[str, float] | str:
+    found = figures.importance(trials, spec.space, spec.config)
     if found is not None:
         return {name: round(share, 3) for name, share in found.items()}
-    if question.config.scheduler == "pbt":
+    if spec.config.scheduler == "pbt":
         return "none: pbt changes settings on the way"
     return f"none: it takes at least {figures.MIN_TRIALS} trials that ended, with values that differ"
 

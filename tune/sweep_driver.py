@@ -1,12 +1,12 @@
 """What the driver of a sweep knows and writes down: which trial is next, and what each has reached.
 
-Tune asks `Suggester` for trials and tells `Keeper` what comes of them; both stand on the sweep_store, which alone
+Tune asks `Sampler` for trials and tells `SweepDriver` what comes of them; both stand on the sweep_store, which alone
 survives. The file that Tune would go on from is never used, and nothing of ours is in it.
 """
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import ray
@@ -19,10 +19,10 @@ from train.config import TrainConfig
 from tune import space as spaces
 from tune import sweep_store
 from tune.config import SweepConfig
-from tune.mlflow_trials import Nested
+from tune.mlflow_trials import MlflowTrials
 from tune.suggest import suggest
-from tune.sweep_store import Ledger, State, Trial
-from tune.trial import TRIAL
+from tune.sweep_store import State, SweepStore, Trial
+from tune.trial import TRIAL, Assignment
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ ENDED: dict[str, State] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """What is looked for."""
+class SweepSpec:
+    """A search: what is varied, how trials are judged, and from which training settings they start."""
 
     config: SweepConfig
     train: TrainConfig
@@ -45,100 +45,107 @@ class Question:
     seed: int
 
 
-class Keeper(ray.tune.Callback):
-    def __init__(self, book: Ledger, question: Question, nested: Nested, close: Callable[[], None]) -> None:
+class SweepDriver(ray.tune.Callback):
+    def __init__(
+        self,
+        trial_store: SweepStore,
+        spec: SweepSpec,
+        mlflow_trials: MlflowTrials,
+        close: Callable[[], None],
+    ) -> None:
         """Args:
         close: ends all trials with the epoch that they are in.
         """
-        self.ledger = book
-        self.question = question
+        self.trial_store = trial_store
+        self.spec = spec
         self.touched: set[int] = set()
         """Trials that trained an epoch in this attempt at the sweep."""
-        self._nested = nested
+        self._mlflow_trials = mlflow_trials
         self._close = close
         self._dropped: set[str] = set()
-        self._unfinished = [one.number for one in book.trials if one.state == "unfinished"]
+        self._unfinished = [trial.number for trial in trial_store.trials if trial.state == "unfinished"]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune writes its parts into a folder of its own
 
     @property
     def spent(self) -> bool:
-        return self.ledger.cpu_minutes >= self.question.config.budget_cpu_minutes
+        return self.trial_store.cpu_minutes >= self.spec.config.budget_cpu_minutes
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing to run."""
-        enough = len(self.ledger.trials) >= self.question.config.trials and not self._unfinished
+        """Whether nothing is left to run."""
+        enough = len(self.trial_store.trials) >= self.spec.config.trials and not self._unfinished
         return self.spent or enough
 
     def next_trial(self) -> dict[str, Any] | None:
-        """Tune's configuration of the next trial: first those to go on with, then new ones; None when it is enough."""
+        """Return Tune's configuration of the next trial, unfinished ones first; None when the sweep has enough."""
         if self.spent:
             return None
-        if self.question.config.scheduler == "asha":  # with pbt any trial may go on from any other's weights
+        if self.spec.config.scheduler == "asha":  # with pbt any trial may go on from any other's weights
             self.drop_weights()
         if self._unfinished:
-            return self._tune_config(self.ledger.trial(self._unfinished.pop(0)))
-        if len(self.ledger.trials) >= self.question.config.trials:
+            return self._tune_config(self.trial_store.trial(self._unfinished.pop(0)))
+        if len(self.trial_store.trials) >= self.spec.config.trials:
             return None
         return self._tune_config(self._new())
 
     def drop_weights(self) -> None:
         """Remove the checkpoints of trials that lost; their rows stay, and trained again they have the same bits."""
-        config = self.question.config
-        for name in sweep_store.superseded(self.ledger.trials, config.metric, config.mode):
+        config = self.spec.config
+        for name in sweep_store.superseded(self.trial_store.trials, config.metric, config.mode):
             if name not in self._dropped:
-                runs.drop_weights(self.ledger.store, name)
+                runs.drop_weights(self.trial_store.store, name)
                 self._dropped.add(name)
 
     def _new(self) -> Trial:
-        asked, number = self.question, len(self.ledger.trials)
+        asked, number = self.spec, len(self.trial_store.trials)
         own = spaces.of(asked.train, asked.space)
-        settings = suggest(asked.space, own, self.ledger.trials, number, asked.config, asked.seed)
-        trial = Trial(number=number, run=self.ledger.sweep.run(number), settings=settings)
+        settings = suggest(asked.space, own, self.trial_store.trials, number, asked.config, asked.seed)
+        trial = Trial(number=number, run=self.trial_store.sweep.run(number), settings=settings)
         config = spaces.applied(asked.train, settings)
-        version = self.ledger.sweep.dataset_version
-        run, _ = runs.begin(self.ledger.store, trial.run, config, version, fresh=True)
-        trial = replace(trial, mlflow_run_id=self._nested.begin(trial, config, run.key))
-        self.ledger.put(trial)
+        version = self.trial_store.sweep.dataset_version
+        run, _ = runs.begin(self.trial_store.store, trial.run, config, version, fresh=True)
+        trial = replace(trial, mlflow_run_id=self._mlflow_trials.begin(trial, config, run.key))
+        self.trial_store.put(trial)
         return trial
 
     def _tune_config(self, trial: Trial) -> dict[str, Any]:
-        known = trial.epochs if self.question.config.scheduler == "pbt" else 0  # ASHA hears all rows again
-        assignment = {
-            "number": trial.number,
-            "run": trial.run,
-            "known_epoch": known,
-            "mlflow_run_id": trial.mlflow_run_id,
-            "settings": trial.settings,
-        }
-        return {TRIAL: assignment}
+        assignment = Assignment(
+            number=trial.number,
+            run=trial.run,
+            known_epoch=trial.epochs
+            if self.spec.config.scheduler == "pbt"
+            else 0,  # ASHA hears all rows again
+            mlflow_run_id=trial.mlflow_run_id,
+            settings=trial.settings,
+        )
+        return {TRIAL: asdict(assignment)}
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
     ) -> None:
         assignment = result["config"][TRIAL]
-        before = self.ledger.trial(assignment["number"])
-        after = self._heard(before, assignment, result)
+        before = self.trial_store.trial(assignment["number"])
+        after = self._updated(before, assignment, result)
         if after.rows != before.rows:
             self.touched.add(after.number)
         if after != before:
-            self.ledger.put(after)
-            self._tell(after)
+            self.trial_store.put(after)
+            self._report(after)
         if after.state != "unfinished" and before.state == "unfinished":
-            self._nested.end(after)
+            self._mlflow_trials.end(after)
         if self.spent:
             self._close()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         number = trial.config[TRIAL]["number"]
-        if self.ledger.trial(number).state == "unfinished":
+        if self.trial_store.trial(number).state == "unfinished":
             logger.warning("the driver of trial %d died; it goes on when the sweep is run again", number)
-            self.ledger.put(replace(self.ledger.trial(number), why="its driver died"))
+            self.trial_store.put(replace(self.trial_store.trial(number), why="its driver died"))
 
-    def _heard(self, trial: Trial, assignment: dict[str, Any], result: dict[str, Any]) -> Trial:
-        """The trial after what Tune was told."""
+    def _updated(self, trial: Trial, assignment: dict[str, Any], result: dict[str, Any]) -> Trial:
+        """Return the trial with what Tune was told added."""
         if trial.run != assignment["run"]:
             trial = replace(
                 trial,
@@ -159,37 +166,37 @@ class Keeper(ray.tune.Callback):
         known = [{**one, "nth": None} for one in trial.rows]
         if {**row, "nth": None} in known:
             return trial  # told again
-        return trial.with_row({**row, "nth": self.ledger.next_nth})
+        return trial.with_row({**row, "nth": self.trial_store.next_nth})
 
-    def _tell(self, trial: Trial) -> None:
-        config = self.question.config
-        over = sum(one.state != "unfinished" for one in self.ledger.trials)
+    def _report(self, trial: Trial) -> None:
+        config = self.spec.config
+        over = sum(one.state != "unfinished" for one in self.trial_store.trials)
         value = trial.value(config.metric)
         note = (
             f"trial {trial.number}: {trial.state if trial.state != 'unfinished' else f'epoch {trial.epochs}'}"
         )
         note += "" if value is None else f", {config.metric} {value:.3f}"
-        note += f"; {self.ledger.cpu_minutes:.1f} of {config.budget_cpu_minutes:g} CPU-minutes"
+        note += f"; {self.trial_store.cpu_minutes:.1f} of {config.budget_cpu_minutes:g} CPU-minutes"
         progress.report("tune", min(over, config.trials), config.trials, note)
 
 
-class Suggester(Searcher):
-    """Tune's question for the next trial, answered by the keeper."""
+class Sampler(Searcher):
+    """Hands Ray Tune the trials that the driver chooses."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        super().__init__(metric=keeper.question.config.metric, mode=keeper.question.config.mode)
-        self._keeper = keeper
+    def __init__(self, driver: SweepDriver) -> None:
+        super().__init__(metric=driver.spec.config.metric, mode=driver.spec.config.mode)
+        self._driver = driver
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        return self._keeper.next_trial() or Searcher.FINISHED
+        return self._driver.next_trial() or Searcher.FINISHED
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The keeper has heard of it."""
+        """The driver has heard of it."""
 
     def save(self, checkpoint_path: str) -> None:
-        """The ledger is what a sweep goes on from."""
+        """The sweep store is what a sweep goes on from."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Never called: see `save`."""

@@ -114,7 +114,7 @@ def begin(
     return sweep, False
 
 
-class Ledger:
+class SweepStore:
     """A sweep's trials, in memory and in the object store."""
 
     def __init__(self, store: ObjectStore, sweep: Sweep) -> None:

@@ -59,11 +59,11 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
+class TrialEnvironment:
     """What all trials have in common; travels through Ray's object store, as it holds secrets."""
 
-    desk: Any
-    """Handle of the actor `tune.epoch_gate.Desk`."""
+    gate: Any
+    """Handle of the actor `tune.epoch_gate.EpochGate`."""
     epochs: int
     metric: str
     """Which Tune insists on hearing of, also from a trial that has none."""
@@ -76,8 +76,8 @@ class Ground:
 
 
 class TrialDriver(ray.tune.Trainable):
-    def setup(self, config: dict[str, Any], ground: Ground) -> None:
-        self._ground = ground
+    def setup(self, config: dict[str, Any], environment: TrialEnvironment) -> None:
+        self._environment = environment
         self._assignment = Assignment(**config[TRIAL])
         self._key = f"{self._assignment.number}-{secrets.token_hex(4)}"
         self._thread: threading.Thread | None = None
@@ -91,14 +91,14 @@ class TrialDriver(ray.tune.Trainable):
         event = self._next()
         if "ending" not in event:
             self._row = event
-            if event["epoch"] < self._ground.epochs:
+            if event["epoch"] < self._environment.epochs:
                 return event
             event = self._next()
         return {**self._row, **event, "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        assert self._ground.pointer is not None
-        pointer = self._ground.pointer(self._assignment, int(self._row["epoch"]))
+        assert self._environment.pointer is not None
+        pointer = self._environment.pointer(self._assignment, int(self._row["epoch"]))
         Path(checkpoint_dir, POINTER).write_text(json.dumps(asdict(pointer)))
 
     def load_checkpoint(self, checkpoint: str | None) -> None:
@@ -108,27 +108,27 @@ class TrialDriver(ray.tune.Trainable):
     def cleanup(self) -> None:
         """Tune wants no more of it: the workers end with the epoch that they are in, and their processors are free."""
         if self._thread is not None:
-            ray.get(self._ground.desk.leave.remote(self._key))
+            ray.get(self._environment.gate.leave.remote(self._key))
             self._thread.join()
 
     def _begin(self) -> None:
         known = self._assignment.known_epoch if self._origin is None else self._origin.epoch
-        self._row = {"epoch": known, self._ground.metric: float("nan")}
-        ray.get(self._ground.desk.open.remote(self._key, known))
+        self._row = {"epoch": known, self._environment.metric: float("nan")}
+        ray.get(self._environment.gate.open.remote(self._key, known))
         self._thread = threading.Thread(
             target=self._train, name=f"trial-{self._assignment.number}", daemon=True
         )
         self._thread.start()
 
     def _next(self) -> Event:
-        event: Event = ray.get(self._ground.desk.next.remote(self._key))
+        event: Event = ray.get(self._environment.gate.next.remote(self._key))
         return event
 
     def _train(self) -> None:
-        """In the thread: train, and tell the desk how it ended."""
-        asked = _Asked(desk=self._ground.desk, key=self._key)
+        """In the thread: train, and tell the gate how it ended."""
+        asked = _EpochReporter(gate=self._environment.gate, key=self._key)
         try:
-            last = self._ground.train(self._assignment, self._origin, asked)
+            last = self._environment.train(self._assignment, self._origin, asked)
             ending: Event = {**last, "row": last, "ending": "complete"}
         except trainer.HaltedError:
             ending = {"ending": "halted"}
@@ -139,24 +139,24 @@ class TrialDriver(ray.tune.Trainable):
         except Exception as error:
             logger.exception("trial %d", self._assignment.number)
             ending = {"ending": "broke", "why": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-        ray.get(self._ground.desk.end.remote(self._key, ending))
+        ray.get(self._environment.gate.end.remote(self._key, ending))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
+class _EpochReporter:
     """What rank 0 asks after each epoch."""
 
-    desk: Any
+    gate: Any
     key: str
 
     def __call__(self, so_far: SoFar) -> bool:
-        goes_on: bool = ray.get(self.desk.tell.remote(self.key, so_far.attempt, so_far.cpu_s, so_far.history))
+        goes_on: bool = ray.get(self.gate.tell.remote(self.key, so_far.attempt, so_far.cpu_s, so_far.history))
         return goes_on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """Trials as training runs on the platform: `Ground.train` and `Ground.pointer`."""
+    """Trials as training runs on the platform: `TrialEnvironment.train` and `TrialEnvironment.pointer`."""
 
     settings: Settings
     base: TrainConfig

@@ -26,7 +26,7 @@ from cluster.settings import Settings
 from data.synthetic import SyntheticConfig, generate
 from jobs.drill.cases import CASES, ROLLOUTS
 from jobs.drill.clients import Clients, Log
-from jobs.drill.platform import Ground, UnexpectedError
+from jobs.drill.platform import DrillPlatform, UnexpectedError
 from jobs.drill.table import Row, judged, table
 from jobs.runtime import entry
 from serve import desired, environments
@@ -67,7 +67,7 @@ class Arguments:
 
 
 def run_case(
-    ground: Ground, arguments: Arguments, name: str, images: list[bytes], log: Log, least: float
+    platform: DrillPlatform, arguments: Arguments, name: str, images: list[bytes], log: Log, least: float
 ) -> Row:
     """One case under load and kills.
 
@@ -75,27 +75,27 @@ def run_case(
         least: requests that are sent, however soon it is over.
     """
     clients = Clients(
-        ground.settings.api_url,
-        str(ground.settings.client_key),
+        platform.settings.api_url,
+        str(platform.settings.client_key),
         images,
         rate=arguments.rate,
         patients=arguments.patients,
         seed=arguments.seed,
     )
-    ground.clients, ground.fault_at = clients, None
-    began_at, killed, over = time.time(), len(ground.killed), threading.Event()
+    platform.clients, platform.fault_at = clients, None
+    began_at, killed, over = time.time(), len(platform.killed), threading.Event()
     threads = [threading.Thread(target=_load, args=(clients, over))]
     if arguments.kill_every_s:
-        threads.append(threading.Thread(target=_kills, args=(ground, over, arguments.kill_every_s)))
+        threads.append(threading.Thread(target=_kills, args=(platform, over, arguments.kill_every_s)))
     for one in threads:
         one.start()
     went = True
     try:
         try:
-            rollout = CASES[name](ground)
+            rollout = CASES[name](platform)
         except (UnexpectedError, RolloutError) as error:
             sys.stdout.write(f"{name}: {error}\n")
-            went, rollout = False, ground.end()
+            went, rollout = False, platform.end()
         seconds = time.time() - began_at
         while clients.log.sent < least:
             time.sleep(0.5)
@@ -106,27 +106,27 @@ def run_case(
     time.sleep(SETTLED_S)
     seen = clients.log
     log.answers += seen.answers
-    flips, off_weight = judged(_assigned(ground, began_at))
+    flips, off_weight = judged(_assigned(platform, began_at))
     return Row(
         case=name,
         state="-" if rollout is None else rollout.state,
         went=went,
         seconds=round(seconds, 1),
-        out_s=_out_s(ground, rollout),
+        out_s=_out_s(platform, rollout),
         requests=seen.sent,
         raw_failures=seen.sent - seen.raw["201"],
         lost=sum(seen.lost.values()),
         fallbacks=sum(one["fallback_from"] is not None for one in seen.answers),
-        killed=len(ground.killed) - killed,
+        killed=len(platform.killed) - killed,
         flips=flips,
         off_weight=off_weight,
     )
 
 
-def _out_s(ground: Ground, rollout: Rollout | None) -> float | None:
-    if rollout is None or rollout.ended_at is None or ground.fault_at is None:
+def _out_s(platform: DrillPlatform, rollout: Rollout | None) -> float | None:
+    if rollout is None or rollout.ended_at is None or platform.fault_at is None:
         return None
-    return round(rollout.ended_at.timestamp() - ground.fault_at, 1)
+    return round(rollout.ended_at.timestamp() - platform.fault_at, 1)
 
 
 def _load(clients: Clients, over: threading.Event) -> None:
@@ -141,15 +141,15 @@ def _load(clients: Clients, over: threading.Event) -> None:
     asyncio.run(send())
 
 
-def _kills(ground: Ground, over: threading.Event, every_s: float) -> None:
+def _kills(platform: DrillPlatform, over: threading.Event, every_s: float) -> None:
     nth = 0
     while not over.wait(every_s):
-        ground.kill_one(nth)
+        platform.kill_one(nth)
         nth += 1
 
 
-def _assigned(ground: Ground, began_at: float) -> list[dict[str, Any]]:
-    with connect(ground.settings.database_url) as connection:
+def _assigned(platform: DrillPlatform, began_at: float) -> list[dict[str, Any]]:
+    with connect(platform.settings.database_url) as connection:
         return connection.execute(
             "SELECT patient_pseudonym AS patient, assignment FROM predictions "
             "WHERE created_at >= to_timestamp(%s) AND assignment->>'key' = 'patient' ORDER BY created_at",
@@ -157,10 +157,10 @@ def _assigned(ground: Ground, began_at: float) -> list[dict[str, Any]]:
         ).fetchall()
 
 
-def missing(ground: Ground, log: Log) -> int:
+def missing(platform: DrillPlatform, log: Log) -> int:
     """Answers that clients have and the ledger has not."""
     ids = [one["id"] for one in log.answers]
-    with connect(ground.settings.database_url) as connection:
+    with connect(platform.settings.database_url) as connection:
         row = connection.execute(
             "SELECT count(*) AS kept FROM predictions WHERE id = ANY(%s::uuid[])", [ids]
         ).fetchone()
@@ -175,7 +175,7 @@ def _images(seed: int) -> list[bytes]:
         return [one.read_bytes() for one in sorted(Path(folder).rglob("*.png"))]
 
 
-def _ground(arguments: Arguments) -> Ground:
+def _platform(arguments: Arguments) -> DrillPlatform:
     settings = Settings.from_env()
     allowing = environments.allowing_faults(settings)
     if settings.environment not in allowing:
@@ -184,7 +184,7 @@ def _ground(arguments: Arguments) -> Ground:
         live = desired.read(connection).get(VIT)
     if live is None or settings.client_key is None:
         raise entry.JobError("nothing is served, or RAYDIOLOGY_CLIENT_KEY is not set: `make demo` first")
-    return Ground(
+    return DrillPlatform(
         settings=settings,
         store=ObjectStore(settings),
         registry=Registry(settings),
@@ -193,15 +193,15 @@ def _ground(arguments: Arguments) -> Ground:
 
 
 def work(arguments: Arguments) -> dict[str, Any]:
-    ground, images = _ground(arguments), _images(arguments.seed)
+    platform, images = _platform(arguments), _images(arguments.seed)
     log, rows = Log(), []
     chosen = (arguments.cases or list(ROLLOUTS)) * arguments.repeat
     for nth, name in enumerate(chosen):
         progress.report("drill", nth, len(chosen), name)
         least = arguments.requests / len(chosen)
-        rows.append(run_case(ground, arguments, name, images, log, least))
+        rows.append(run_case(platform, arguments, name, images, log, least))
         sys.stdout.write(table(rows[-1:], header=nth == 0))
-    lost = missing(ground, log)
+    lost = missing(platform, log)
     if arguments.log is not None:
         log.write(arguments.log)
     outs = [one.out_s for one in rows if one.out_s is not None]
@@ -211,7 +211,7 @@ def work(arguments: Arguments) -> dict[str, Any]:
         "latency_ms": log.latencies_ms(),
         "median_out_s": statistics.median(outs) if outs else None,
         "missing": lost,
-        "killed": ground.killed,
+        "killed": platform.killed,
     }
     if lost or any(one.bad for one in rows):
         raise entry.Halted("not as it should be: see went, lost, flips, off_weight and missing", found)

@@ -40,7 +40,7 @@ STEPS: list[Step] = [
 """Shown, 10, 50, 100 %, in a hurry: a drill is about what happens on the way, not about how much evidence it takes."""
 GUARDRAILS = GuardrailConfig(labels=taxonomy().names, promote_p99_ms=5_000, roll_back_p99_ms=5_000)
 """Without a bound on waiting: with processes that are killed all the while it would never allow a promotion."""
-PREY = ("ServeReplica:xray-vit", "ServeReplica:front-door", "ServeReplica:rollout-controller")
+KILL_TARGETS = ("ServeReplica:xray-vit", "ServeReplica:front-door", "ServeReplica:rollout-controller")
 """What Ray calls the processes that are killed in turns."""
 CASE_S = 240.0
 """How long a case may take to come to what it waits for."""
@@ -51,7 +51,7 @@ class UnexpectedError(Exception):
 
 
 @dataclass(kw_only=True)
-class Ground:
+class DrillPlatform:
     """The platform, and copies of its champion."""
 
     settings: Settings
@@ -160,10 +160,10 @@ class Ground:
                     one.resume()
 
     def kill_one(self, nth: int) -> None:
-        kind = PREY[nth % len(PREY)]
-        prey = [one for one in marked(Home.from_env(os.environ).id, "ray") if kind in _title(one)]
-        if prey:
-            chosen = self.draw.choice(prey)
+        kind = KILL_TARGETS[nth % len(KILL_TARGETS)]
+        processes = [one for one in marked(Home.from_env(os.environ).id, "ray") if kind in _title(one)]
+        if processes:
+            chosen = self.draw.choice(processes)
             self.killed.append(_title(chosen).removeprefix("ray::").split("(")[0].strip())
             with contextlib.suppress(psutil.NoSuchProcess):
                 chosen.kill()

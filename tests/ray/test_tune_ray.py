@@ -21,11 +21,11 @@ from tune import space as spaces
 from tune import sweep_store
 from tune.capacity import Node
 from tune.config import SweepConfig
-from tune.epoch_gate import Desk
+from tune.epoch_gate import EpochGate
 from tune.sweep import run_trials
-from tune.sweep_driver import Keeper, Question
-from tune.sweep_store import Ledger
-from tune.trial import Assignment, Ground, Origin
+from tune.sweep_driver import SweepDriver, SweepSpec
+from tune.sweep_store import SweepStore
+from tune.trial import Assignment, Origin, TrialEnvironment
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray(\..*)?"),  # Ray about itself
@@ -58,7 +58,7 @@ def load() -> TrainingData:
 
 
 class Trials:
-    """`Ground.train` with checkpoints in a folder; trial 1 diverges and trial 3 breaks, before they begin."""
+    """`TrialEnvironment.train` with checkpoints in a folder; trial 1 diverges and trial 3 breaks, before they begin."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -89,26 +89,30 @@ class Silent:
         return None
 
 
-def attempt(store: Any, folder: Path, config: SweepConfig, nodes: list[Node]) -> tuple[Ledger, Keeper]:
+def attempt(
+    store: Any, folder: Path, config: SweepConfig, nodes: list[Node]
+) -> tuple[SweepStore, SweepDriver]:
     """One call of a sweep, as `tune.sweep` makes it."""
     sweep, _ = sweep_store.begin(store, "s", "f", "d", fresh=False)
-    book = Ledger(store, sweep)
-    desk = ray.remote(Desk).options(num_cpus=0).remote()
-    question = Question(config=config, train=TRAIN, space=SPACE, seed=0)
+    trial_store = SweepStore(store, sweep)
+    gate = ray.remote(EpochGate).options(num_cpus=0).remote()
+    spec = SweepSpec(config=config, train=TRAIN, space=SPACE, seed=0)
     silent: Any = Silent()
-    keeper = Keeper(book, question, silent, close=lambda: ray.get(desk.close.remote()))
-    run_trials(keeper, Ground(desk=desk, epochs=TRAIN.epochs, metric=METRIC, train=Trials(folder)), nodes)
-    ray.kill(desk)
-    return Ledger(store, sweep), keeper
+    driver = SweepDriver(trial_store, spec, silent, close=lambda: ray.get(gate.close.remote()))
+    run_trials(
+        driver, TrialEnvironment(gate=gate, epochs=TRAIN.epochs, metric=METRIC, train=Trials(folder)), nodes
+    )
+    ray.kill(gate)
+    return SweepStore(store, sweep), driver
 
 
 def test_trials_of_two_workers_on_two_cpus_come_to_their_ends_and_one_that_was_cut_off_goes_on(
     ray_local: None, folder_store: Any, tmp_path: Path
 ) -> None:
     little = SweepConfig(trials=4, budget_cpu_minutes=1e-6, grace_epochs=1, random_trials=9)
-    cut, keeper = attempt(folder_store, tmp_path, little, [Node(cpus=2)])
+    cut, driver = attempt(folder_store, tmp_path, little, [Node(cpus=2)])
     assert [(one.state, one.epochs) for one in cut.trials] == [("unfinished", 1)]
-    assert keeper.touched == {0}
+    assert driver.touched == {0}
     assert 0 < cut.cpu_minutes < 5
     deadline_s = time.monotonic() + 20
     while ray.available_resources().get("CPU") != 2 and time.monotonic() < deadline_s:
@@ -117,7 +121,7 @@ def test_trials_of_two_workers_on_two_cpus_come_to_their_ends_and_one_that_was_c
 
     enough = SweepConfig(trials=4, budget_cpu_minutes=60, grace_epochs=1, random_trials=9)
     crowded = [Node(cpus=8)]  # all drivers at once, whose workers want eight CPUs
-    done, keeper = attempt(folder_store, tmp_path, enough, crowded)
+    done, driver = attempt(folder_store, tmp_path, enough, crowded)
     assert [one.state for one in done.trials] in (
         ["complete", "failed", "complete", "unfinished"],
         ["complete", "failed", "stopped", "unfinished"],
@@ -128,8 +132,8 @@ def test_trials_of_two_workers_on_two_cpus_come_to_their_ends_and_one_that_was_c
     )
     assert done.trial(0).rows[0] == cut.trial(0).rows[0]
     assert len(done.trial(0).cpu_s) == 2
-    assert keeper.touched == {0, 2}
+    assert driver.touched == {0, 2}
     assert sorted(row["nth"] for one in done.trials for row in one.rows) == list(range(done.next_nth))
 
-    assert keeper.spent is False
-    assert Keeper(done, keeper.question, keeper._nested, print).done is False  # one is to go on
+    assert driver.spent is False
+    assert SweepDriver(done, driver.spec, driver._mlflow_trials, print).done is False  # one is to go on

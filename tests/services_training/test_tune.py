@@ -15,7 +15,7 @@ from jobs import kill_train
 from jobs.kill_train import Ground, Job
 from jobs.runtime.entry import JobError
 from train.runs import BUCKET
-from tune.sweep_store import Ledger, Sweep, Trial
+from tune.sweep_store import Sweep, SweepStore, Trial
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -58,7 +58,7 @@ def start(ground: Ground, run: str, folder: Path, *more: str, space: dict[str, A
 
 def kept(ground: Ground, run: str) -> list[Trial]:
     store = ObjectStore(ground.settings)
-    return Ledger(store, Sweep(**store.get_json(BUCKET, f"sweeps/{run}/sweep.json"))).trials
+    return SweepStore(store, Sweep(**store.get_json(BUCKET, f"sweeps/{run}/sweep.json"))).trials
 
 
 def test_a_sweep_that_is_killed_repeats_nothing_and_its_winner_is_trained_already(

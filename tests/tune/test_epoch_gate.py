@@ -1,10 +1,10 @@
-"""The desk as plain asyncio: Ray only carries the calls."""
+"""The gate as plain asyncio: Ray only carries the calls."""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from tune.epoch_gate import Desk
+from tune.epoch_gate import EpochGate
 
 ROWS = [{"epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2, 3)]
 
@@ -21,15 +21,15 @@ async def waits(task: "asyncio.Task[Any]") -> bool:
 
 def test_workers_go_on_only_when_the_driver_asks_for_the_next_row() -> None:
     async def scenario() -> None:
-        desk = Desk()
-        await desk.open("a", 0)
-        told = asyncio.create_task(desk.tell("a", "x", 1.5, ROWS[:1]))
-        row = await desk.next("a")
+        gate = EpochGate()
+        await gate.open("a", 0)
+        told = asyncio.create_task(gate.tell("a", "x", 1.5, ROWS[:1]))
+        row = await gate.next("a")
         assert (row["epoch"], row["row"], row["attempt"], row["cpu_s"]) == (1, ROWS[0], "x", 1.5)
         assert await waits(told)
-        following = asyncio.create_task(desk.next("a"))
+        following = asyncio.create_task(gate.next("a"))
         assert await told is True
-        await desk.end("a", {"ending": "complete"})
+        await gate.end("a", {"ending": "complete"})
         assert await following == {"ending": "complete"}
 
     run(scenario())
@@ -37,14 +37,14 @@ def test_workers_go_on_only_when_the_driver_asks_for_the_next_row() -> None:
 
 def test_who_is_to_leave_is_told_so_and_so_is_everybody_when_the_desk_closes() -> None:
     async def scenario() -> None:
-        desk = Desk()
+        gate = EpochGate()
         for key in "ab":
-            await desk.open(key, 0)
-        tasks = {key: asyncio.create_task(desk.tell(key, "x", 1, ROWS[:1])) for key in "ab"}
-        await desk.leave("a")
+            await gate.open(key, 0)
+        tasks = {key: asyncio.create_task(gate.tell(key, "x", 1, ROWS[:1])) for key in "ab"}
+        await gate.leave("a")
         assert await tasks["a"] is False
         assert await waits(tasks["b"])
-        await desk.close()
+        await gate.close()
         assert await tasks["b"] is False
 
     run(scenario())
@@ -52,16 +52,16 @@ def test_who_is_to_leave_is_told_so_and_so_is_everybody_when_the_desk_closes() -
 
 def test_a_driver_that_knows_epochs_hears_only_of_later_ones_and_one_that_knows_none_of_all() -> None:
     async def scenario() -> None:
-        desk = Desk()
-        await desk.open("old", 2)
-        await desk.open("new", 0)
+        gate = EpochGate()
+        await gate.open("old", 2)
+        await gate.open("new", 0)
         for key in ("old", "new"):
-            task = asyncio.create_task(desk.tell(key, "x", 1, ROWS))
+            task = asyncio.create_task(gate.tell(key, "x", 1, ROWS))
             assert await waits(task)
             expected = [3] if key == "old" else [1, 2, 3]
-            assert [(await desk.next(key))["epoch"] for _ in expected] == expected
+            assert [(await gate.next(key))["epoch"] for _ in expected] == expected
             assert await waits(task)
-            await desk.leave(key)
+            await gate.leave(key)
             assert await task is False
 
     run(scenario())
@@ -69,16 +69,16 @@ def test_a_driver_that_knows_epochs_hears_only_of_later_ones_and_one_that_knows_
 
 def test_an_attempt_that_died_while_it_waited_is_in_nobody_s_way() -> None:
     async def scenario() -> None:
-        desk = Desk()
-        await desk.open("a", 0)
-        dead = asyncio.create_task(desk.tell("a", "x", 1, ROWS[:1]))
-        assert (await desk.next("a"))["attempt"] == "x"
+        gate = EpochGate()
+        await gate.open("a", 0)
+        dead = asyncio.create_task(gate.tell("a", "x", 1, ROWS[:1]))
+        assert (await gate.next("a"))["attempt"] == "x"
         dead.cancel()
-        again = asyncio.create_task(desk.tell("a", "y", 2, ROWS[:1]))
+        again = asyncio.create_task(gate.tell("a", "y", 2, ROWS[:1]))
         assert await waits(again)
-        following = asyncio.create_task(desk.next("a"))
+        following = asyncio.create_task(gate.next("a"))
         assert await again is True
-        last = asyncio.create_task(desk.tell("a", "y", 3, ROWS[:2]))
+        last = asyncio.create_task(gate.tell("a", "y", 3, ROWS[:2]))
         assert ((await following)["epoch"], last.done()) == (2, False)
         last.cancel()
 

@@ -7,7 +7,7 @@ from train import runs
 from train.config import TrainConfig
 from train.runs import RunError
 from tune import sweep_store
-from tune.sweep_store import Ledger, Trial
+from tune.sweep_store import SweepStore, Trial
 
 METRIC = "validation_balanced_accuracy"
 
@@ -34,11 +34,11 @@ def test_a_name_that_would_leave_its_folder_is_refused(folder_store: Any) -> Non
 
 def test_what_was_put_is_there_for_the_next_attempt(folder_store: Any, tmp_path: Path) -> None:
     sweep, _ = sweep_store.begin(folder_store, "s", "f", "d", fresh=False)
-    book = Ledger(folder_store, sweep)
-    book.put(trial(1, 0.5, cpu_s={"a": 90.0, "b": 30.0}))
-    book.put(trial(0, 0.4, 0.6, cpu_s={"c": 60.0}))
-    found = Ledger(folder_store, sweep)
-    assert found.trials == book.trials == [book.trial(0), book.trial(1)]
+    trial_store = SweepStore(folder_store, sweep)
+    trial_store.put(trial(1, 0.5, cpu_s={"a": 90.0, "b": 30.0}))
+    trial_store.put(trial(0, 0.4, 0.6, cpu_s={"c": 60.0}))
+    found = SweepStore(folder_store, sweep)
+    assert found.trials == trial_store.trials == [trial_store.trial(0), trial_store.trial(1)]
     assert (found.next_nth, found.cpu_minutes) == (2, 3.0)
 
 
