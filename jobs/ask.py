@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -111,7 +112,7 @@ def work(arguments: Arguments) -> dict[str, Any]:
         settings,
         version,
         arguments.ask,
-        lambda done, total, note: progress.report("ask", done, total, note),
+        partial(progress.report, "ask"),
     )
 
 

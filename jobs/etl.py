@@ -5,6 +5,7 @@ A version that fails a check halts the job, and no model is trained on it.
 
 import getpass
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,7 +70,7 @@ def run_etl(
             config,
             fresh=fresh,
             git_commit=entry.git_commit(),
-            progress=lambda done, total, note: progress.report("etl", done, total, note),
+            progress=partial(progress.report, "etl"),
         )
         line: dict[str, Any] = {
             "dataset_version": made.version,

@@ -1,12 +1,13 @@
 """Hold a model version against its test split and the gates; exit 3 when a gate halts it."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from cluster import progress
-from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from jobs.runtime import entry
+from jobs.runtime.inputs import model_version
 from train import evaluate as evaluation
 from train.gates import Gates
 
@@ -29,7 +30,7 @@ def run_evaluate(settings: Settings, model_version: str, gates: Gates) -> dict[s
         model_version,
         gates,
         settings.environment,
-        progress=lambda done, total, note: progress.report("evaluate", done, total, note),
+        progress=partial(progress.report, "evaluate"),
     )
     report = {
         "model_version": model_version,
@@ -47,9 +48,7 @@ def run_evaluate(settings: Settings, model_version: str, gates: Gates) -> dict[s
 
 def work(arguments: Arguments) -> dict[str, Any]:
     settings = Settings.from_env()
-    version = arguments.model_version or Registry(settings).newest(VIT)
-    if version is None:
-        raise entry.JobError(f"{VIT} has no version yet; run `python -m jobs.train` first")
+    version = model_version(settings, arguments.model_version)
     return run_evaluate(settings, version, arguments.gates)
 
 

@@ -5,6 +5,7 @@
 
 import sys
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cluster.objects import ObjectStore
 from cluster.registry import LLM, VIT, Registry
 from cluster.settings import Settings
 from jobs.runtime import entry
+from jobs.runtime.inputs import model_version
 from train import export_variants
 from train.export import CLOUD, EDGE, ExportConfig, Exported, export
 
@@ -42,9 +44,7 @@ def sign(settings: Settings, only: str | None) -> dict[str, Any]:
 
 def run_export(settings: Settings, version: str, config: ExportConfig, output: Path | None) -> dict[str, Any]:
     """Returns the fields of the job's line; the table is printed before it."""
-    done = export(
-        settings, version, config, lambda step, steps, note: progress.report("export", step, steps, note)
-    )
+    done = export(settings, version, config, partial(progress.report, "export"))
     sys.stdout.write(export_variants.table(done.variants))
     if output is not None:
         _copy(settings, done, output)
@@ -61,9 +61,7 @@ def work(arguments: Arguments) -> dict[str, Any]:
     settings = Settings.from_env()
     if arguments.sign:
         return sign(settings, arguments.model_version)
-    version = arguments.model_version or Registry(settings).newest(VIT)
-    if version is None:
-        raise entry.JobError(f"{VIT} has no version yet; run `python -m jobs.train` first")
+    version = model_version(settings, arguments.model_version)
     return run_export(settings, version, arguments.export, arguments.output)
 
 

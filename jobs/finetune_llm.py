@@ -14,24 +14,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster import bundles, code_package, progress
+from cluster import progress
 from cluster.objects import ObjectStore
 from cluster.registry import LLM, Registry
 from cluster.settings import Settings
-from jobs import fetch_llm
 from jobs.runtime import entry
 from serve import explanation_check, explanation_reader, notes, wordings
 from serve.explanation_audit import Audit, audit
 from serve.finding import Finding, prompt
-from train import llm_merge, llm_trainer, runs, tracking
+from train import llm_merge, llm_registry, llm_trainer, runs, tracking
 from train.llm_config import LlmConfig
 from train.llm_trainer import Learned
 from train.llm_weights import convert
 
-BASE_TAG = "base_version"
-"""Of a fine-tuned version: the version that it was made from."""
-PASSING_TAG = "passing"
-"""Of a fine-tuned version: which share of its texts about unseen findings passed the checker."""
 UNSEEN_SEED = 1
 
 
@@ -61,16 +56,6 @@ class Arguments:
         for name in ("pairs", "unseen", "table_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-
-def base_version(registry: Registry, wanted: str | None) -> str:
-    """Raises JobError: there is none."""
-    if wanted is not None:
-        return wanted
-    plain = [one for one in registry.versions(LLM) if BASE_TAG not in registry.tags(LLM, one)]
-    if not plain:
-        raise entry.JobError(f"{LLM} has no version to start from: run `python -m jobs.fetch_llm` first")
-    return plain[-1]
 
 
 def pairs_of(arguments: Arguments) -> tuple[list[tuple[str, str]], dict[str, Any]]:
@@ -115,21 +100,6 @@ class Asker:
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-def release(
-    settings: Settings, learned: Learned, directory: Path, base: str, config: LlmConfig
-) -> tuple[str, str]:
-    """Publish the merged checkpoint with the code that serves it, and register it without alias."""
-    files: dict[str, bytes | Path] = {one.name: one for one in sorted(directory.iterdir())}
-    bundle_key = bundles.publish(ObjectStore(settings), {**files, "code.zip": code_package.build()})
-    tags = {
-        BASE_TAG: base,
-        "method": config.method,
-        "git_commit": entry.git_commit(),
-        "weights_sha256": learned.trained.weights_sha256,
-    }
-    return Registry(settings).register(LLM, bundle_key, learned.run_id, tags), bundle_key
-
-
 def gate(registry: Registry, version: str, champion: str | None, before: Audit, after: Audit) -> str:
     """The alias that a version gets that is to be promoted.
 
@@ -169,7 +139,7 @@ def promoted(
 def run_finetune(settings: Settings, arguments: Arguments) -> dict[str, Any]:
     """Returns the fields of the job's line; Ray is joined here."""
     config, registry, store = arguments.finetune, Registry(settings), ObjectStore(settings)
-    base = base_version(registry, arguments.base)
+    base = llm_registry.base_version(registry, arguments.base)
     base_key = registry.bundle_key(LLM, base)
     pairs, told = pairs_of(arguments)
     with (
@@ -192,13 +162,15 @@ def run_finetune(settings: Settings, arguments: Arguments) -> dict[str, Any]:
             "weights_sha256": learned.trained.weights_sha256,
         }
         merged = llm_merge.export(base_directory, Path(folder), config, learned.weights, about)
-        version, bundle_key = release(settings, learned, merged, base, config)
+        version, bundle_key = llm_registry.release(
+            settings, learned, merged, base, config, git_commit=entry.git_commit()
+        )
         findings = wordings.unseen(arguments.unseen, seed=UNSEEN_SEED)
         asker = Asker(store=store, findings=findings, threads=config.cpus_per_worker)
         before = asker.ask(base_key, base_directory, "before")
         after = asker.ask(bundle_key, merged, "after")
     _track(settings, learned, before, after)
-    registry.set_tags(LLM, version, {PASSING_TAG: f"{after.share:.4f}"})
+    registry.set_tags(LLM, version, {llm_registry.PASSING_TAG: f"{after.share:.4f}"})
     alias = promoted(settings, registry, asker, version, before, after) if arguments.promote else None
     return {
         "run": learned.run.name,
@@ -227,7 +199,7 @@ def run_table(arguments: Arguments) -> dict[str, Any]:
     from train import llm_cost
 
     pairs, _ = pairs_of(arguments)
-    base = convert(fetch_llm.checkpoint_directory())
+    base = convert(llm_registry.checkpoint_directory())
     costs, table = llm_cost.table(
         arguments.finetune,
         base,

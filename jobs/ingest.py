@@ -6,28 +6,19 @@ reviewer decides about it, and forgets a patient.
 """
 
 import getpass
-import os
 import sys
-import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cluster import progress
-from cluster.home import Home
-from cluster.settings import Kaggle, Settings
-from data import archives, catalog, export, forgotten, ingest, manifest, review, synthetic
-from data.download import fetch
-from data.manifest import Manifest
-from data.sources import registry
-from data.sources.card import Card
+from cluster.settings import Settings
+from data import catalog, export, forgotten, review
+from data.intake import SYNTHETIC, bring_in, check_folder
 from data.synthetic import SyntheticConfig
 from jobs.recipes import recipe
 from jobs.runtime import entry, quarantine_tables
-
-SYNTHETIC = "synthetic"
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,85 +63,7 @@ class Arguments:
             raise ValueError(
                 "--export, --report, --release, --reject and --forget exclude each other: give one"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Telling:
-    """How what happens is told."""
-
-    ingesting: Progress = lambda done, total, note: progress.report("ingest", done, total, note)
-    drawing: Progress = lambda done, total, note: progress.report("draw", done, total, note)
-    fetching: Progress = lambda done, total, note: progress.report("download", done, total, note)
-    saying: Callable[[str], Any] = lambda text: sys.stdout.write(f"{text}\n")
-
-
-def bring_in(
-    settings: Settings,
-    source: str,
-    config: SyntheticConfig,
-    telling: Telling,
-    *,
-    folder: str | None = None,
-    download: bool = False,
-) -> dict[str, Any]:
-    """Ingest what a source lists, or draw a folder and ingest it; returns the fields of the job's line.
-
-    Raises:
-        JobError: `folder` or `download` is given for a source that takes neither, or the dataset is not there.
-        ManifestError: there is no such source, or its folder cannot be used; nothing was stored.
-        DownloadError, ArchiveError: see `data.download` and `data.archives`.
-    """
-    named = source in registry.SOURCES
-    if not named and (folder is not None or download):
-        known = ", ".join(registry.SOURCES)
-        raise entry.JobError(
-            f"--folder and --download go with a dataset's name; {source!r} is none of {known}"
-        )
-    if not (named or source == SYNTHETIC or Path(source).is_dir() or os.sep in source):
-        registry.find(source)
-    with tempfile.TemporaryDirectory(prefix="raydiology-ingest-") as scratch:
-        if source == SYNTHETIC:
-            listed = manifest.read(synthetic.generate(config, Path(scratch), progress=telling.drawing))
-        elif named:
-            listed = _published(source, folder, download, Path(scratch), telling)
-        else:
-            listed = manifest.read(archives.with_splits(Path(source), Path(scratch), telling.fetching))
-        for note in listed.notes:
-            telling.saying(f"{source}: {note}")
-        with catalog.locked(settings, forgotten.LOCK, shared=True):
-            return asdict(ingest.ingest(listed, settings, progress=telling.ingesting))
-
-
-def _published(name: str, folder: str | None, download: bool, scratch: Path, telling: Telling) -> Manifest:
-    """List a dataset by its name: told, fetched if that was asked for, unpacked if it is not yet."""
-    adapter = registry.find(name)
-    card = adapter.CARD
-    for line in card.told():
-        telling.saying(line)
-    where = Path(folder) if folder else Home.from_env(os.environ).path / "downloads" / name
-    if download:
-        _fetch(card, where, telling)
-    elif not where.exists():
-        fetching = (
-            f"; `python -m jobs.ingest --source {name} --download` fetches it" if card.downloads else ""
-        )
-        raise entry.JobError(f"{name} is not in {where}: give its folder with --folder{fetching}")
-    for one in card.downloads:
-        unpacked = where / one.file_name.removesuffix(".zip")
-        if (where / one.file_name).exists() and not unpacked.exists():
-            archives.unpack(where / one.file_name, unpacked, progress=telling.fetching)
-    return adapter.list_images(archives.with_splits(where, scratch, telling.fetching))
-
-
-def _fetch(card: Card, where: Path, telling: Telling) -> None:
-    if not card.downloads:
-        raise entry.JobError(
-            f"nobody publishes {card.name} for download: give a folder of yours with --folder"
-        )
-    kaggle = Kaggle.from_env()
-    for one in card.downloads:
-        fetched = fetch(one, where, kaggle=kaggle, progress=telling.fetching)
-        telling.saying(f"{card.name}: {fetched.path} is complete, verified by {fetched.verified_by}")
+        check_folder(self.source, self.folder, download=self.download)
 
 
 def _export(settings: Settings, arguments: Arguments) -> dict[str, Any]:
@@ -160,7 +73,7 @@ def _export(settings: Settings, arguments: Arguments) -> dict[str, Any]:
             Path(arguments.export),
             sources=arguments.sources,
             dicom=arguments.dicom,
-            progress=lambda done, total, note: progress.report("export", done, total, note),
+            progress=partial(progress.report, "export"),
         )
     return asdict(done)
 
@@ -184,7 +97,8 @@ def work(arguments: Arguments) -> dict[str, Any]:
         settings,
         arguments.source,
         arguments.synthetic,
-        Telling(),
+        report=progress.report,
+        say=lambda text: sys.stdout.write(f"{text}\n"),
         folder=arguments.folder,
         download=arguments.download,
     )

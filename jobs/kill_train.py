@@ -13,7 +13,6 @@ import secrets
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -22,12 +21,12 @@ from typing import Any
 
 import psutil
 
-from cluster import progress
 from cluster.home import PROJECT_ROOT, Home
 from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.process import marked
 from cluster.settings import Settings
 from jobs.runtime import entry
+from jobs.runtime.job_process import JobProcess, last_line
 from jobs.runtime.throwaway_platform import own_platform
 from train import runs
 from train.checkpoint import PROGRESS_NAME
@@ -89,7 +88,7 @@ class Ground:
         """
         process = self.start(*arguments)
         told, _ = process.communicate()
-        return _report(arguments[0], process.returncode, told.splitlines())
+        return last_line(arguments[0], process.returncode, told.splitlines())
 
     def workers(self) -> list[psutil.Process]:
         """Training workers that are alive, the youngest first."""
@@ -97,68 +96,11 @@ class Ground:
         return sorted(found, key=lambda one: one.create_time(), reverse=True)
 
 
-def _report(what: str, code: int, lines: list[str]) -> dict[str, Any]:
-    said = [line for line in lines if line.startswith('{"job"')]  # Ray may say something after it
-    if code != 0 or not said:
-        raise entry.JobError(f"{what} ended with {code}: {' | '.join(lines[-5:])}")
-    told: dict[str, Any] = json.loads(said[-1])
-    return told
-
-
 def _title(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
-
-
-@dataclass
-class Job:
-    """`python -m jobs.train`, or another job, as a process whose steps are read while it runs."""
-
-    process: "subprocess.Popen[str]"
-    name: str = "jobs.train"
-    lines: list[str] = field(default_factory=list)
-    step: int = 0
-    steps: int = 0
-    moved: threading.Condition = field(default_factory=threading.Condition)
-    ended: bool = False
-    reader: threading.Thread = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.reader = threading.Thread(target=self._read)
-        self.reader.start()
-
-    def _read(self) -> None:
-        with self.process as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                self.lines.append(line.rstrip())
-                said = progress.parse(line)
-                if said is not None and said.stage == "train" and said.total > 1:
-                    with self.moved:
-                        self.step, self.steps = said.done, said.total
-                with self.moved:
-                    self.moved.notify_all()
-        with self.moved:
-            self.ended = True
-            self.moved.notify_all()
-
-    def wait_for_step(self, step: int) -> bool:
-        """Whether it came so far."""
-        with self.moved:
-            self.moved.wait_for(lambda: self.ended or self.step >= step)
-            return not self.ended
-
-    def wait_for_line(self, said: str) -> bool:
-        """Whether it said that, before its end."""
-        with self.moved:
-            self.moved.wait_for(lambda: self.ended or any(said in line for line in self.lines))
-            return not self.ended
-
-    def report(self) -> dict[str, Any]:
-        self.reader.join()
-        return _report(self.name, self.process.returncode, self.lines)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,10 +116,10 @@ class Ending:
     victim: str = "nobody"
 
 
-def train(ground: Ground, run: str) -> Job:
+def train(ground: Ground, run: str) -> JobProcess:
     options = [f"--train.{name}={_spelled(value)}" for name, value in ground.options.items()]
     version = ["--dataset_version", ground.dataset_version]
-    return Job(ground.start("jobs.train", "--recipe", "smoke", "--run", run, *version, *options))
+    return JobProcess(ground.start("jobs.train", "--recipe", "smoke", "--run", run, *version, *options))
 
 
 def _spelled(value: Any) -> str:

@@ -8,11 +8,13 @@ computed or trained already is not done again.
 import json
 import os
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -22,21 +24,21 @@ from cluster.database import connect
 from cluster.home import Home
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
+from data.intake import SYNTHETIC, bring_in
 from jobs.ask import ask
 from jobs.deploy import carry_out, champion_of, cut_over
 from jobs.etl import run_etl
 from jobs.evaluate import run_evaluate
-from jobs.fetch_llm import checkpoint_directory, register
-from jobs.ingest import SYNTHETIC, Telling, bring_in
 from jobs.load_test.job import Arguments as LoadTest
 from jobs.load_test.job import run_load_test
-from jobs.recipes import Recipe, recipe
+from jobs.recipes import recipe
 from jobs.runtime import entry, pipeline_summary
 from jobs.runtime.console import Console
 from jobs.runtime.submit import submit_and_follow
 from jobs.train import run_train
 from serve import environments
 from train.gates import Gates
+from train.llm_registry import checkpoint_directory, register
 from train.llm_weights import convert
 
 CALLER_LOCK, CLUSTER_LOCK = 7_262_005, 7_262_004
@@ -89,12 +91,8 @@ def start(arguments: Arguments, settings: Settings) -> dict[str, Any]:
             settings,
             arguments.source,
             chosen.synthetic,
-            Telling(
-                ingesting=lambda done, total, note: console.stage("ingest", done, total, note),
-                drawing=lambda done, total, note: console.stage("draw", done, total, note),
-                fetching=lambda done, total, note: console.stage("download", done, total, note),
-                saying=console.say,
-            ),
+            report=console.stage,
+            say=console.say,
         )
         if ingested["quarantined"]:
             console.say(f"quarantined {ingested['quarantined']}: {ingested['by_reason']}")
@@ -107,12 +105,9 @@ def start(arguments: Arguments, settings: Settings) -> dict[str, Any]:
             name,
             "--sources",
             json.dumps(ingested["sources"]),
-            "--gates",
-            json.dumps(asdict(arguments.gates)),
         ]
-        ended = submit_and_follow(
-            settings, shlex.join([*command, *(["--fresh"] if arguments.fresh else [])]), console
-        )
+        command += ["--gates", json.dumps(asdict(arguments.gates)), *(["--fresh"] if arguments.fresh else [])]
+        ended = submit_and_follow(settings, shlex.join(command), console)
         report = {**ended.report, "ingest": ingested, "seconds": round(time.monotonic() - started_at, 1)}
         if "evaluate" in report:
             pipeline_summary.show(console, settings, report)
@@ -126,82 +121,60 @@ def start(arguments: Arguments, settings: Settings) -> dict[str, Any]:
         return report
 
 
+class StageReports:
+    """What each stage reported, and how long it took."""
+
+    def __init__(self) -> None:
+        self.times_s: dict[str, float] = {}
+        self.fields: dict[str, Any] = {"times_s": self.times_s}
+        """Fields of the job's last line."""
+
+    def run(self, stage: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Run a stage and keep its report.
+
+        Raises:
+            Halted: a gate stopped it; its report holds the stages before, too.
+        """
+        started_at = time.monotonic()
+        try:
+            report = work()
+        except entry.Halted as verdict:
+            raise entry.Halted(str(verdict), {**self.fields, stage: verdict.report}) from verdict
+        finally:
+            self.times_s[stage] = round(time.monotonic() - started_at, 1)
+        self.fields[stage] = report
+        return report
+
+
 def stages(arguments: Arguments, settings: Settings) -> dict[str, Any]:
-    """The part in the cluster, each stage the same function that its own job calls.
+    """Run the part in the cluster, each stage by the function that its own job calls.
 
     Raises:
         Halted: a gate failed; its report holds what was done so far.
     """
-    chosen: Recipe = recipe(arguments.recipe or "demo")
-    times: dict[str, float] = {}
-    report: dict[str, Any] = {"times_s": times}
-
-    def timed(stage: str, work: Callable[[], Any]) -> Any:
-        started_at = time.monotonic()
-        try:
-            return work()
-        finally:
-            times[stage] = round(time.monotonic() - started_at, 1)
-
+    chosen, fresh = recipe(arguments.recipe or "demo"), arguments.fresh
     etl_config = chosen.etl_of(tuple(arguments.sources or ()))
-    try:
-        report["etl"] = timed(
-            "etl",
-            lambda: run_etl(settings, etl_config, fresh=arguments.fresh, validation=chosen.validation),
-        )
-    except entry.Halted as verdict:
-        raise entry.Halted(str(verdict), {**report, "etl": verdict.report}) from verdict
-    dataset_version = report["etl"]["dataset_version"]
-    report["train"] = timed(
-        "train",
-        lambda: run_train(settings, chosen.train, dataset_version, run=None, fresh=arguments.fresh),
-    )
-    model_version = report["train"]["model_version"]
-    try:
-        report["evaluate"] = timed("evaluate", lambda: run_evaluate(settings, model_version, arguments.gates))
-    except entry.Halted as verdict:
-        raise entry.Halted(str(verdict), {**report, "evaluate": verdict.report}) from verdict
+    reports = StageReports()
+    dataset = reports.run(
+        "etl", lambda: run_etl(settings, etl_config, fresh=fresh, validation=chosen.validation)
+    )["dataset_version"]
+    version = reports.run("train", lambda: run_train(settings, chosen.train, dataset, run=None, fresh=fresh))[
+        "model_version"
+    ]
+    reports.run("evaluate", lambda: run_evaluate(settings, version, arguments.gates))
     first = champion_of(settings) is None
-    if not first:  # before anybody meets it; a first version there is nothing to stand beside
-        _load_tested(arguments, settings, report, timed)
+    load_test = environments.own(settings).pipeline_load_test
+    load = LoadTest(gates=arguments.gates)
+    # A version is tested before users meet it; the first one has to be deployed before anything can send it a load.
+    if load_test and not first:
+        reports.run("load_test", lambda: run_load_test(settings, version, load))
     if _may_cut_over(settings):
-        cut_over(settings, model_version, actor="jobs.pipeline")
-    report["deploy"] = timed(
-        "deploy",
-        lambda: carry_out(settings, lambda done, total, note: progress.report("deploy", done, total, note)),
-    )
-    if first:
-        _load_tested(arguments, settings, report, timed)
-    report["ask"] = timed(
-        "ask",
-        lambda: ask(
-            settings,
-            dataset_version,
-            chosen.ask,
-            lambda done, total, note: progress.report("ask", done, total, note),
-        ),
-    )
-    return report
-
-
-def _load_tested(
-    arguments: Arguments,
-    settings: Settings,
-    report: dict[str, Any],
-    timed: Callable[[str, Callable[[], Any]], Any],
-) -> None:
-    """Where the environment's pipeline does that: send a load to the new version.
-
-    Raises:
-        Halted: it does not stand it.
-    """
-    if not environments.own(settings).pipeline_load_test:
-        return
-    version, asked = report["train"]["model_version"], LoadTest(gates=arguments.gates)
-    try:
-        report["load_test"] = timed("load_test", lambda: run_load_test(settings, version, asked))
-    except entry.Halted as verdict:
-        raise entry.Halted(str(verdict), {**report, "load_test": verdict.report}) from verdict
+        cut_over(settings, version, actor="jobs.pipeline")
+    reports.run("deploy", lambda: carry_out(settings, partial(progress.report, "deploy")))
+    if load_test and first:
+        reports.run("load_test", lambda: run_load_test(settings, version, load))
+    reports.run("ask", lambda: ask(settings, dataset, chosen.ask, partial(progress.report, "ask")))
+    return reports.fields
 
 
 def _may_cut_over(settings: Settings) -> bool:
@@ -230,7 +203,8 @@ def in_the_cluster(arguments: Arguments, settings: Settings) -> dict[str, Any]:
         settings,
         arguments.source,
         recipe(arguments.recipe or "demo").synthetic,
-        Telling(),
+        report=progress.report,
+        say=lambda text: sys.stdout.write(f"{text}\n"),
     )
     return {"ingest": found, **stages(replace(arguments, sources=found["sources"]), settings)}
 

@@ -5,13 +5,15 @@ An unfinished run of the same name goes on from its last checkpoint; a finished 
 
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from cluster import progress
 from cluster.settings import Settings
-from data import acceptance, catalog
+from data import catalog
 from jobs.recipes import recipe
 from jobs.runtime import entry, working_tree
+from jobs.runtime.inputs import require_accepted
 from train import runs, trainer
 from train.config import TrainConfig
 
@@ -40,7 +42,7 @@ def run_train(
         Halted: the dataset version failed its checks.
         JobError: nobody has validated it.
     """
-    may_train(settings, dataset_version)
+    require_accepted(settings, dataset_version)
     entry.join_ray(settings.ray_address)
     name = run or runs.default_name(config, dataset_version)
     made = trainer.train(
@@ -51,7 +53,7 @@ def run_train(
         fresh=fresh,
         git_commit=entry.git_commit(),
         uncommitted=working_tree.uncommitted(settings, os.environ),
-        progress=lambda done, total, note: progress.report("register", done, total, note),
+        progress=partial(progress.report, "register"),
     )
     return {
         "run": name,
@@ -61,22 +63,6 @@ def run_train(
         "steps": made.steps,
         "weights_sha256": made.weights_sha256,
     }
-
-
-def may_train(settings: Settings, dataset_version: str) -> None:
-    """Raises Halted where the version failed its checks, and JobError where nobody has validated it."""
-    verdict = acceptance.accepted(settings, dataset_version)
-    if verdict is None:
-        raise entry.JobError(
-            f"dataset version {dataset_version} was not validated: run `python -m jobs.etl`, which does it, first"
-        )
-    if not verdict:
-        raise entry.Halted(
-            f"dataset version {dataset_version} failed its checks and is not trained on: read "
-            f"{acceptance.report_address(settings, dataset_version)}, then mend the data or run "
-            f"`python -m jobs.etl --accept {dataset_version} --note WHY`",
-            {"dataset_version": dataset_version},
-        )
 
 
 def work(arguments: Arguments) -> dict[str, Any]:

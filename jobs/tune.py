@@ -14,7 +14,7 @@ from cluster.settings import Settings
 from data import catalog
 from jobs.recipes import recipe
 from jobs.runtime import entry
-from jobs.train import may_train
+from jobs.runtime.inputs import require_accepted
 from train.config import TrainConfig
 from train.runs import BUCKET
 from tune import space as spaces
@@ -50,7 +50,7 @@ def work(arguments: Arguments) -> dict[str, Any]:
     spaces.check(train, space)
     settings = Settings.from_env()
     version = arguments.dataset_version or catalog.newest_version(settings)
-    may_train(settings, version)
+    require_accepted(settings, version)
     from tune import sweep as tuning  # Ray, torch and Optuna: not for a mistake in the space
 
     spec = tuning.SweepSpec(config=arguments.sweep, train=train, space=space, seed=train.seed)

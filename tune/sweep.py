@@ -5,17 +5,13 @@ not go on from their checkpoints, and a sweep that is done is told at once. The 
 """
 
 import logging
-import os
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
-import ray.tune
-from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from cluster.expected import ExpectedError
 from cluster.objects import ObjectStore
@@ -24,24 +20,16 @@ from data.versions import manifest
 from train import runs, trainer
 from train.claim import claim
 from train.config import TrainConfig
-from train.scratch import scratch
 from tune import figures, recipe_file, schedulers, sweep_store
 from tune import space as spaces
-from tune.capacity import Node, concurrent, room
 from tune.epoch_gate import EpochGate
 from tune.mlflow_trials import MlflowTrials
-from tune.sweep_driver import Sampler, SweepDriver, SweepSpec
+from tune.sweep_driver import SweepDriver, SweepSpec
 from tune.sweep_store import SweepStore, Trial
-from tune.trial import TRIAL, Runs, TrialDriver, TrialEnvironment
+from tune.trial import Runs, TrialEnvironment
+from tune.tuner import room_now, run_trials
 
 RECIPE_NAME = "recipe.yaml"
-NODE_SHARES = 10_000
-"""Ray counts resources in ten-thousandths."""
-PATIENCE_S = 60.0
-"""How long a sweep waits until a trial has room beside what runs on the cluster already."""
-RAY_TUNE = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_MAX_PENDING_TRIALS_PG": "1"}
-"""The sweep store and MLflow have the results; and a trial is not asked for before there is room for it."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -169,88 +157,6 @@ def _run(
 def _kept_for_others(spec: SweepSpec) -> TrainConfig:
     """With pbt the checkpoint at the end of each epoch stays, since another trial may begin with it."""
     return replace(spec.train, keep_every_epochs=1) if spec.config.scheduler == "pbt" else spec.train
-
-
-def room_now(config: TrainConfig, patience_s: float = PATIENCE_S) -> list[Node]:
-    """What the cluster's nodes have for trials, once there is room for one beside what else runs.
-
-    This machine counts with no more processors than it really has, as Ray may have been told of more; one trial may
-    have those all the same.
-    """
-    deadline = time.monotonic() + patience_s
-    workers = config.min_workers or config.num_workers
-    needed = Node(cpus=workers * config.cpus_per_worker, gpus=workers if config.use_gpu else 0)
-    while (free := ray.available_resources()).get("CPU", 0) < needed.cpus and time.monotonic() < deadline:
-        time.sleep(1)
-    if free.get("CPU", 0) < needed.cpus:
-        return [Node(cpus=free.get("CPU", 0), gpus=free.get("GPU", 0))]
-    told = [one for one in ray.nodes() if one["Alive"]]
-    here = ray.get_runtime_context().get_node_id()
-    nodes = [Node(cpus=one["Resources"].get("CPU", 0), gpus=one["Resources"].get("GPU", 0)) for one in told]
-    real = [
-        replace(node, cpus=min(node.cpus, os.cpu_count() or 1)) if one["NodeID"] == here else node
-        for one, node in zip(told, nodes, strict=True)
-    ]
-    if room(nodes, config) and not room(real, config):
-        return [needed]
-    return real if room(real, config) else nodes
-
-
-def run_trials(driver: SweepDriver, environment: TrialEnvironment, nodes: Sequence[Node]) -> None:
-    """Run Tune until the driver has no more trials.
-
-    Each driver holds a share of this node's own resource, as large as makes the wanted number of them fit at once: so
-    no other begins before all that one held is free, whatever the scheduler does.
-    """
-    config, train = driver.spec.config, driver.spec.train
-    at_once = concurrent(nodes, train, wanted=config.max_concurrent_trials, trials=config.trials)
-    for name, value in RAY_TUNE.items():
-        os.environ.setdefault(name, value)
-    share = ray.tune.PlacementGroupFactory([{_own_node(): (NODE_SHARES // at_once) / NODE_SHARES}])
-    trainable = ray.tune.with_resources(ray.tune.with_parameters(TrialDriver, environment=environment), share)
-    with scratch() as nothing:  # what Tune would keep, the sweep store has
-        tuner = ray.tune.Tuner(
-            trainable,
-            **_searched(driver, train.epochs, at_once),
-            run_config=ray.tune.RunConfig(
-                name="sweep",
-                storage_path=str(nothing),
-                callbacks=[driver],
-                checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
-                verbose=0,
-            ),
-        )
-        tuner.fit()
-
-
-def _searched(driver: SweepDriver, epochs: int, at_once: int) -> dict[str, Any]:
-    """How Tune finds its trials."""
-    spec = driver.spec
-    if spec.config.scheduler == "asha":
-        scheduler = schedulers.asha(spec.config, epochs, driver.trial_store.trials)
-        search = {
-            "search_alg": Sampler(driver),
-            "max_concurrent_trials": at_once,
-            "num_samples": spec.config.trials,
-        }
-        return {"tune_config": ray.tune.TuneConfig(scheduler=scheduler, **search)}
-    population = []
-    while (one := driver.next_trial()) is not None:
-        population.append(one[TRIAL])
-    scheduler = schedulers.pbt(spec.config, spec.space, spec.seed)
-    return {
-        "param_space": {TRIAL: ray.tune.grid_search(population)},
-        "tune_config": ray.tune.TuneConfig(scheduler=scheduler, search_alg=BasicVariantGenerator()),
-    }
-
-
-def _own_node() -> str:
-    """The resource that only this node has."""
-    here = ray.get_runtime_context().get_node_id()
-    own = next(one for one in ray.nodes() if one["NodeID"] == here)
-    return next(
-        name for name in own["Resources"] if name.startswith("node:") and "__internal_head__" not in name
-    )
 
 
 def _conclude(

@@ -16,16 +16,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
-from psycopg.types.json import Jsonb
 
 from cluster import bundles, progress
 from cluster.api_keys import key_sha256
-from cluster.bundles import BUCKET
 from cluster.database import connect
 from cluster.home import PROJECT_ROOT
 from cluster.objects import ObjectStore
@@ -34,16 +32,14 @@ from cluster.settings import Settings
 from data.synthetic import SyntheticConfig, generate
 from jobs.deploy import carry_out
 from jobs.load_test.arrivals import Plan, Sent
-from jobs.load_test.report import LoadReport, reported
+from jobs.load_test.report import reported
+from jobs.load_test.verdict import ACTOR, judge_and_record
 from jobs.runtime import entry
+from jobs.runtime.inputs import model_version
 from serve import environments, rollouts, standby
-from serve.admission import LOAD_RATE, LOAD_TEST, admit
-from train import tracking
-from train.evaluate import FOLDER
-from train.gates import GateResult, Gates, overall
-from train.load_gates import judge
+from serve.admission import admit
+from train.gates import Gates
 
-ACTOR = "jobs.load_test"
 LOCK = 7_262_006
 """PostgreSQL advisory lock: two load tests at a time would measure each other."""
 RATE_OF_A_KEY = 10.0
@@ -107,7 +103,7 @@ def run_load_test(settings: Settings, version: str, arguments: Arguments) -> dic
             _warm_up(plan)
             progress.report("load_test", 0, 1, f"{plan.rate:g} requests a second for {plan.seconds:g} s")
             measured = reported(plan, _sent(plan))
-    return _judged(settings, version, plan, measured, arguments.gates)
+    return judge_and_record(settings, version, plan, measured, arguments.gates)
 
 
 @contextmanager
@@ -145,7 +141,7 @@ def _live(settings: Settings, version: str, *, keep: bool) -> Iterator[None]:
         new = standby.enter(connection, model=VIT, version=version, bundle_key=key, actor=ACTOR)
     try:
         if new:
-            carry_out(settings, lambda done, total, note: progress.report("load_test", done, total, note))
+            carry_out(settings, partial(progress.report, "load_test"))
         yield
     finally:
         if new and not keep:
@@ -254,68 +250,7 @@ def _sent(plan: Plan) -> list[Sent]:
     return [Sent(**one) for one in json.loads(done.stdout)]
 
 
-def _judged(
-    settings: Settings, version: str, plan: Plan, measured: LoadReport, gates: Gates
-) -> dict[str, Any]:
-    """Judge, and keep the verdict where a deployment looks for it and its reasons where people do."""
-    results = judge(measured.load, gates, settings.environment)
-    verdict = overall(results)
-    why = "; ".join(one.why for one in results if one.verdict != "pass")
-    if why and measured.sender_late_p99_ms > gates.load_p99_ms / 10:
-        why += f"; the sender itself was {measured.sender_late_p99_ms:.0f} ms late (P99): its machine is too busy"
-    told = {
-        "model_version": version,
-        "environment": settings.environment,
-        "seconds": plan.seconds,
-        **measured.as_dict(),
-        "gates": {one.name: one.verdict for one in results},
-        "why": {one.name: one.why for one in results},
-        "verdict": verdict,
-    }
-    told["report"] = _kept(settings, version, told, results)
-    Registry(settings).set_tags(
-        VIT,
-        version,
-        {
-            LOAD_TEST: verdict,
-            LOAD_RATE: f"{plan.rate:g}",
-            "load_test_why": why,
-            "load_test_environment": settings.environment,
-            "load_test_p99_ms": f"{measured.p99_ms:g}",
-            "load_test_report": told["report"],
-        },
-    )
-    if verdict != "pass":
-        raise entry.Halted(f"version {version} does not stand its load: {why}", told)
-    return told
-
-
-def _kept(settings: Settings, version: str, told: dict[str, Any], results: list[GateResult]) -> str:
-    """Into the object store, the audit table, and the run that trained the version; returns the object's key."""
-    key = f"load-tests/{VIT}/{version}/{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.json"
-    report = {**told, "gates": [one.as_dict() for one in results]}
-    ObjectStore(settings).put_json(BUCKET, key, report)
-    with connect(settings.database_url) as connection:
-        connection.execute(
-            "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, 'load_test', %s, %s)",
-            (ACTOR, f"{VIT}/{version}", Jsonb(report)),
-        )
-    run_id = Registry(settings).run_id(VIT, version)
-    if run_id is not None:
-        mlflow = tracking.client(settings.mlflow_tracking_uri)
-        names = ("p50_ms", "p95_ms", "p99_ms", "throughput", "wanted", "requests")
-        figures = {f"load_{name}": float(told[name]) for name in names}
-        tracking.log_figures(mlflow, run_id, {**figures, "load_errors": float(sum(told["errors"].values()))})
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "load_test.json"
-            path.write_text(json.dumps(report, indent=1))
-            tracking.log_files(mlflow, run_id, [path], FOLDER)
-    return key
-
-
 def work(arguments: Arguments) -> dict[str, Any]:
     settings = Settings.from_env()
-    version = arguments.version or Registry(settings).newest(VIT)
-    if version is None:
-        raise entry.JobError(f"{VIT} has no version yet; run `python -m jobs.train` first")
+    version = model_version(settings, arguments.version)
     return run_load_test(settings, version, arguments)

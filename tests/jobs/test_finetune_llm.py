@@ -7,11 +7,12 @@ from typing import Any, cast
 import pytest
 
 from cluster.registry import Registry
-from jobs.finetune_llm import BASE_TAG, Arguments, Asker, base_version, gate
-from jobs.runtime.entry import Halted, JobError
+from jobs.finetune_llm import Arguments, Asker, gate
+from jobs.runtime.entry import Halted
 from serve import wordings
 from serve.explanation_audit import Audit
 from serve.llm import LanguageModelError
+from train.llm_registry import BASE_TAG, LlmRegistryError, base_version
 
 
 class Remembering:
@@ -72,7 +73,7 @@ def test_a_model_is_asked_once_and_again_only_about_other_findings(folder_store:
 def test_a_fine_tuning_starts_from_a_model_that_is_none_itself() -> None:
     assert base_version(registry(v1={}, v2={BASE_TAG: "1"}), None) == "1"
     assert base_version(registry(v1={}, v2={BASE_TAG: "1"}), "2") == "2"
-    with pytest.raises(JobError, match=r"run `python -m jobs\.fetch_llm` first"):
+    with pytest.raises(LlmRegistryError, match=r"run `python -m jobs\.fetch_llm` first"):
         base_version(registry(), None)
 
 

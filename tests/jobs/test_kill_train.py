@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from jobs.bench import train_peers
-from jobs.kill_train import _report, victims
+from jobs.kill_train import victims
 from jobs.runtime.entry import JobError
+from jobs.runtime.job_process import last_line
 
 
 def test_every_fourth_victim_is_the_driver_and_the_steps_are_those_of_the_seed() -> None:
@@ -20,14 +21,14 @@ def test_every_fourth_victim_is_the_driver_and_the_steps_are_those_of_the_seed()
 
 
 def test_a_job_that_failed_or_said_nothing_is_an_error() -> None:
-    assert _report("job", 0, ["noise", '{"job": "train", "status": "ok"}', "(raylet) a worker died"]) == {
+    assert last_line("job", 0, ["noise", '{"job": "train", "status": "ok"}', "(raylet) a worker died"]) == {
         "job": "train",
         "status": "ok",
     }
     with pytest.raises(JobError, match="ended with 1"):
-        _report("job", 1, ['{"job": "train", "status": "failed"}'])
+        last_line("job", 1, ['{"job": "train", "status": "failed"}'])
     with pytest.raises(JobError, match="ended with 0"):
-        _report("job", 0, ["noise"])
+        last_line("job", 0, ["noise"])
 
 
 def test_a_note_of_a_step_is_read_when_it_is_whole(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from tune import sweep_store
 from tune.capacity import Node
 from tune.config import SweepConfig
 from tune.epoch_gate import EpochGate
-from tune.sweep import run_trials
 from tune.sweep_driver import SweepDriver, SweepSpec
 from tune.sweep_store import SweepStore
 from tune.trial import Assignment, Origin, TrialEnvironment
+from tune.tuner import run_trials
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray(\..*)?"),  # Ray about itself

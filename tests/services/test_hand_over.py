@@ -9,11 +9,11 @@ import pytest
 
 from cluster import bundles
 from cluster.bundles import BUCKET, COMMIT, BundleError
+from cluster.hand_over import copy_version, settings_of
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings, SettingsError
 from cluster.signatures import generate
-from jobs.hand_over import hand_over, settings_of
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def target(platform: Any, tmp_path: Path) -> Settings:
 def test_a_version_arrives_whole_with_its_verdicts_and_again_is_the_same(
     platform: Any, target: Settings, version: str
 ) -> None:
-    number = hand_over(platform.settings, target, version)
+    number = copy_version(platform.settings, target, version)
     here, there = Registry(platform.settings), Registry(target)
     tags = there.tags(VIT, number)
     assert (tags["verdict"], tags["load_test"], tags["load_test_rate"]) == ("pass", "pass", "50")
@@ -57,7 +57,7 @@ def test_a_version_arrives_whole_with_its_verdicts_and_again_is_the_same(
         bundles.verify(ObjectStore(target), key)
     assert there.version_by_alias(VIT, "champion") is None
     here.set_tags(VIT, version, {"load_test": "fail"})
-    assert hand_over(platform.settings, target, version) == number
+    assert copy_version(platform.settings, target, version) == number
     assert there.tags(VIT, number)["load_test"] == "fail"
 
 
@@ -67,7 +67,7 @@ def test_who_does_not_trust_the_signature_gets_nothing(
     other = tmp_path / "other.pem"
     other.write_text(generate()[1])
     with pytest.raises(BundleError, match="is refused"):
-        hand_over(platform.settings, replace(target, verifying_key_path=other), version)
+        copy_version(platform.settings, replace(target, verifying_key_path=other), version)
     key = Registry(platform.settings).bundle_key(VIT, version)
     assert not ObjectStore(target).exists(BUCKET, f"{key}/{COMMIT}")
 

@@ -15,16 +15,16 @@ from typing import Any, Protocol
 
 import pytest
 
+from cluster import progress
 from cluster.home import Home
 from cluster.settings import Settings
-from data import catalog
+from data import catalog, intake
+from data.intake import IntakeError
 from data.manifest import ManifestError
 from data.originals import Originals
 from data.sources import registry
 from data.sources.card import Download
 from data.synthetic import SyntheticConfig
-from jobs import ingest
-from jobs.runtime.entry import JobError
 
 ROOT = Path(__file__).resolve().parents[2]
 KERMANY, RADIOGRAPHY, TB = "kermany-pneumonia", "covid-radiography", "tb-chest"
@@ -60,8 +60,10 @@ def rows(settings: Settings) -> Callable[[str, str], list[dict[str, Any]]]:
 def bring_in(settings: Settings, source: str, **known: Any) -> tuple[dict[str, Any], list[str]]:
     """What `python -m jobs.ingest` does; the report and what was said."""
     said: list[str] = []
-    telling = ingest.Telling(saying=said.append)
-    return ingest.bring_in(settings, source, SyntheticConfig(), telling, **known), said
+    report = intake.bring_in(
+        settings, source, SyntheticConfig(), report=progress.report, say=said.append, **known
+    )
+    return report, said
 
 
 def run_job(platform: Platform, *arguments: str) -> tuple[int, dict[str, Any], str]:
@@ -230,11 +232,11 @@ def test_another_layout_and_an_unknown_name_are_one_line_and_store_nothing(
     with pytest.raises(ManifestError, match="unknown folder 'OTHER'"):
         bring_in(settings, KERMANY, folder=str(root))
     with pytest.raises(
-        JobError, match=r"is not in .*: give its folder with --folder; .* --download` fetches it"
+        IntakeError, match=r"is not in .*: give its folder with --folder; .* --download` fetches it"
     ):
         bring_in(settings, KERMANY, folder=str(tmp_path / "nowhere"))
-    with pytest.raises(JobError, match="nobody publishes dicom-folder"):
+    with pytest.raises(IntakeError, match="nobody publishes dicom-folder"):
         bring_in(settings, "dicom-folder", folder=str(tmp_path), download=True)
-    with pytest.raises(JobError, match="go with a dataset's name"):
+    with pytest.raises(ValueError, match="go with a dataset's name"):
         bring_in(settings, str(tmp_path), download=True)
     assert rows("samples", KERMANY) == []

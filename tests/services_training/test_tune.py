@@ -12,8 +12,9 @@ import pytest
 from cluster.objects import ObjectStore
 from cluster.registry import Registry
 from jobs import kill_train
-from jobs.kill_train import Ground, Job
+from jobs.kill_train import Ground
 from jobs.runtime.entry import JobError
+from jobs.runtime.job_process import JobProcess
 from train.runs import BUCKET
 from tune.sweep_store import Sweep, SweepStore, Trial
 
@@ -39,7 +40,7 @@ def ground(platform: Any) -> Ground:
     return replace(bare, dataset_version=kill_train.dataset(bare))
 
 
-def start(ground: Ground, run: str, folder: Path, *more: str, space: dict[str, Any] = SPACE) -> Job:
+def start(ground: Ground, run: str, folder: Path, *more: str, space: dict[str, Any] = SPACE) -> JobProcess:
     (folder / "space.yaml").write_text(json.dumps(space))
     asked = ("--recipe", "smoke", "--run", run, "--dataset_version", ground.dataset_version)
     limits = (
@@ -53,7 +54,7 @@ def start(ground: Ground, run: str, folder: Path, *more: str, space: dict[str, A
         "1",
     )
     files = ("--space", str(folder / "space.yaml"), "--recipe_file", str(folder / "winner.yaml"))
-    return Job(ground.start("jobs.tune", *asked, *limits, *files, *TINY, *more), "jobs.tune")
+    return JobProcess(ground.start("jobs.tune", *asked, *limits, *files, *TINY, *more), "jobs.tune")
 
 
 def kept(ground: Ground, run: str) -> list[Trial]:
