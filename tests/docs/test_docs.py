@@ -10,11 +10,20 @@ from cluster.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_every_job_is_in_the_list_of_jobs_and_every_listed_job_exists() -> None:
-    listed = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/jobs.md").read_text(), re.MULTILINE))
+def test_every_job_has_a_heading_and_every_heading_is_a_job() -> None:
+    headings = re.findall(r"^## (\w+)$", (ROOT / "docs/jobs.md").read_text(), re.MULTILINE)
     modules = [path for path in (ROOT / "jobs").glob("*.py") if '__name__ == "__main__"' in path.read_text()]
     packages = [path.parent for path in (ROOT / "jobs").glob("*/__main__.py")]
-    assert listed == {path.stem for path in (*modules, *packages)}
+    assert sorted(headings) == sorted(path.stem for path in (*modules, *packages))
+
+
+def test_every_job_s_section_names_its_last_line_exit_codes_and_an_example() -> None:
+    _, *sections = re.split(r"^## ", (ROOT / "docs/jobs.md").read_text(), flags=re.MULTILINE)
+    for section in sections:
+        name = section.split("\n")[0]
+        assert re.search(r"[Ll]ast\s+line", section), name
+        assert "Exit codes 0, 1, 2" in section, name
+        assert f"python -m jobs.{name}" in section or "make bench" in section, name
 
 
 def test_every_setting_is_in_the_docs() -> None:
