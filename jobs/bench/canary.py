@@ -145,4 +145,4 @@ def canary_decisions() -> Figure:
 
 
 UNIT = "share of good canaries rolled back, worst rate and scenario"
-BENCHMARKS = {"canary_decisions": canary_decisions}
+BENCHMARKS = (canary_decisions,)

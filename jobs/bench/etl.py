@@ -7,7 +7,6 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable
 
 from cluster import progress
 from cluster.home import PROJECT_ROOT
@@ -133,12 +132,12 @@ def etl_scaling() -> Figure:
     )
 
 
-BENCHMARKS: dict[str, Callable[[], Figure]] = {
-    "etl_vs_process_pool": etl_vs_process_pool,
-    "etl_vs_process_pool_jpeg": etl_vs_process_pool_jpeg,
-    "etl_vs_process_pool_dicom": etl_vs_process_pool_dicom,
-    "etl_vs_read_images": etl_vs_read_images,
-    "etl_memory": etl_memory,
-    "etl_first_block": etl_first_block,
-    "etl_scaling": etl_scaling,
-}
+BENCHMARKS = (
+    etl_vs_process_pool,
+    etl_vs_process_pool_jpeg,
+    etl_vs_process_pool_dicom,
+    etl_vs_read_images,
+    etl_memory,
+    etl_first_block,
+    etl_scaling,
+)

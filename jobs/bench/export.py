@@ -4,8 +4,8 @@ One thread on one core; both sides take turns and CPU time is counted, so that o
 """
 
 import os
-import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from data.preprocess import PixelConfig
-from jobs.bench.figure import Figure
+from jobs.bench.figure import Figure, in_turns
 from jobs.runtime.entry import JobError
 from train import release
 from train.config import ModelConfig
@@ -50,17 +50,12 @@ def images_per_core_s(models: dict[str, OnnxModel], inputs_NCHW: np.ndarray) -> 
     """Median of several rounds, on one core of this process's own choosing, all models taking turns."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
+    sides = {name: partial(model.logits, inputs_NCHW) for name, model in models.items()}
     try:
-        times: dict[str, list[float]] = {name: [] for name in models}
-        for nth in range(WARM_UP + ROUNDS):
-            for name, model in models.items():
-                started_s = time.process_time()
-                model.logits(inputs_NCHW)
-                if nth >= WARM_UP:
-                    times[name].append(time.process_time() - started_s)
+        seconds = in_turns(sides, rounds=ROUNDS, warm_up=WARM_UP, clock=time.process_time)
     finally:
         os.sched_setaffinity(0, allowed)
-    return {name: len(inputs_NCHW) / statistics.median(one) for name, one in times.items()}
+    return {name: len(inputs_NCHW) / median_s for name, median_s in seconds.items()}
 
 
 def int8_accuracy_loss() -> Figure:
@@ -88,4 +83,7 @@ def _circumstances() -> str:
     return told + ("; other work ran" if os.getloadavg()[0] > 1.5 else "")
 
 
-BENCHMARKS = {"int8_vs_fp32": int8_vs_fp32, "int8_accuracy_loss": int8_accuracy_loss}
+BENCHMARKS = (
+    int8_vs_fp32,
+    int8_accuracy_loss,
+)

@@ -1,6 +1,9 @@
-"""What one benchmark found, as `make bench` prints and stores it."""
+"""What one benchmark measured, as `make bench` prints and stores it, and how sides are timed in turns."""
 
+import statistics
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,3 +27,17 @@ class Figure:
             ratio=round(ours / peer, 3),
             unit=unit,
         )
+
+
+def in_turns(
+    sides: Mapping[str, Callable[[], Any]], *, rounds: int, warm_up: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    """Return the median seconds of each side; the sides take turns, and the first `warm_up` rounds do not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for nth in range(warm_up + rounds):
+        for name, work in sides.items():
+            started_s = clock()
+            work()
+            if nth >= warm_up:
+                seconds[name].append(clock() - started_s)
+    return {name: statistics.median(each) for name, each in seconds.items()}

@@ -6,7 +6,6 @@ is given with peer 1 in its unit.
 
 import io
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -27,8 +26,8 @@ from cluster.settings import Settings
 from data.preprocess import PixelConfig, decode, scale
 from data.synthetic import SyntheticConfig, draw, subjects
 from jobs.bench import canary, etl, export, front_door, serving, strategies, train
-from jobs.bench.figure import Figure
-from jobs.runtime import entry
+from jobs.bench.figure import Figure, in_turns
+from jobs.runtime import entry, markdown
 
 DOCS = PROJECT_ROOT / "docs"
 ROUNDS = 60
@@ -57,15 +56,9 @@ def image() -> bytes:
 
 
 def interleaved(ours: Callable[[], Any], peer: Callable[[], Any]) -> tuple[float, float]:
-    """Median milliseconds of each, taking turns."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for nth in range(WARM_UP + ROUNDS):
-        for work, kept in zip((ours, peer), times, strict=True):
-            started_at = time.perf_counter()
-            work()
-            if nth >= WARM_UP:
-                kept.append((time.perf_counter() - started_at) * 1000)
-    return statistics.median(times[0]), statistics.median(times[1])
+    """Return the median milliseconds of each, which take turns."""
+    seconds = in_turns({"ours": ours, "peer": peer}, rounds=ROUNDS, warm_up=WARM_UP, clock=time.perf_counter)
+    return 1000 * seconds["ours"], 1000 * seconds["peer"]
 
 
 def predict() -> Figure:
@@ -112,17 +105,12 @@ def transform() -> Figure:
     return Figure.of("transform", *interleaved(ours, pillow), "Pillow: open, grey, resize", "ms, median")
 
 
+MODULES = (canary, front_door, etl, export, serving, strategies, train)
 BENCHMARKS: dict[str, Callable[[], Figure]] = {
-    "predict": predict,
-    "transform": transform,
-    **canary.BENCHMARKS,
-    **front_door.BENCHMARKS,
-    **etl.BENCHMARKS,
-    **export.BENCHMARKS,
-    **serving.BENCHMARKS,
-    **strategies.BENCHMARKS,
-    **train.BENCHMARKS,
+    benchmark.__name__: benchmark
+    for benchmark in (predict, transform, *(each for module in MODULES for each in module.BENCHMARKS))
 }
+"""By the names of their functions, which are those of their figures."""
 
 
 def work(arguments: Arguments) -> None:
@@ -138,12 +126,9 @@ def work(arguments: Arguments) -> None:
 
 
 def table(figures: list[dict[str, Any]]) -> str:
-    rows = [
-        f"| {one['name']} | {one['ours']} | {one['peer']} | {one['peer_name']} | {one['ratio']} | {one['unit']} |"
-        for one in figures
-    ]
-    head = "| name | ours | peer | peer is | ours / peer | unit |\n|---|---|---|---|---|---|"
-    return (
-        f"# Benchmarks\n\nWritten by `make bench`; both sides in one run, taking turns.\n\n{head}\n"
-        + "\n".join([*rows, ""])
-    )
+    """Return docs/benchmarks.md."""
+    header = ("name", "ours", "peer", "peer is", "ours / peer", "unit")
+    keys = ("name", "ours", "peer", "peer_name", "ratio", "unit")
+    rows = ([figure[key] for key in keys] for figure in figures)
+    title = "# Benchmarks\n\nWritten by `make bench`; both sides in one run, taking turns.\n\n"
+    return title + markdown.table(header, rows)

@@ -251,9 +251,9 @@ def _body(stage: Stage) -> Path:
     return body
 
 
-BENCHMARKS: dict[str, Callable[[], Figure]] = {
-    "canary_overhead": canary_overhead,
-    "serve_throughput": serve_throughput,
-    "serve_throughput_vs_fastapi": serve_throughput_vs_fastapi,
-    "rollback_time": rollback_time,
-}
+BENCHMARKS = (
+    canary_overhead,
+    serve_throughput,
+    serve_throughput_vs_fastapi,
+    rollback_time,
+)

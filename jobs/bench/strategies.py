@@ -138,7 +138,7 @@ def fsdp_memory() -> Figure:
     return Figure.of("fsdp_memory", peak("fsdp"), peak("ddp"), peer, "MiB a rank, peak")
 
 
-BENCHMARKS = {"fsdp_memory": fsdp_memory}
+BENCHMARKS = (fsdp_memory,)
 
 if __name__ == "__main__":
     sys.stdout.write(f"{json.dumps(rank(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]))}\n")

@@ -4,7 +4,6 @@ Each starts a platform of its own, on which `jobs.bench.train_inside` does the w
 """
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from jobs.bench.figure import Figure
@@ -36,8 +35,8 @@ def train_vs_torchrun() -> Figure:
     return Figure.of("train_vs_torchrun", told["ours"], told["peer"], peer, "images/s, median")
 
 
-BENCHMARKS: dict[str, Callable[[], Figure]] = {
-    "train_recovery": train_recovery,
-    "checkpoint_stall": checkpoint_stall,
-    "train_vs_torchrun": train_vs_torchrun,
-}
+BENCHMARKS = (
+    train_recovery,
+    checkpoint_stall,
+    train_vs_torchrun,
+)

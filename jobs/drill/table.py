@@ -6,6 +6,8 @@ from typing import Any
 
 from scipy.stats import binom
 
+from jobs.runtime import markdown
+
 CONFIDENCE = 0.99
 
 
@@ -88,8 +90,6 @@ def table(rows: list[Row], *, header: bool = True) -> str:
     Args:
         header: False for lines that are put below others.
     """
-    names = list(vars(rows[0]))
-    lines = [f"| {' | '.join(str(getattr(one, name)) for name in names)} |" for one in rows]
     if header:
-        lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names), *lines]
-    return "\n".join(lines) + "\n"
+        return markdown.table(list(vars(rows[0])), (vars(each).values() for each in rows))
+    return "".join(markdown.row(vars(each).values()) for each in rows)
