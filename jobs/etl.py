@@ -115,7 +115,7 @@ def halt(settings: Settings, judged: Judged, line: dict[str, Any]) -> NoReturn:
         {
             "dataset_version": judged.version,
             "baseline": judged.baseline,
-            "failed": [{"check": one.name, "finding": one.finding} for one in failed(judged.checks)],
+            "failed": [{"check": check.name, "finding": check.finding} for check in failed(judged.checks)],
             "report": judged.report,
         },
     )

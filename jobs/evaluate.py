@@ -36,12 +36,12 @@ def run_evaluate(settings: Settings, model_version: str, gates: Gates) -> dict[s
         "model_version": model_version,
         "metrics": found.report.as_dict(),
         "gates": found.gates,
-        "why": {one.name: one.why for one in found.details},
+        "why": {detail.name: detail.why for detail in found.details},
         "verdict": found.verdict,
         "alias": found.alias,
     }
     if found.verdict != "pass":
-        reasons = "; ".join(one.why for one in found.details if one.halts)
+        reasons = "; ".join(detail.why for detail in found.details if detail.halts)
         raise entry.Halted(f"version {model_version} may not be served: {reasons}", report)
     return report
 

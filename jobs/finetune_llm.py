@@ -96,7 +96,7 @@ class Asker:
     def _question(self) -> str:
         """Hash of what is asked and of who checks: another question has another answer."""
         checkers = (explanation_check, explanation_reader)
-        asked = [prompt(one) for one in self.findings] + [inspect.getsource(one) for one in checkers]
+        asked = [prompt(finding) for finding in self.findings] + [inspect.getsource(one) for one in checkers]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
@@ -208,7 +208,7 @@ def run_table(arguments: Arguments) -> dict[str, Any]:
         told=lambda done, total, note: progress.report("measure", done, total, note),
     )
     sys.stdout.write(table)
-    return {"rows": len(costs), "table": json.loads(json.dumps([asdict(one) for one in costs]))}
+    return {"rows": len(costs), "table": json.loads(json.dumps([asdict(cost) for cost in costs]))}
 
 
 def work(arguments: Arguments) -> dict[str, Any]:

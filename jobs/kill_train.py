@@ -92,7 +92,7 @@ class Ground:
 
     def workers(self) -> list[psutil.Process]:
         """Training workers that are alive, the youngest first."""
-        found = [one for one in marked(self.home.id, "ray") if WORKER in _title(one)]
+        found = [process for process in marked(self.home.id, "ray") if WORKER in _title(process)]
         return sorted(found, key=lambda one: one.create_time(), reverse=True)
 
 
@@ -227,7 +227,7 @@ def kills(ground: Ground, name: str, count: int, seed: int) -> dict[str, Any]:
     wrong = [nth + 1 for nth, one in enumerate(endings) if one.digest != expected]
     if wrong:
         raise entry.JobError(f"runs {wrong} ended with other bits than the undisturbed one")
-    drivers = sum(one.victim == "driver" for one in endings)
+    drivers = sum(ending.victim == "driver" for ending in endings)
     return {"kills": count, "drivers": drivers, "identical": len(endings), "digest": expected}
 
 

@@ -47,7 +47,7 @@ def concurrent(nodes: Sequence[Node], config: TrainConfig, *, wanted: int, trial
     if not found:
         workers = config.min_workers or config.num_workers
         each = f"{config.cpus_per_worker} CPUs" + (" and a GPU" if config.use_gpu else "")
-        has = ", ".join(f"{one.cpus:g} CPUs and {one.gpus:g} GPUs" for one in nodes) or "none"
+        has = ", ".join(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in nodes) or "none"
         raise CapacityError(
             f"not even one trial has room: it takes {workers} workers of {each}, and the nodes have {has}: lower "
             "train.num_workers or train.cpus_per_worker, or add nodes (`ray status` says who has what)"

@@ -38,7 +38,7 @@ def importance(trials: Sequence[Trial], space: Space, config: SweepConfig) -> di
     compared = at_common_epoch(trials, config.metric)
     if config.scheduler == "pbt" or len(compared) < MIN_TRIALS:
         return None
-    values = {one.value(config.metric) for one in compared}
+    values = {trial.value(config.metric) for trial in compared}
     if len(values) < 2:
         return None
     study = study_of(space, compared, config)
@@ -47,11 +47,11 @@ def importance(trials: Sequence[Trial], space: Space, config: SweepConfig) -> di
 
 def at_common_epoch(trials: Sequence[Trial], metric: str) -> list[Trial]:
     """The trials as they were after the last epoch that all of them have, as if they had ended there."""
-    tried = [one for one in trials if one.rows and one.state in ("complete", "stopped")]
-    epoch = min((one.epochs for one in tried), default=0)
+    tried = [trial for trial in trials if trial.rows and trial.state in ("complete", "stopped")]
+    epoch = min((trial.epochs for trial in tried), default=0)
     return [
-        replace(one, state="complete", rows=[row for row in one.rows if row["epoch"] <= epoch])
-        for one in tried
+        replace(trial, state="complete", rows=[row for row in trial.rows if row["epoch"] <= epoch])
+        for trial in tried
     ]
 
 

@@ -177,13 +177,15 @@ def _choice(name: str, choices: Any, default: Any) -> Choice:
         raise SpaceError(f"space: the choices of {name} are a list with at least one value, got {choices}")
     kinds = (int, float) if isinstance(default, float) else type(default)
     wrong = [
-        one
-        for one in choices
-        if not isinstance(one, kinds) or isinstance(one, bool) != isinstance(default, bool)
+        choice
+        for choice in choices
+        if not isinstance(choice, kinds) or isinstance(choice, bool) != isinstance(default, bool)
     ]
     if wrong:
         raise SpaceError(f"space: {wrong[0]!r} is no value of {name}, whose default is {default!r}")
-    return Choice(choices=tuple(float(one) if isinstance(default, float) else one for one in choices))
+    return Choice(
+        choices=tuple(float(choice) if isinstance(default, float) else choice for choice in choices)
+    )
 
 
 def _range(name: str, given: Mapping[str, Any], *, whole: bool) -> Range:

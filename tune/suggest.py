@@ -61,7 +61,7 @@ def study_of(
     """What is known, as Optuna has it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction=DIRECTIONS[config.mode], sampler=sampler)
-    study.add_trials([_frozen(one, space, config.metric) for one in past])
+    study.add_trials([_frozen(trial, space, config.metric) for trial in past])
     return study
 
 

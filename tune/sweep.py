@@ -230,8 +230,8 @@ def _importance(trials: Sequence[Trial], spec: SweepSpec) -> dict[str, float] | 
 
 
 def _why_none(trials: Sequence[Trial]) -> str:
-    failed = [one for one in trials if one.state == "failed"]
-    broke = [one for one in trials if one.why and one not in failed]
+    failed = [trial for trial in trials if trial.state == "failed"]
+    broke = [trial for trial in trials if trial.why and trial not in failed]
     if failed and len(failed) == len(trials):
         return f"all {len(trials)} trials failed; trial {failed[0].number}: {failed[0].why}"
     if broke:

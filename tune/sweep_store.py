@@ -141,7 +141,7 @@ class SweepStore:
     @property
     def next_nth(self) -> int:
         """The number of the next row."""
-        return 1 + max((int(row["nth"]) for one in self.trials for row in one.rows), default=-1)
+        return 1 + max((int(row["nth"]) for trial in self.trials for row in trial.rows), default=-1)
 
     @property
     def cpu_minutes(self) -> float:
@@ -150,12 +150,12 @@ class SweepStore:
 
 def cpu_minutes(trials: Iterable[Trial]) -> float:
     """CPU time of the workers of trials, of all attempts, as of their last epochs."""
-    return sum(seconds for one in trials for seconds in one.cpu_s.values()) / 60
+    return sum(seconds for trial in trials for seconds in trial.cpu_s.values()) / 60
 
 
 def count(trials: Sequence[Trial]) -> dict[str, int]:
     """How many trials there are, by state."""
-    return {state: sum(one.state == state for one in trials) for state in STATES}
+    return {state: sum(trial.state == state for trial in trials) for state in STATES}
 
 
 def best(trials: Sequence[Trial], metric: str, mode: str) -> Trial | None:
@@ -163,18 +163,18 @@ def best(trials: Sequence[Trial], metric: str, mode: str) -> Trial | None:
 
     A trial's value is that after its last epoch, whose weights it has, not the best on the way.
     """
-    tried = [one for one in trials if one.rows and one.state != "failed"]
+    tried = [trial for trial in trials if trial.rows and trial.state != "failed"]
     if not tried:
         return None
-    complete = [one for one in tried if one.state == "complete"]
-    farthest = max(one.epochs for one in tried)
-    candidates = complete or [one for one in tried if one.epochs == farthest]
+    complete = [trial for trial in tried if trial.state == "complete"]
+    farthest = max(trial.epochs for trial in tried)
+    candidates = complete or [trial for trial in tried if trial.epochs == farthest]
     sign = 1 if mode == "max" else -1
     return max(candidates, key=lambda one: (sign * one.rows[-1][metric], -one.number))
 
 
 def superseded(trials: Sequence[Trial], metric: str, mode: str) -> list[str]:
     """Training runs whose weights no trial goes on from and no winner can have, whatever comes."""
-    over = [one for one in trials if one.state != "unfinished"]
+    over = [trial for trial in trials if trial.state != "unfinished"]
     kept = best(over, metric, mode)
-    return [run for one in trials for run in one.left] + [one.run for one in over if one != kept]
+    return [run for trial in trials for run in trial.left] + [trial.run for trial in over if trial != kept]

@@ -104,7 +104,7 @@ def _searched(driver: SweepDriver, epochs: int, at_once: int) -> dict[str, Any]:
 def _own_node() -> str:
     """The resource that only this node has."""
     here = ray.get_runtime_context().get_node_id()
-    own = next(one for one in ray.nodes() if one["NodeID"] == here)
+    own = next(node for node in ray.nodes() if node["NodeID"] == here)
     return next(
         name for name in own["Resources"] if name.startswith("node:") and "__internal_head__" not in name
     )

@@ -93,8 +93,8 @@ def hashes_of(store: ObjectStore, version: str) -> set[str]:
 def pooled(pool: Any, samples: list[Sample]) -> set[str]:
     size = max(1, min(etl.SMALLEST_BLOCK_ROWS, len(samples) // (2 * pool._processes)))
     rows = [
-        {name: getattr(one, name) for name in ("raw_key", "label", "view", "sha256", "source")}
-        for one in samples
+        {name: getattr(sample, name) for name in ("raw_key", "label", "view", "sha256", "source")}
+        for sample in samples
     ]
     jobs = [
         (f"{MADE}/{start:06d}.parquet", rows[start : start + size]) for start in range(0, len(rows), size)
@@ -130,8 +130,8 @@ def _judged(shown_HW: np.ndarray) -> np.ndarray:
 
 def copy_plain(settings: Settings, samples: list[Sample]) -> None:
     originals, store = Originals.of(settings), ObjectStore(settings)
-    for one in samples:
-        store.put("datasets", f"{PLAIN}/{one.sha256}.jpg", originals.get(one.raw_key))
+    for sample in samples:
+        store.put("datasets", f"{PLAIN}/{sample.sha256}.jpg", originals.get(sample.raw_key))
 
 
 def measured(sides: list[Side], images: int) -> dict[str, list[float]]:
@@ -161,7 +161,7 @@ def main(kind: str) -> dict[str, float]:
     store, here = ObjectStore(settings), psutil.Process()
 
     def of_ray() -> list[psutil.Process]:
-        return [here, *(one for one in marked(home.id, "ray") if at_work(one))]
+        return [here, *(process for process in marked(home.id, "ray") if at_work(process))]
 
     def before_ours() -> None:
         forget(store)

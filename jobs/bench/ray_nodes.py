@@ -35,7 +35,7 @@ def work(batch: pa.Table) -> pa.Table:
 def processes() -> list[psutil.Process]:
     """This driver and all below it: GCS, raylets and their workers."""
     here = psutil.Process()
-    return [here, *(one for one in here.children(recursive=True) if at_work(one))]
+    return [here, *(process for process in here.children(recursive=True) if at_work(process))]
 
 
 def one_round() -> float:

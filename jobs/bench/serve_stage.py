@@ -126,9 +126,13 @@ class Stage:
         with connect(self.settings.database_url) as connection:
             routes, door = desired.read(connection), desired.front_door(connection)
         config = reconciler.serve_config(routes, door, self.machine, self.settings)
-        applications = [one for one in config["applications"] if one["name"] != reconciler.CONTROLLER]
-        for one in applications:
-            one["import_path"] = f"{builders}:{one['import_path'].partition(':')[2]}"
+        applications = [
+            application
+            for application in config["applications"]
+            if application["name"] != reconciler.CONTROLLER
+        ]
+        for application in applications:
+            application["import_path"] = f"{builders}:{application['import_path'].partition(':')[2]}"
         token = self.settings.ray_auth_token_path
         headers = {"Authorization": f"Bearer {token.read_text().strip()}"} if token is not None else {}
         answer = httpx.put(

@@ -116,11 +116,11 @@ def throughputs() -> dict[str, float]:
 
 
 def a_second(runs: Sequence[Seen]) -> float:
-    return statistics.median(one.a_second for one in runs)
+    return statistics.median(run.a_second for run in runs)
 
 
 def worst_p99_ms(runs: Sequence[Seen]) -> float:
-    return max(one.percentile_ms(0.99) for one in runs)
+    return max(run.percentile_ms(0.99) for run in runs)
 
 
 def best_within(found: Mapping[int, Sequence[Seen]], p99_ms: float) -> float:
@@ -167,7 +167,7 @@ def rollback_time() -> Figure:
         stage.bring_up()
         body = _body(stage)
         took_s = [_rolled_back(stage, bad, body) for _ in range(ROLLBACKS)]
-    sys.stdout.write(f"seconds to the last request: {', '.join(f'{one:.3f}' for one in took_s)}\n")
+    sys.stdout.write(f"seconds to the last request: {', '.join(f'{took:.3f}' for took in took_s)}\n")
     figure = Figure.of("rollback_time", max(took_s), 1.0, "a second", "s, slowest of 3; no weights loaded")
     return marked(figure, SLOWEST_ROLLBACK_S)
 
@@ -206,7 +206,7 @@ def _rolled_back(stage: Stage, bundle_key: str, body: Path) -> float:
 
 def replicas(stage: Stage) -> set[tuple[int, float]]:
     """Processes of versions: what holds weights."""
-    lines = ((one, " ".join(one.cmdline())) for one in stage.serving())
+    lines = ((process, " ".join(process.cmdline())) for process in stage.serving())
     return {(one.pid, one.create_time()) for one, line in lines if f"ServeReplica:{VIT}" in line}
 
 
@@ -231,7 +231,7 @@ def sent_after_s(sent: Mapping[str, Sequence[float]], bad: str, decided_s: float
         JobError: so few requests that this says nothing: at the version before, or at others after.
     """
     before = sum(one <= decided_s for one in sent.get(bad, ()))
-    after = sum(one > decided_s for version, each in sent.items() if version != bad for one in each)
+    after = sum(item > decided_s for version, each in sent.items() if version != bad for item in each)
     if min(before, after) < FEWEST:
         raise JobError(f"{before} requests before and {after} after a rollback are too few to time it")
     return max(0.0, max(sent[bad]) - decided_s)

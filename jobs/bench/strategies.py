@@ -106,8 +106,10 @@ def whole_peak(strategy: Any, more: Callable[[], bool], step: Callable[[], None]
     def counted(learning_rate: float) -> float:
         parameters = list(strategy.module.parameters())
         states = [one for state in strategy.torch.state.values() for one in state.values()]
-        tensors = [*parameters, *(one.grad for one in parameters), *states]
-        storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+        tensors = [*parameters, *(parameter.grad for parameter in parameters), *states]
+        storages = {
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors
+        }
         seen.append(sum(storages.values()))
         return float(update_weights(learning_rate))
 
@@ -128,8 +130,8 @@ def peak(strategy: str) -> float:
             )
             for nth in range(RANKS)
         ]
-        said = [one.communicate(timeout=300)[0] for one in ranks]
-    assert all(one.returncode == 0 for one in ranks), said
+        said = [process.communicate(timeout=300)[0] for process in ranks]
+    assert all(process.returncode == 0 for process in ranks), said
     return statistics.mean(json.loads(one.splitlines()[-1]) for one in said) / MIB
 
 

@@ -86,7 +86,7 @@ def _recovered(work: Callable[[], None], notes: Path, step: int) -> float:
     def kill() -> None:
         while not peers.read(notes) or peers.read(notes)[-1]["step"] < step:
             time.sleep(0.02)
-        pid = next(one["pid"] for one in reversed(peers.read(notes)) if one["rank"] == 1)
+        pid = next(record["pid"] for record in reversed(peers.read(notes)) if record["rank"] == 1)
         psutil.Process(pid).kill()
         killed.append(time.time())
 
@@ -94,8 +94,8 @@ def _recovered(work: Callable[[], None], notes: Path, step: int) -> float:
     killer.start()
     work()
     killer.join()
-    done = max(one["step"] for one in peers.read(notes) if one["ended_at"] <= killed[0])
-    return min(one["ended_at"] for one in peers.read(notes) if one["step"] > done) - killed[0]
+    done = max(record["step"] for record in peers.read(notes) if record["ended_at"] <= killed[0])
+    return min(record["ended_at"] for record in peers.read(notes) if record["step"] > done) - killed[0]
 
 
 def stall(settings: Settings, folder: Path) -> dict[str, float]:
@@ -103,8 +103,12 @@ def stall(settings: Settings, folder: Path) -> dict[str, float]:
     config = replace(CONFIG, checkpoint_every_steps=STALL_INTERVAL)
     notes = folder / "stall"
     train(settings, "stall", notes, config, peers.BATCH * (4 * STALL_INTERVAL + 2))
-    took = {one["step"]: one["took_s"] for one in peers.read(notes) if one["rank"] == 0}
-    copies = [one for one in peers.read(notes.with_suffix(".commits")) if one["rank"] == 0 and one["step"]]
+    took = {record["step"]: record["took_s"] for record in peers.read(notes) if record["rank"] == 0}
+    copies = [
+        record
+        for record in peers.read(notes.with_suffix(".commits"))
+        if record["rank"] == 0 and record["step"]
+    ]
     intervals = range(1, 4)
     calm_s = statistics.mean(
         took[step]
@@ -114,7 +118,7 @@ def stall(settings: Settings, folder: Path) -> dict[str, float]:
     slowed_s = statistics.mean(
         sum(took[STALL_INTERVAL * nth + after] - calm_s for after in range(15)) for nth in intervals
     )
-    copy_s = statistics.median(one["took_s"] for one in copies)
+    copy_s = statistics.median(copy["took_s"] for copy in copies)
     sys.stderr.write(f"step {calm_s:.4f} s, copy {copy_s:.4f} s, slowed down in all {slowed_s:.4f} s\n")
     return {"ours": (copy_s + max(slowed_s, 0.0)) / (STALL_INTERVAL * calm_s)}
 
@@ -131,7 +135,7 @@ def torchrun(settings: Settings, folder: Path) -> dict[str, float]:
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([*command, *script], env=env, check=True, stdout=subprocess.DEVNULL)
         for side, notes in (("ours", ours), ("peer", plain)):
-            ends = [one["ended_at"] for one in peers.read(notes) if one["rank"] == 0]
+            ends = [record["ended_at"] for record in peers.read(notes) if record["rank"] == 0]
             found[side].append(peers.BATCH * (len(ends) - 11) / (ends[-1] - ends[10]))
     sys.stderr.write(f"images a second: {found}\n")
     return {side: statistics.median(rates) for side, rates in found.items()}

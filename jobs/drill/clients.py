@@ -40,11 +40,11 @@ class Log:
         """Of the answers that came, the second try's where there was one."""
         if not self.answers:
             return {}
-        cuts = np.percentile([one["ms"] for one in self.answers], [50, 95, 99])
+        cuts = np.percentile([answer["ms"] for answer in self.answers], [50, 95, 99])
         return {name: round(float(one), 1) for name, one in zip(("p50", "p95", "p99"), cuts, strict=True)}
 
     def write(self, path: Path) -> None:
-        path.write_text("".join(json.dumps(one) + "\n" for one in self.answers))
+        path.write_text("".join(json.dumps(answer) + "\n" for answer in self.answers))
 
 
 class Clients:

@@ -87,8 +87,8 @@ def run_case(
     threads = [threading.Thread(target=_load, args=(clients, over))]
     if arguments.kill_every_s:
         threads.append(threading.Thread(target=_kills, args=(platform, over, arguments.kill_every_s)))
-    for one in threads:
-        one.start()
+    for thread in threads:
+        thread.start()
     went = True
     try:
         try:
@@ -101,8 +101,8 @@ def run_case(
             time.sleep(0.5)
     finally:
         over.set()
-        for one in threads:
-            one.join()
+        for thread in threads:
+            thread.join()
     time.sleep(SETTLED_S)
     seen = clients.log
     log.answers += seen.answers
@@ -116,7 +116,7 @@ def run_case(
         requests=seen.sent,
         raw_failures=seen.sent - seen.raw["201"],
         lost=sum(seen.lost.values()),
-        fallbacks=sum(one["fallback_from"] is not None for one in seen.answers),
+        fallbacks=sum(answer["fallback_from"] is not None for answer in seen.answers),
         killed=len(platform.killed) - killed,
         flips=flips,
         off_weight=off_weight,
@@ -159,7 +159,7 @@ def _assigned(platform: DrillPlatform, began_at: float) -> list[dict[str, Any]]:
 
 def missing(platform: DrillPlatform, log: Log) -> int:
     """Answers that clients have and the ledger has not."""
-    ids = [one["id"] for one in log.answers]
+    ids = [answer["id"] for answer in log.answers]
     with connect(platform.settings.database_url) as connection:
         row = connection.execute(
             "SELECT count(*) AS kept FROM predictions WHERE id = ANY(%s::uuid[])", [ids]
@@ -204,15 +204,15 @@ def work(arguments: Arguments) -> dict[str, Any]:
     lost = missing(platform, log)
     if arguments.log is not None:
         log.write(arguments.log)
-    outs = [one.out_s for one in rows if one.out_s is not None]
+    outs = [row.out_s for row in rows if row.out_s is not None]
     found = {
-        "cases": [vars(one) for one in rows],
-        "requests": sum(one.requests for one in rows),
+        "cases": [vars(row) for row in rows],
+        "requests": sum(row.requests for row in rows),
         "latency_ms": log.latencies_ms(),
         "median_out_s": statistics.median(outs) if outs else None,
         "missing": lost,
         "killed": platform.killed,
     }
-    if lost or any(one.bad for one in rows):
+    if lost or any(row.bad for row in rows):
         raise entry.Halted("not as it should be: see went, lost, flips, off_weight and missing", found)
     return found

@@ -73,9 +73,9 @@ class DrillPlatform:
             key = self.registry.bundle_key(VIT, self.champion)
             bundles.fetch(self.store, key, directory)
             files: dict[str, bytes | Path] = {
-                one.name: one
-                for one in directory.iterdir()
-                if one.name not in (bundles.COMMIT, bundles.SIGNATURE)
+                path.name: path
+                for path in directory.iterdir()
+                if path.name not in (bundles.COMMIT, bundles.SIGNATURE)
             }
             card = json.loads((directory / "card.json").read_text())
             card["drill"] = f"{time.time():.3f}-{self.copies}"
@@ -150,18 +150,20 @@ class DrillPlatform:
     def silent_database(self) -> Iterator[None]:
         """PostgreSQL is there and says nothing: harder than one that is gone, since nobody is refused."""
         frozen = marked(Home.from_env(os.environ).id, "postgresql")
-        for one in frozen:
-            one.suspend()
+        for process in frozen:
+            process.suspend()
         try:
             yield
         finally:
-            for one in frozen:
+            for process in frozen:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    one.resume()
+                    process.resume()
 
     def kill_one(self, nth: int) -> None:
         kind = KILL_TARGETS[nth % len(KILL_TARGETS)]
-        processes = [one for one in marked(Home.from_env(os.environ).id, "ray") if kind in _title(one)]
+        processes = [
+            process for process in marked(Home.from_env(os.environ).id, "ray") if kind in _title(process)
+        ]
         if processes:
             chosen = self.draw.choice(processes)
             self.killed.append(_title(chosen).removeprefix("ray::").split("(")[0].strip())

@@ -115,4 +115,4 @@ def _error(answer: Any, version: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps([asdict(one) for one in sent(Plan(**json.load(sys.stdin)))]))
+    sys.stdout.write(json.dumps([asdict(request) for request in sent(Plan(**json.load(sys.stdin)))]))

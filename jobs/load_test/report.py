@@ -46,9 +46,9 @@ def reported(plan: Plan, sent: Sequence[Sent]) -> LoadReport:
     """Raises ValueError: nothing was sent."""
     if not sent:
         raise ValueError("no request was due: raise the rate or the seconds")
-    ms_N = np.array([one.ms for one in sent])
-    answered = [one for one in sent if not one.error]
-    took_s = max(plan.seconds, *(one.due_s + one.ms / 1000 for one in sent))
+    ms_N = np.array([request.ms for request in sent])
+    answered = [request for request in sent if not request.error]
+    took_s = max(plan.seconds, *(request.due_s + request.ms / 1000 for request in sent))
     # An upper percentile is one of the values that were seen, never a mean of two.
     p50, p95, p99 = np.percentile(ms_N, [50, 95, 99], method="higher")
     return LoadReport(
@@ -59,6 +59,8 @@ def reported(plan: Plan, sent: Sequence[Sent]) -> LoadReport:
         p95_ms=round(float(p95), 1),
         p99_ms=round(float(p99), 1),
         max_ms=round(float(ms_N.max()), 1),
-        errors=dict(sorted(Counter(one.error for one in sent if one.error).items())),
-        sender_late_p99_ms=round(float(np.percentile([one.late_ms for one in sent], 99, method="higher")), 1),
+        errors=dict(sorted(Counter(request.error for request in sent if request.error).items())),
+        sender_late_p99_ms=round(
+            float(np.percentile([request.late_ms for request in sent], 99, method="higher")), 1
+        ),
     )

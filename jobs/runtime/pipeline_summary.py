@@ -29,11 +29,11 @@ def _metrics(console: Console, evaluation: dict[str, Any]) -> None:
     metrics = evaluation["metrics"]
     rows = [
         (
-            one["label"],
-            one["images"],
-            *(_percent(one[name]) for name in ("precision", "recall", "f1", "auroc")),
+            result["label"],
+            result["images"],
+            *(_percent(result[name]) for name in ("precision", "recall", "f1", "auroc")),
         )
-        for one in metrics["classes"]
+        for result in metrics["classes"]
     ]
     header = ("class", "images", "precision", "recall", "F1", "AUROC")
     console.table(f"Test split of {metrics['groups']:.0f} patients, per class", header, rows)

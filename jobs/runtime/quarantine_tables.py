@@ -30,7 +30,7 @@ def report(settings: Settings, *, details: bool) -> dict[str, Any]:
     told: dict[str, Any] = {"quarantined": len(entries), "quarantine": groups}
     if details:
         images = [
-            {**asdict(one), "quarantined_at": f"{one.quarantined_at:%Y-%m-%d %H:%M}"} for one in entries
+            {**asdict(item), "quarantined_at": f"{item.quarantined_at:%Y-%m-%d %H:%M}"} for item in entries
         ]
         _show("images", ("id", "source", "stage", "reason", "detail", "decision", "quarantined_at"), images)
         told["images"] = images
@@ -38,7 +38,7 @@ def report(settings: Settings, *, details: bool) -> dict[str, Any]:
 
 
 def _groups(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    counted = Counter((one.source, one.reason, one.decision or "open") for one in entries)
+    counted = Counter((item.source, item.reason, item.decision or "open") for item in entries)
     return [
         {
             "source": source,
@@ -47,7 +47,7 @@ def _groups(entries: Sequence[Entry]) -> list[dict[str, Any]]:
             **{one: counted[source, reason, one] for one in ("open", "released", "rejected")},
             "releasable": reason in review.RELEASABLE,
         }
-        for source, reason in sorted({(one.source, one.reason) for one in entries})
+        for source, reason in sorted({(item.source, item.reason) for item in entries})
     ]
 
 
