@@ -137,7 +137,7 @@ class Stage:
         headers = {"Authorization": f"Bearer {token.read_text().strip()}"} if token is not None else {}
         answer = httpx.put(
             f"{self.settings.ray_api_server_address}/api/serve/applications/",
-            json={**config, "applications": applications},
+            json={**config, "applications": apps},
             headers=headers,
             timeout=60,
         )
