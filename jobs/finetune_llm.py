@@ -205,7 +205,7 @@ def run_table(arguments: Arguments) -> dict[str, Any]:
         base,
         pairs,
         steps=arguments.table_steps,
-        told=lambda done, total, note: progress.report("measure", done, total, note),
+        progress=lambda done, total, note: progress.report("measure", done, total, note),
     )
     sys.stdout.write(table)
     return {"rows": len(costs), "table": json.loads(json.dumps([asdict(cost) for cost in costs]))}

@@ -1,7 +1,7 @@
-"""Times in which a version has no process that could answer: what is late then is no fault of its model.
+"""Times in which a version had no running replica: a late answer then is not the model's fault.
 
-Serve's handles hold requests back until a replica runs, so that a dead version and a slow one look alike: both end at
-the deadline. They differ in the list of replicas that the handle could send to.
+Serve's handles hold requests back until a replica runs, so a dead version and a slow one both end at the deadline.
+They differ in the list of replicas that the handle could send to.
 """
 
 import math
@@ -9,62 +9,66 @@ import time
 from typing import Any
 
 INCIDENT_S = 30
-"""Failures of infrastructure that name no process are one incident within so many seconds."""
-TOLD_S = 1.0
-"""A handle hears of replicas within so many seconds of its first use; until then it may not know them yet."""
+"""Infrastructure failures that name no process count as one incident within this many seconds."""
+DISCOVERY_S = 1.0
+"""Seconds after its first use within which a handle learns its replicas; before that an empty list means nothing."""
 
 
 def unnamed_incident(version: str) -> str:
-    """Name of an incident of which no more is known than when it was."""
+    """Name an incident of which only the version and the time are known."""
     return f"{version}@{int(time.time()) // INCIDENT_S}"
 
 
-def running(handle: Any) -> frozenset[str]:
-    """The replicas that a Serve handle could send to, by their full ids.
+def running_replicas(handle: Any) -> frozenset[str]:
+    """Return the full ids of the replicas that a Serve handle could send to.
 
-    Serve has no public call for it: these are attributes of `ray.serve.handle.DeploymentHandle` in Ray 2.60.
+    Ray Serve has no public call for it: these are attributes of `ray.serve.handle.DeploymentHandle` in Ray 2.60.
     """
     if not handle.is_initialized:
         return frozenset()
     router = handle._router._asyncio_router._request_router
-    return frozenset() if router is None else frozenset(one.to_full_id_str() for one in router.curr_replicas)
+    return (
+        frozenset()
+        if router is None
+        else frozenset(replica.to_full_id_str() for replica in router.curr_replicas)
+    )
 
 
-class Absence:
-    """The last absence of one version, as one front door saw it."""
+class ReplicaOutage:
+    """The last outage of one version, as one front door saw it."""
 
     def __init__(self, version: str) -> None:
         self._version = version
         self._incident: str | None = None
-        """Since the last answer."""
+        """Name of the incident since the last answer."""
         self._first_look_s: float | None = None
         self._last_look_s = -math.inf
         self._known: frozenset[str] = frozenset()
         self._away_s = -math.inf
 
     def answered(self) -> None:
-        """The version answered."""
+        """Note an answer: the incident is over."""
         self._incident = None
 
-    def died(self, incident: str | None) -> str:
-        """A request found a replica dead; the absence that may follow is part of the same incident.
+    def record_death(self, incident: str | None) -> str:
+        """Note that a request met a dead replica; an outage that follows is part of the same incident.
 
         Args:
-            incident: which died, where that is known.
+            incident: names the dead replica, if known.
         Returns:
             the incident's name.
         """
         self._incident = incident or self._incident or unnamed_incident(self._version)
         return self._incident
 
-    def look(self, runs: frozenset[str], now_s: float) -> None:
-        """Take what `running` says at a time of the monotonic clock.
+    def observe(self, runs: frozenset[str], now_s: float) -> None:
+        """Take the replicas that run at a time of the monotonic clock.
 
-        Where none of the replicas of the last look is left, the version was away in between, though others run by now.
+        If no replica seen last time is still running, the version was down in between, even if others run by now.
         """
         if self._first_look_s is None:
             self._first_look_s = now_s
-        if not runs and now_s - self._first_look_s >= TOLD_S:
+        if not runs and now_s - self._first_look_s >= DISCOVERY_S:
             self._note(now_s)
         elif runs and self._known and not runs & self._known:
             self._note(self._last_look_s)
@@ -75,8 +79,8 @@ class Absence:
         self._away_s = max(self._away_s, away_s)
         self._incident = self._incident or unnamed_incident(self._version)
 
-    def since(self, since_s: float) -> str | None:
-        """The incident's name, if the version was away at `since_s` (monotonic) or at a look after it."""
+    def outage_since(self, since_s: float) -> str | None:
+        """Return the incident's name if the version was down at `since_s` (monotonic) or observed down later."""
         if self._away_s < since_s:
             return None
         return self._incident or unnamed_incident(self._version)

@@ -1,6 +1,7 @@
-"""May a version enter an environment? Its tags in the registry against what the environment asks for. Pure.
+"""Admission of a version to an environment: its tags in the registry against the environment's requirements. Pure.
 
-Rollouts (`serve.operator_calls`) and deployments (`jobs.deploy`) ask before they change anything.
+Rollouts (`serve.operator_calls`) and deployments (`jobs.deploy`) ask before they change anything. LOAD_TEST,
+LOAD_RATE:: Tags that `jobs.load_test` sets: pass or fail, and the requests a second that it sent.
 """
 
 from collections.abc import Collection, Mapping
@@ -8,13 +9,13 @@ from typing import Literal
 
 from cluster.expected import ExpectedError
 
-Asked = Literal["evaluation", "load_test"]
+Requirement = Literal["evaluation", "load_test"]
 LOAD_TEST, LOAD_RATE = "load_test", "load_test_rate"
 """Tags that `jobs.load_test` leaves: pass or fail, and the requests a second that it sent."""
 
 
 class AdmissionError(ExpectedError):
-    """The version has not passed what is asked for; the message has the command to run."""
+    """The version has not met a requirement; the message has the command to run."""
 
 
 def admit(
@@ -23,13 +24,15 @@ def admit(
     tags: Mapping[str, str],
     *,
     environment: str,
-    asks_for: Collection[Asked],
+    asks_for: Collection[Requirement],
     load_rate: float,
 ) -> None:
-    """Raises AdmissionError.
+    """Check the requirements of an environment.
 
     Args:
         load_rate: requests a second of the least load test that counts.
+    Raises:
+        AdmissionError: a requirement is not met.
     """
     if model != "xray-vit":
         return

@@ -1,8 +1,7 @@
-"""Ask the version that a request is assigned to, and where it fails the champion, within one deadline.
+"""Ask the assigned version, and on failure the champion, within one deadline.
 
-So a canary that errs, is slow or answers nonsense is never seen by a client. Beside it, once the answer is on its way:
-versions that are only shown the image, whose answers nobody waits for. What came of each attempt is the ledger's;
-guardrails look at nothing else. Models are reached through the `Models` seam.
+A client therefore never sees a canary that fails, is slow or returns nonsense. The outcome of each attempt goes to
+the ledger; guardrails look at nothing else. Models are reached through the `Models` protocol.
 """
 
 import asyncio
@@ -18,8 +17,8 @@ from data.concerns import size_concerns
 from data.preprocess import Decoded
 from serve.absence import unnamed_incident
 from serve.answer import Answer, Classified, InvalidOutputError, answer
-from serve.board import Board
-from serve.breaker import Breaker, BreakerConfig
+from serve.board import ServingSnapshot
+from serve.breaker import CircuitBreaker, CircuitBreakerConfig
 from serve.faults import Fault
 from serve.film import pixels_of
 from serve.problems import Problem
@@ -27,7 +26,7 @@ from serve.routing import Routes, Target
 
 Outcome = Literal["ok", "model_error", "invalid_output", "deadline", "infrastructure"]
 WORTHWHILE_S = 0.1
-"""With less time left the champion is not asked a second time."""
+"""With less time left, seconds, the champion is not asked a second time."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +36,11 @@ class ModelError(RuntimeError):
 
 
 class InfrastructureError(RuntimeError):
-    """No replica could be reached, or it died under the request."""
+    """No replica could be reached, or the replica died during the request."""
 
     def __init__(self, message: str, incident: str | None = None) -> None:
         """Args:
-        incident: names the process that died, so that its death counts once; None: not known.
+        incident: names the process that died, so that its death counts once; None: unknown.
         """
         super().__init__(message)
         self.incident = incident
@@ -51,17 +50,17 @@ class Models(Protocol):
     """How a front door reaches the models."""
 
     async def classify(self, target: Target, pixels_HW: np.ndarray, judged: bool) -> Classified:
-        """What a version says of one image, uint8 (side, side).
+        """Classify one image, uint8 (side, side).
 
         Args:
-            judged: with its strangeness; only code that wrote a card with a rule for it can tell it.
+            judged: with its OOD score; only code that wrote a card with a rule for it computes one.
         Raises:
-            ModelError, InfrastructureError: told apart, because guardrails count them apart.
+            ModelError, InfrastructureError: two errors, because guardrails count them apart.
         """
         ...
 
     def away(self, target: Target, since_s: float) -> str | None:
-        """Whether a version had no process that could answer, now or at some time since; then the incident's name.
+        """Return the incident's name if a version had no running replica now or at some time since, else None.
 
         Args:
             since_s: by the monotonic clock.
@@ -69,11 +68,11 @@ class Models(Protocol):
         ...
 
     def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """Events of one explanation, see `serve.explainer`."""
+        """Stream the events of one explanation, see `serve.explainer`."""
         ...
 
     async def crash(self, target: Target) -> None:
-        """End the process of a replica, on a game day.
+        """End a replica's process, on a game day.
 
         Raises:
             InfrastructureError: it has died.
@@ -81,7 +80,7 @@ class Models(Protocol):
         ...
 
     async def heat(self, target: Target, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
-        """Where a version looked, see `serve.heatmap`; None while it is busy with another image.
+        """Compute a heatmap, see `serve.heatmap`; None while the replica is busy with another image.
 
         Raises:
             ModelError, InfrastructureError: as `classify`.
@@ -91,19 +90,19 @@ class Models(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One version asked about one image."""
+    """The outcome of asking one version about one image."""
 
     version: str
     outcome: Outcome
     latency_ms: float
-    """From scaling the image to its answer, or to giving up."""
+    """From scaling the image to its answer, or to giving up, milliseconds."""
     incident: str | None = None
-    """Of `infrastructure` only."""
+    """With outcome `infrastructure` only."""
     answer: Answer | None = None
-    """Of `ok` only."""
+    """With outcome `ok` only."""
 
     def as_row(self) -> dict[str, Any]:
-        """As the ledger keeps it."""
+        """Return the attempt as the ledger stores it."""
         row: dict[str, Any] = {
             "version": self.version,
             "outcome": self.outcome,
@@ -113,7 +112,7 @@ class Attempt:
 
 
 class NobodyAnsweredError(Problem):
-    """503: every version that was tried failed; the ledger keeps what was tried."""
+    """503: every version that was tried failed; the ledger keeps the attempts."""
 
     def __init__(self, attempts: list[Attempt]) -> None:
         super().__init__(
@@ -123,20 +122,22 @@ class NobodyAnsweredError(Problem):
 
 
 class Attempts:
-    """Asks versions for one front door."""
+    """Asks versions on behalf of one front door."""
 
-    def __init__(self, models: Models, *, deadline_s: float, breaker: BreakerConfig | None = None) -> None:
+    def __init__(
+        self, models: Models, *, deadline_s: float, breaker: CircuitBreakerConfig | None = None
+    ) -> None:
         self.models = models
         self.deadline_s = deadline_s
-        self._breaker = breaker or BreakerConfig()
-        self._breakers: dict[str, Breaker] = {}
+        self._breaker = breaker or CircuitBreakerConfig()
+        self._breakers: dict[str, CircuitBreaker] = {}
 
-    async def answered(
-        self, board: Board, routes: Routes, assigned: Target, decoded: Decoded
+    async def ask_with_fallback(
+        self, snapshot: ServingSnapshot, routes: Routes, assigned: Target, decoded: Decoded
     ) -> tuple[Target, list[Attempt]]:
-        """The version whose answer the last attempt has, and all attempts.
+        """Ask the assigned version, then the champion; return the version that answered, and all attempts.
 
-        The champion is asked a second time when a process died under the request: another one may be there.
+        The champion is asked a second time when a process died during the request: another replica may run.
 
         Raises:
             NobodyAnsweredError: neither version answered.
@@ -145,49 +146,55 @@ class Attempts:
         attempts: list[Attempt] = []
         ends_at = time.monotonic() + self.deadline_s
         if assigned.version != champion.version:
-            attempts.append(await self.one(board, assigned, decoded, self.deadline_s / 2))
+            attempts.append(await self.ask_version(snapshot, assigned, decoded, self.deadline_s / 2))
             if attempts[-1].answer is not None:
                 return assigned, attempts
         for _ in range(2):
             left_s = ends_at - time.monotonic()
-            attempts.append(await self.one(board, champion, decoded, left_s, must=True))
+            attempts.append(await self.ask_version(snapshot, champion, decoded, left_s, required=True))
             if attempts[-1].answer is not None:
                 return champion, attempts
             if attempts[-1].outcome != "infrastructure" or ends_at - time.monotonic() < WORTHWHILE_S:
                 break
         raise NobodyAnsweredError(attempts)
 
-    async def one(
-        self, board: Board, target: Target, decoded: Decoded, within_s: float, *, must: bool = False
+    async def ask_version(
+        self,
+        snapshot: ServingSnapshot,
+        target: Target,
+        decoded: Decoded,
+        within_s: float,
+        *,
+        required: bool = False,
     ) -> Attempt:
-        """Ask one version; nothing that it does raises.
+        """Ask one version; a failure becomes the attempt's outcome, never an exception.
 
         Args:
-            must: ask it also while its breaker is open, and wait for a process where it has none at the moment.
+            required: ask it although its breaker is open, and wait for a replica if it has none at the moment.
         """
-        breaker = self._breakers.setdefault(target.version, Breaker(self._breaker))
+        breaker = self._breakers.setdefault(target.version, CircuitBreaker(self._breaker))
         began_s = time.monotonic()
-        if not breaker.allows(began_s) and not must:
-            return _silent(target, "is not asked for a while", 0.0)
-        # for the champion too: what changes among its processes is known by looks
+        if not breaker.allows(began_s) and not required:
+            return _unavailable(target, "is not asked for a while", 0.0)
+        # also for the champion: an outage is known only from observations before and after it
         absent = self.models.away(target, began_s)
-        if absent is not None and not must:
-            return _silent(target, "has no process at the moment", 0.0, absent)
+        if absent is not None and not required:
+            return _unavailable(target, "has no process at the moment", 0.0, absent)
         try:
-            card = board.cards.get(target.version)
+            card = snapshot.cards.get(target.version)
             if card is None:
-                return _silent(target, "has no card yet", 0.0)
+                return _unavailable(target, "has no card yet", 0.0)
             pixels_HW = await pixels_of(decoded, card.pixels)
             async with asyncio.timeout(within_s):  # wait_for would make a task for it
-                said = await self._with_fault(
-                    board.faults.get(target.version), target, pixels_HW, card.outliers is not None
+                classified = await self._with_fault(
+                    snapshot.faults.get(target.version), target, pixels_HW, card.outliers is not None
                 )
             concerns = (*decoded.concerns, *size_concerns(decoded.width, decoded.height, card.pixels.side))
             attempt = Attempt(
                 version=target.version,
                 outcome="ok",
                 latency_ms=_since_ms(began_s),
-                answer=answer(said, card, concerns),
+                answer=answer(classified, card, concerns),
             )
         except InvalidOutputError:
             attempt = _failed(target, "invalid_output", began_s)
@@ -195,22 +202,22 @@ class Attempts:
             logger.exception("version %s raised", target.version)
             attempt = _failed(target, "model_error", began_s)
         except TimeoutError:
-            breaker.silent(time.monotonic())
+            breaker.record_failure(time.monotonic())
             incident = await asyncio.to_thread(self.models.away, target, began_s)
-            if incident is not None:  # nobody was there to be late
-                return _silent(target, "had no process", _since_ms(began_s), incident)
+            if incident is not None:  # no replica was there to be late
+                return _unavailable(target, "had no process", _since_ms(began_s), incident)
             return _failed(target, "deadline", began_s)
         except InfrastructureError as error:
-            breaker.silent(time.monotonic())
+            breaker.record_failure(time.monotonic())
             logger.warning("no replica of version %s answered: %s", target.version, error)
-            return _silent(target, "did not answer", _since_ms(began_s), error.incident)
-        breaker.answered()
+            return _unavailable(target, "did not answer", _since_ms(began_s), error.incident)
+        breaker.record_success()
         return attempt
 
     async def _with_fault(
         self, fault: Fault | None, target: Target, pixels_HW: np.ndarray, judged: bool
     ) -> Classified:
-        """Ask the model, with what an operator has made go wrong."""
+        """Ask the model, with the fault that an operator injected."""
         if fault is not None:
             await asyncio.sleep(fault.delay_ms / 1000)
             if fault.errs():
@@ -224,7 +231,7 @@ def _failed(target: Target, outcome: Outcome, began_s: float) -> Attempt:
     return Attempt(version=target.version, outcome=outcome, latency_ms=_since_ms(began_s))
 
 
-def _silent(target: Target, why: str, latency_ms: float, incident: str | None = None) -> Attempt:
+def _unavailable(target: Target, why: str, latency_ms: float, incident: str | None = None) -> Attempt:
     logger.debug("version %s %s", target.version, why)
     named = incident or unnamed_incident(target.version)
     return Attempt(version=target.version, outcome="infrastructure", latency_ms=latency_ms, incident=named)

@@ -1,9 +1,9 @@
 """API keys and their roles: who may call what.
 
-Keys are stored as SHA-256 (they are 256 random bits, so no slow hash is called for). A front door holds all of them and
-reads them anew every `REFRESH_S` seconds, so that a request costs no query and a revoked key stops within that time.
-While the database is away the last reading counts, for `MAX_AGE_S`; a sealed copy on disk serves a front door that
-starts meanwhile.
+Keys are stored as SHA-256 (they are 256 random bits, so no slow hash is needed). A front door holds all of them and
+rereads them every `REFRESH_S` seconds, so a request costs no query and a revoked key stops within that time. While
+the database is down the last reading counts, for `MAX_AGE_S`; a sealed copy on disk serves a front door that starts
+meanwhile.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Literal
 
 from cluster.home import write_private
 from cluster.secrets import SecretError, seal, unseal
-from serve.line import AwayError, Line
+from serve.line import DatabaseUnavailableError, PostgresConnection
 from serve.problems import Problem, unavailable
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 Role = Literal["client", "physician", "operator"]
 REFRESH_S = 10.0
 MAX_AGE_S = 24 * 3600.0
-"""How long the database may be away before keys that cannot be checked are refused."""
+"""Seconds that the database may be down before keys that cannot be checked are refused."""
 CONTEXT = b"api-keys"
 
 
@@ -46,12 +46,14 @@ class Caller:
 class KeyRing:
     """Authenticates `Authorization: Bearer KEY`."""
 
-    def __init__(self, line: Line, *, copy: Path | None = None, copy_key: bytes = b"") -> None:
+    def __init__(
+        self, connection: PostgresConnection, *, copy: Path | None = None, copy_key: bytes = b""
+    ) -> None:
         """Args:
-        line: of its own, so that strangers' keys hold up nobody else's questions; closed with it.
-        copy: file for the sealed copy; None where there is no place for one.
+        connection: of its own, so that unknown keys delay no other statement; closed with the key ring.
+        copy: file for the sealed copy; None on a node without a place for one.
         """
-        self._line = line
+        self._connection = connection
         self._copy = copy
         self._copy_key = copy_key
         self._known: dict[str, Caller] = {}
@@ -61,7 +63,7 @@ class KeyRing:
         self._refreshing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Take the copy and read; the database need not be there."""
+        """Load the copy and read the keys; the database may be down."""
         self._take_copy()
         await self._read()
         self._refreshing = asyncio.create_task(self._keep_fresh())
@@ -70,17 +72,17 @@ class KeyRing:
         self._stop.set()
         if self._refreshing is not None:
             await self._refreshing
-        await self._line.close()
+        await self._connection.close()
 
     def usable(self) -> bool:
-        """Whether callers can be told apart without the database."""
+        """Return True if keys can be checked without the database."""
         return bool(self._known) and time.time() - self._read_at < MAX_AGE_S
 
     async def authenticate(self, authorization: str | None) -> Caller:
-        """The caller behind a header.
+        """Return the caller behind a header.
 
         Raises:
-            Problem: 401, no key or one that we do not know; 503, it cannot be checked at the moment.
+            Problem: 401, no key or an unknown one; 503, it cannot be checked at the moment.
         """
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
@@ -92,12 +94,12 @@ class KeyRing:
         return await self._ask_for(digest)
 
     async def _ask_for(self, digest: str) -> Caller:
-        """A key that was made since the last reading, or none."""
+        """Look up a key that was made since the last reading."""
         try:
-            rows = await self._line.ask(
+            rows = await self._connection.execute(
                 "SELECT key_id, role FROM api_keys WHERE key_sha256 = %s AND revoked_at IS NULL", (digest,)
             )
-        except AwayError as error:
+        except DatabaseUnavailableError as error:
             raise unavailable("the database") from error
         if not rows:
             raise self._refusal("this key is unknown or was revoked")
@@ -113,13 +115,15 @@ class KeyRing:
     async def _read(self) -> None:
         try:
             await self._read_all()
-        except AwayError:
+        except DatabaseUnavailableError:
             logger.info("the database is away, and the last reading of the API keys counts")
         except Exception:
             logger.exception("cannot read the API keys; the last reading counts")
 
     async def _read_all(self) -> None:
-        rows = await self._line.ask("SELECT key_sha256, key_id, role FROM api_keys WHERE revoked_at IS NULL")
+        rows = await self._connection.execute(
+            "SELECT key_sha256, key_id, role FROM api_keys WHERE revoked_at IS NULL"
+        )
         self._known = {row["key_sha256"]: Caller(key_id=row["key_id"], role=row["role"]) for row in rows}
         self._read_at = time.time()
         await asyncio.to_thread(self._make_copy)
@@ -139,12 +143,14 @@ class KeyRing:
             return
         try:
             sealed = bytes.fromhex(self._copy.read_text())
-            held = json.loads(unseal(sealed, self._copy_key, context=CONTEXT))
+            copy = json.loads(unseal(sealed, self._copy_key, context=CONTEXT))
         except (OSError, ValueError, SecretError):
-            logger.exception("the copy of the API keys is of no use")
+            logger.exception("the copy of the API keys is unusable")
             return
-        self._known = {digest: Caller(key_id=one[0], role=one[1]) for digest, one in held["keys"].items()}
-        self._read_at = held["read_at"]
+        self._known = {
+            digest: Caller(key_id=caller[0], role=caller[1]) for digest, caller in copy["keys"].items()
+        }
+        self._read_at = copy["read_at"]
 
     @staticmethod
     def _refusal(detail: str) -> Problem:

@@ -1,7 +1,7 @@
-"""What a front door knows to be live, and how it learns of changes: from PostgreSQL itself, within milliseconds.
+"""What is live, as one front door knows it, kept up to date from PostgreSQL within milliseconds.
 
-Serve's own way (`user_config`) brings the first state to a replica that starts while the database is away; the higher
-revision wins, whichever way it came. So a rollback waits for no controller. Knows neither Ray nor HTTP.
+Serve's `user_config` brings the first state to a replica that starts while the database is down; the higher revision
+wins, whichever way it came. A rollback therefore waits for no controller. Knows neither Ray nor HTTP.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from serve.faults import READ, Fault
 from serve.routing import Routes, Target
 
 LOOK_S = 2.0
-"""How often a door looks by itself, should a notification be lost; and how long it waits after an error."""
+"""Seconds between reads without a notification, should one be lost, and the pause after an error."""
 ANSWER_S = 5.0
-"""After which a database that says nothing is asked over a new connection."""
+"""Seconds after which a silent database is read over a new connection."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Board:
-    """What is live: routes of each model, and the card of each version of the classifier."""
+class ServingSnapshot:
+    """What is live: routes of each model, card and injected fault of each version of the classifier."""
 
     routes: dict[str, Routes] = field(default_factory=dict)
     cards: dict[str, Card] = field(default_factory=dict)
@@ -38,48 +38,48 @@ class Board:
     """By version of the classifier."""
 
 
-class BoardKeeper:
-    """Keeps one front door's board up to date."""
+class SnapshotWatcher:
+    """Keeps one front door's snapshot up to date."""
 
     def __init__(
-        self, read_card: Callable[[str], Card], put: Callable[[Board], None], *, classifier: str
+        self, read_card: Callable[[str], Card], put: Callable[[ServingSnapshot], None], *, classifier: str
     ) -> None:
         """Args:
-        read_card: the card of a bundle; blocks.
-        put: told each new board.
+        read_card: reads the card of a bundle; blocks.
+        put: called with each new snapshot.
         """
         self._read_card = read_card
         self._put = put
         self._classifier = classifier
-        self._one_reads_cards = asyncio.Lock()
-        self.board = Board()
+        self._cards_lock = asyncio.Lock()
+        self.snapshot = ServingSnapshot()
 
-    async def take(self, found: Mapping[str, Routes]) -> None:
-        """Take routes that are newer than those known, at once, and then the cards of versions that are new."""
-        self.take_routes(found)
+    async def take(self, routes_by_model: Mapping[str, Routes]) -> None:
+        """Take newer routes at once, then read the cards of new versions."""
+        self.take_routes(routes_by_model)
         await self.learn_cards()
 
-    def take_routes(self, found: Mapping[str, Routes]) -> None:
-        """Only the routes: what takes keys from a version waits for no store."""
+    def take_routes(self, routes_by_model: Mapping[str, Routes]) -> None:
+        """Take newer routes only: moving traffic off a version must not wait for the object store."""
         newer = {
             model: routes
-            for model, routes in found.items()
-            if model not in self.board.routes or routes.revision > self.board.routes[model].revision
+            for model, routes in routes_by_model.items()
+            if model not in self.snapshot.routes or routes.revision > self.snapshot.routes[model].revision
         }
         if newer:
-            self._hang(replace(self.board, routes={**self.board.routes, **newer}))
+            self._publish(replace(self.snapshot, routes={**self.snapshot.routes, **newer}))
 
     def take_faults(self, faults: Mapping[str, Fault]) -> None:
-        """Those of a game day, by version of the classifier; none where there is none."""
-        if faults != self.board.faults:
-            self._hang(replace(self.board, faults=dict(faults)))
+        """Take the injected faults, by version of the classifier."""
+        if faults != self.snapshot.faults:
+            self._publish(replace(self.snapshot, faults=dict(faults)))
 
     async def learn_cards(self) -> None:
-        """A version whose card cannot be read stays without one, and the next call tries again."""
-        async with self._one_reads_cards:
-            live = self.board.routes.get(self._classifier)
+        """Read the cards of live versions; an unreadable one is tried again at the next call."""
+        async with self._cards_lock:
+            live = self.snapshot.routes.get(self._classifier)
             for target in live.targets if live is not None else ():
-                if target.version not in self.board.cards:
+                if target.version not in self.snapshot.cards:
                     await self._learn(target)
 
     async def _learn(self, target: Target) -> None:
@@ -88,14 +88,14 @@ class BoardKeeper:
         except (ExpectedError, ValueError, OSError) as error:
             logger.warning("version %s has no card yet: %s", target.version, type(error).__name__)
             return
-        self._hang(replace(self.board, cards={**self.board.cards, target.version: card}))
+        self._publish(replace(self.snapshot, cards={**self.snapshot.cards, target.version: card}))
 
-    def _hang(self, board: Board) -> None:
-        self.board = board
-        self._put(board)
+    def _publish(self, snapshot: ServingSnapshot) -> None:
+        self.snapshot = snapshot
+        self._put(snapshot)
 
     async def follow(self, database_url: str) -> None:
-        """Take what PostgreSQL has, now and after each change, for ever; while it is away the board stays."""
+        """Follow PostgreSQL for ever; while it is down the snapshot stays as it is."""
         learning: asyncio.Task[None] | None = None
         while True:
             try:

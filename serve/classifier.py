@@ -1,4 +1,4 @@
-"""The ViT of one model version: a release bundle in, calibrated probabilities out.
+"""The classifier of one model version: a release bundle in, calibrated probabilities out.
 
 A plain class: `serve.deployments` wraps it for Ray Serve, tests call it directly.
 """
@@ -12,7 +12,7 @@ import torch
 from data.preprocess import to_model_input
 from serve.card import Card
 from serve.heatmap import HeatConfig, heat
-from serve.outliers import FILE, Outliers
+from serve.outliers import FILE, OodDetector
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class Classifier:
     """Loads, checks and warms a timm model; ready when the constructor returns."""
 
     def __init__(self, directory: Path, *, threads: int = 1, device: str = "cpu") -> None:
-        """Args: directory holds `card.json`, `model.safetensors` and what else the card names of a verified bundle."""
+        """Args: directory holds a verified bundle: `card.json`, `model.safetensors` and files that the card names."""
         import safetensors.numpy
         import timm
         from safetensors.torch import load_file
@@ -33,30 +33,30 @@ class Classifier:
         model = timm.create_model(self.card.timm_name, pretrained=False, **self.card.timm_kwargs)
         model.load_state_dict(load_file(directory / "model.safetensors"))
         self.model = model.eval().requires_grad_(False).to(device)
-        self.outliers: Outliers | None = None
+        self.outliers: OodDetector | None = None
         if self.card.outliers is not None:
-            self.outliers = Outliers(safetensors.numpy.load_file(directory / FILE))
+            self.outliers = OodDetector(safetensors.numpy.load_file(directory / FILE))
         side = self.card.pixels.side
         for batch in (1, 8):  # the first forward of a shape is several times slower than the next
             self.judged(np.zeros((batch, side, side), np.uint8))
 
     def logits(self, pixels_NHW: np.ndarray) -> np.ndarray:
-        """Raw outputs, float32 (N, classes), for uint8 pixels (N, side, side)."""
+        """Compute raw outputs, float32 (N, classes), for uint8 pixels (N, side, side)."""
         return self._forward(pixels_NHW)[0]
 
     def probabilities(self, pixels_NHW: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities, float64 (N, classes), for uint8 pixels (N, side, side)."""
+        """Compute calibrated probabilities, float64 (N, classes), for uint8 pixels (N, side, side)."""
         return self.judged(pixels_NHW)[:, :-1]
 
     def judged(self, pixels_NHW: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities and, last, strangeness (`serve.outliers`): float64 (N, classes + 1).
+        """Compute calibrated probabilities and, last, the OOD score (`serve.outliers`): float64 (N, classes + 1).
 
-        Both come of one forward pass; strangeness is not a number where the card has no rule for it.
+        Both come of one forward pass; the score is NaN if the card has no rule for it.
         """
-        logits_NC, strangeness_N = self._forward(pixels_NHW)
+        logits_NC, score_N = self._forward(pixels_NHW)
         scaled_NC = logits_NC.astype(np.float64) / self.card.calibration.temperature
         exponent_NC = np.exp(scaled_NC - scaled_NC.max(axis=1, keepdims=True))
-        return np.column_stack([exponent_NC / exponent_NC.sum(axis=1, keepdims=True), strangeness_N])
+        return np.column_stack([exponent_NC / exponent_NC.sum(axis=1, keepdims=True), score_N])
 
     @torch.inference_mode()
     def _forward(self, pixels_NHW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -65,13 +65,13 @@ class Classifier:
             return self.model(inputs_NCHW).float().cpu().numpy(), np.full(len(pixels_NHW), np.nan)
         features_ND = self.model.forward_head(self.model.forward_features(inputs_NCHW), pre_logits=True)
         logits_NC = self.model.get_classifier()(features_ND)  # what the model's own forward ends with
-        strangeness_N = self.outliers.strangeness(features_ND.float().cpu().numpy())
-        return logits_NC.float().cpu().numpy(), strangeness_N
+        score_N = self.outliers.score(features_ND.float().cpu().numpy())
+        return logits_NC.float().cpu().numpy(), score_N
 
     def each(self, pixels_NHW: np.ndarray) -> list[np.ndarray | str]:
-        """`judged` for each image by itself: (classes + 1,), or the name of the error of an image that causes one.
+        """Return `judged` for each image, (classes + 1,), or the name of the error that this image causes.
 
-        One bad image costs its companions time, never their answers.
+        One bad image costs the rest of its batch time, never their answers.
         """
         try:
             return list(self.judged(pixels_NHW))
@@ -79,8 +79,8 @@ class Classifier:
             logger.exception("a batch of %d images failed", len(pixels_NHW))
             if len(pixels_NHW) == 1:
                 return [type(error).__name__]
-        return [one for nth in range(len(pixels_NHW)) for one in self.each(pixels_NHW[nth : nth + 1])]
+        return [row for nth in range(len(pixels_NHW)) for row in self.each(pixels_NHW[nth : nth + 1])]
 
     def heat(self, pixels_HW: np.ndarray, label: int) -> np.ndarray:
-        """Where the model saw the class of this index, float32 (side, side), 0 to 1, for uint8 (side, side)."""
+        """Compute the heat of a class by its index, float32 (side, side), 0 to 1, for uint8 (side, side)."""
         return heat(self.model, pixels_HW, label, self.card.pixels, HeatConfig())

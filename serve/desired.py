@@ -1,7 +1,8 @@
-"""The desired state of serving, owned by PostgreSQL: which versions of each model are live, and who answers what.
+"""The desired state of serving, owned by PostgreSQL: the live versions of each model and their shares.
 
-Each change is one transaction with an audit row, gives the routes a higher revision and wakes up the front doors, which
-read them here (`serve.board`). One reconciler brings Ray Serve's applications after. Knows neither Ray nor HTTP.
+Each change is one transaction with an audit row, gives the routes a higher revision and notifies the front doors,
+which read them here (`serve.board`). One reconciler applies them to Ray Serve's applications. Knows neither Ray nor
+HTTP.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from cluster.expected import ExpectedError
 from serve.routing import Routes, Target
 
 CHANNEL = "serving_routes"
-"""On which PostgreSQL tells that routes changed."""
+"""PostgreSQL's notification channel for changed routes."""
 READ = "SELECT model, routes FROM serving_routes ORDER BY model"
 
 
@@ -25,23 +26,23 @@ class NotServedError(ExpectedError):
 
 
 def parsed(rows: list[DictRow]) -> dict[str, Routes]:
-    """What the query `READ` found."""
+    """Parse the rows of the query `READ`."""
     return {row["model"]: Routes.from_dict(row["routes"]) for row in rows}
 
 
 def read(connection: Connection[DictRow]) -> dict[str, Routes]:
-    """Routes of each model that is served."""
+    """Read the routes of each served model."""
     return parsed(connection.execute(READ).fetchall())
 
 
 def front_door(connection: Connection[DictRow]) -> str | None:
-    """The bundle whose code the front door runs; None before the first deployment."""
+    """Return the bundle whose code the front door runs; None before the first deployment."""
     row = connection.execute("SELECT bundle_key FROM serving_front_door").fetchone()
     return None if row is None else row["bundle_key"]
 
 
 def was_champion(connection: Connection[DictRow], model: str, version: str) -> bool:
-    """Whether a version has been the champion of this platform at any time, by the audit."""
+    """Return True if the audit shows a version as champion of this platform at any time."""
     return (
         connection.execute(
             "SELECT 1 FROM audit WHERE subject = %s AND action IN ('cut_over', 'rollout_promote') LIMIT 1",
@@ -52,13 +53,13 @@ def was_champion(connection: Connection[DictRow], model: str, version: str) -> b
 
 
 def machine(connection: Connection[DictRow]) -> dict[str, Any]:
-    """What the site wants otherwise than `serve/machine.yaml`, see `serve.machine`."""
+    """Read the site's overrides of `serve/machine.yaml`, see `serve.machine`."""
     row = connection.execute("SELECT machine FROM serving_machine").fetchone()
     return {} if row is None else row["machine"]
 
 
 def set_machine(connection: Connection[DictRow], wanted: dict[str, Any], *, actor: str) -> None:
-    """Keep what the site wants otherwise from now on; it is taken up when Serve is reconciled."""
+    """Store the site's overrides; they apply at the next reconciliation."""
     with connection.transaction():
         connection.execute(
             "INSERT INTO serving_machine (machine) VALUES (%s) ON CONFLICT (single) "
@@ -81,15 +82,15 @@ def change(
     action: str,
     detail: dict[str, Any] | None = None,
 ) -> Routes:
-    """Replace a model's routes by what `changed` makes of them; returns those that are in force then.
+    """Replace a model's routes by `changed(routes)`; return the routes now in force.
+
+    Unchanged routes get no new revision and no audit row. Joins the caller's transaction, if there is one.
 
     Args:
-        version: which the change is about, for the audit.
-    Routes that stay as they are get no new revision and no audit row. Within a transaction of the caller's it is part
-    of that.
+        version: the changed version, for the audit.
 
     Raises:
-        NotServedError: the model has none.
+        NotServedError: the model has no routes.
         RoutingError: from `changed`.
     """
     with connection.transaction():
@@ -108,7 +109,7 @@ def change(
 def cut_over(
     connection: Connection[DictRow], *, model: str, version: str, bundle_key: str, actor: str
 ) -> None:
-    """Make one version the champion with all traffic; the one before stays, warm, without traffic.
+    """Make one version the champion with all traffic; the old champion stays warm, without traffic.
 
     The front door gets the code of the classifier's new champion. Repeating it changes nothing.
     """
@@ -117,8 +118,8 @@ def cut_over(
         before = read(connection).get(model)
         if before is None or before.champion.version != version or len(before.targets) > 2:
             champion = Target(version=version, role="champion", bundle_key=bundle_key)
-            kept = () if before is None or before.champion.version == version else (before.champion,)
-            targets = (champion, *(replace(one, role="previous") for one in kept))
+            previous = () if before is None or before.champion.version == version else (before.champion,)
+            targets = (champion, *(replace(target, role="previous") for target in previous))
             after = Routes(
                 model=model,
                 targets=targets,

@@ -22,7 +22,7 @@ from data.preprocess import BadImageError, Decoded, PixelConfig, UnknownTypeErro
 from data.sandbox import Decoder, SandboxError
 from serve.attempts import Attempt, Attempts, Models, NobodyAnsweredError
 from serve.auth import Caller
-from serve.board import Board
+from serve.board import ServingSnapshot
 from serve.explanation import disclaimer
 from serve.film import opened
 from serve.images import Images
@@ -66,20 +66,20 @@ class Desk:
         self.store = store
         self.records = records
         self.config = config
-        self.board: Board | None = None
+        self.snapshot: ServingSnapshot | None = None
         self.images = Images(store, records)
         self._encryption_key = encryption_key
         self._pseudonym_key = pseudonym_key
 
-    def live(self) -> tuple[Board, Routes]:
-        """The board as it is now, and the classifier's routes on it.
+    def live(self) -> tuple[ServingSnapshot, Routes]:
+        """The snapshot as it is now, and the classifier's routes on it.
 
         Raises:
             Problem: 503, no version is deployed.
         """
-        if self.board is None or self.config.model not in self.board.routes:
+        if self.snapshot is None or self.config.model not in self.snapshot.routes:
             raise unavailable("the classifier", retry_after_s=5)
-        return self.board, self.board.routes[self.config.model]
+        return self.snapshot, self.snapshot.routes[self.config.model]
 
     def prediction_id(self, caller: Caller, idempotency_key: str | None) -> uuid.UUID:
         """A fresh id, or the one that this client's Idempotency-Key always gets, on any replica."""
@@ -112,7 +112,7 @@ class Desk:
             if row is not None:
                 return _same_request(row, body_sha256)
         decoded = await self._decode(upload)
-        board, routes = self.live()
+        snapshot, routes = self.live()
         stuck = sticky(
             patient_key=upload.patient_key,
             study_key=upload.study_key,
@@ -135,13 +135,13 @@ class Desk:
             told = Shown(
                 model=routes.model, patient_pseudonym=pseudonym, assignment=assignment, served=attempt
             )
-            self.mirror.show(board, mirrors(routes, answered_by.version, request_id), decoded, told)
+            self.mirror.show(snapshot, mirrors(routes, answered_by.version, request_id), decoded, told)
 
         # Of the body too: two requests that race under one Idempotency-Key must not change each other's image.
         image_key = f"{time.strftime('%Y/%m/%d', time.gmtime())}/{prediction_id}-{body_sha256[:16]}.png"
         image = asyncio.create_task(self.images.keep(image_key, decoded.shown_HW))
         try:
-            served, attempts = await self.attempts.answered(board, routes, assigned, decoded)
+            served, attempts = await self.attempts.ask_with_fallback(snapshot, routes, assigned, decoded)
         except NobodyAnsweredError as error:
             image.cancel()
             show(
@@ -188,7 +188,7 @@ class Desk:
                 "explanation": f"/v1/predictions/{prediction_id}/explanation",
                 "heatmap": f"/v1/predictions/{prediction_id}/heatmap",
             },
-            "disclaimer": disclaimer(synthetic=board.cards[served.version].synthetic),
+            "disclaimer": disclaimer(synthetic=snapshot.cards[served.version].synthetic),
         }
         if served.version != assigned.version:
             body["fallback_from"] = assigned.version
@@ -230,8 +230,8 @@ class Desk:
 
     def _pixels(self) -> PixelConfig | None:
         """As the champion wants them."""
-        live = self.board.routes.get(self.config.model) if self.board is not None else None
-        card = self.board.cards.get(live.champion.version) if self.board is not None and live else None
+        live = self.snapshot.routes.get(self.config.model) if self.snapshot is not None else None
+        card = self.snapshot.cards.get(live.champion.version) if self.snapshot is not None and live else None
         return card.pixels if card is not None else None
 
     def _metadata(self, upload: Upload, prediction_id: uuid.UUID) -> dict[str, Any]:

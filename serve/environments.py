@@ -12,7 +12,7 @@ from typing import Any, get_args
 import yaml
 
 from cluster.settings import ENVIRONMENTS, Settings
-from serve.admission import Asked
+from serve.admission import Requirement
 from serve.rollout import steps_of
 
 FILE = Path(__file__).with_name("environments.yaml")
@@ -33,7 +33,7 @@ class Environment:
     """Of the other versions' requests, the share that a version with a share of 0 is shown, without answering."""
     steps: str | tuple[float, ...]
     """Of a rollout that names none: a name of `serve.rollout.RAMPS`, or shares."""
-    asks_for: tuple[Asked, ...]
+    asks_for: tuple[Requirement, ...]
     """What a version must have passed before it is rolled out or deployed."""
     pipeline_load_test: bool
     """Whether the pipeline tests each new version under load."""
@@ -45,7 +45,7 @@ class Environment:
     """How long it sends, if nobody says otherwise."""
 
     def __post_init__(self) -> None:
-        known = get_args(Asked)
+        known = get_args(Requirement)
         numbers = (self.share, self.mirror, self.load_rate, self.load_seconds)
         wrong = [
             None if all(_is_number(one) for one in numbers) else "share, mirror and load_* must be numbers",

@@ -1,6 +1,6 @@
-"""One attempt of a language model at an explanation, as the ledger keeps it: whom it was drawn to, and how it ended.
+"""One attempt of a language model at an explanation, as the ledger stores it.
 
-The controller reads these rows like first attempts at images, so that language models are rolled out by the same
+The controller reads these rows like first attempts at images, so language models are rolled out by the same
 statistics. A text that the checker refuses is an invalid output, though the caller was shown the template instead.
 """
 
@@ -17,7 +17,7 @@ from serve.routing import Routes, Target, assign
 
 
 @dataclass(kw_only=True)
-class Asked:
+class ExplanationAttempt:
     """An attempt that is under way."""
 
     prediction_id: uuid.UUID
@@ -27,12 +27,12 @@ class Asked:
     assignment: dict[str, Any]
     began_s: float = field(default_factory=time.monotonic)
     outcome: Outcome = "model_error"
-    """Until it ends; a stream that ends without `done` stays it."""
+    """Until it ends; a stream without a `done` event is a model error."""
     incident: str | None = None
     latency_ms: float | None = None
 
     @classmethod
-    def about(cls, row: Mapping[str, Any], routes: Routes) -> "Asked":
+    def about(cls, row: Mapping[str, Any], routes: Routes) -> "ExplanationAttempt":
         """Draw the version that explains a record: sticky by its patient, else its study, else the record itself."""
         study = row["assignment"].get("study")
         key = row["patient_pseudonym"] or study or str(row["id"])
@@ -54,14 +54,14 @@ class Asked:
         )
 
     def heard(self, event: Mapping[str, Any]) -> None:
-        """An event of the model's, see `serve.explanation`; its first one is what a reader waits for."""
+        """Note an event of the model, see `serve.explanation`; the first one ends the latency."""
         if self.latency_ms is None:
             self.latency_ms = self._since_ms()
         if event["event"] == "done":
             self.outcome = "invalid_output" if event["explanation"]["fallback"] else "ok"
 
     def failed(self, error: Exception) -> None:
-        """It ended with an error in place of `done`."""
+        """Note an error that ended the attempt."""
         if isinstance(error, TimeoutError):
             self.outcome = "deadline"
         elif isinstance(error, InfrastructureError):

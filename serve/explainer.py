@@ -1,4 +1,4 @@
-"""The language model of one version, as a stream of verified events: what the explainer's replica runs.
+"""The language model of one version, as a stream of verified events, for the explainer's replica.
 
 Generation is CPU-bound and synchronous, so it runs in a thread; events cross to the event loop one by one.
 """
@@ -13,7 +13,7 @@ from serve.explanation import MAX_NEW_TOKENS, Finding, explain, prompt
 from serve.llm import LanguageModel
 
 DEADLINE_S = 45.0
-"""Longest generation, waiting behind another one included; a text that is cut off falls back to the template."""
+"""Seconds for one generation, waiting for another one included; a text that is cut off falls back to the template."""
 END = None
 
 
@@ -25,15 +25,15 @@ class Explainer:
         self.model.warm_up()
 
     async def explain(self, finding: Finding) -> AsyncIterator[dict[str, Any]]:
-        """Events as `serve.explanation.Event.as_dict` gives them, the last one `done`.
+        """Stream events as `serve.explanation.Event.as_dict` returns them, the last one `done`.
 
-        A caller that goes away stops the generation at its next sentence.
+        When the caller disconnects, generation stops at its next sentence.
         """
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[dict[str, Any] | Exception | None] = asyncio.Queue()
         gone = threading.Event()
 
-        def tell(event: dict[str, Any] | Exception | None) -> None:
+        def send(event: dict[str, Any] | Exception | None) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
         def write() -> None:
@@ -42,13 +42,13 @@ class Explainer:
                     prompt(finding), max_new_tokens=MAX_NEW_TOKENS, deadline_s=DEADLINE_S
                 )
                 for event in explain(finding, pieces, model=self.model.name):
-                    tell(event.as_dict())
+                    send(event.as_dict())
                     if gone.is_set():
                         return
             except Exception as error:  # noqa: BLE001 - crosses the thread and is raised on the other side
-                tell(error)
+                send(error)
             finally:
-                tell(END)
+                send(END)
 
         writer = loop.run_in_executor(None, write)
         try:

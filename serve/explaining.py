@@ -16,9 +16,9 @@ from psycopg.rows import DictRow
 from serve.attempts import InfrastructureError, ModelError
 from serve.card import Card
 from serve.desk import Desk
-from serve.explained import Asked
+from serve.explained import ExplanationAttempt
 from serve.explanation import Explanation, Finding, template_explanation
-from serve.line import AwayError
+from serve.line import DatabaseUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +63,10 @@ class Explaining:
     async def _events(self, row: DictRow) -> AsyncIterator[dict[str, Any]]:
         """The model's events; ends with `done` whatever happens to the model."""
         finding = self._finding(row)
-        board = self.desk.board
-        routes = board.routes.get(self.desk.config.explainer) if board is not None else None
+        snapshot = self.desk.snapshot
+        routes = snapshot.routes.get(self.desk.config.explainer) if snapshot is not None else None
         if routes is not None:
-            asked = Asked.about(row, routes)
+            asked = ExplanationAttempt.about(row, routes)
             source = self.desk.models.explain(asked.target, finding.as_dict())
             ends_at = asyncio.get_running_loop().time() + TOTAL_DEADLINE_S
             deadline_s = FIRST_SENTENCE_DEADLINE_S
@@ -88,16 +88,16 @@ class Explaining:
         yield {"event": "replace", "text": explanation.text}
         yield {"event": "done", "explanation": explanation.as_dict()}
 
-    async def _keep(self, asked: Asked) -> None:
+    async def _keep(self, asked: ExplanationAttempt) -> None:
         """A caller who goes away in the middle leaves nothing: nobody knows how it would have ended."""
         try:
             await self.desk.records.keep_explained(asked.as_record())
-        except AwayError:
+        except DatabaseUnavailableError:
             logger.warning("an explanation is no evidence: the database is away")
 
     def _finding(self, row: DictRow) -> Finding:
         told = row["answer"]
-        cards: dict[str, Card] = self.desk.board.cards if self.desk.board is not None else {}
+        cards: dict[str, Card] = self.desk.snapshot.cards if self.desk.snapshot is not None else {}
         card = cards.get(row["served_version"])
         return Finding(
             label=told["label"],

@@ -1,9 +1,8 @@
 """From a finding and a language model's words to the text that a patient reads.
 
-The model only rewrites the facts of `serve.finding`; `explain` passes each of its sentences on once
-`serve.explanation_check` has nothing against it, adds a required fact that the model left out in the
-template's words, and lets the template answer when the model said anything that it must not. Works on any
-iterator of text, so it knows neither the model nor Ray nor torch.
+The model only rewrites the facts of `serve.finding`. `explain` passes each sentence on once `serve.explanation_check`
+accepts it, adds a required fact that the model left out in the template's words, and answers with the template when
+the model said anything forbidden. Works on any iterator of text, so it knows neither the model nor Ray nor torch.
 """
 
 import re
@@ -41,11 +40,11 @@ MAX_NEW_TOKENS = 112
 """Tokens to ask the model for: the longest facts have about 100."""
 MAX_SENTENCES = 7
 MAX_COMPLETED = 2
-"""With more required facts missing, the text is the template's anyway, and honestly said to be."""
+"""With more required facts missing the template answers, and the answer says so."""
 
 
 def disclaimer(*, synthetic: bool) -> str:
-    """What goes with every answer; more where the model has only seen the built-in drawings."""
+    """Return the disclaimer of every answer, extended if the model was trained on drawings only."""
     return f"{DISCLAIMER} {DRAWN}" if synthetic else DISCLAIMER
 
 
@@ -53,11 +52,11 @@ def disclaimer(*, synthetic: bool) -> str:
 class Explanation:
     text: str
     model: str
-    """Who wrote the text: the language model's name, or `template`."""
+    """The text's author: the language model's name, or `template`."""
     fallback: bool
     """True when the template is the answer because the model gave none that could be shown."""
     problems: tuple[str, ...] = ()
-    """What the checker had against the model's words (`serve.explanation_check`)."""
+    """The checker's codes for the model's words (`serve.explanation_check`)."""
     completed: tuple[str, ...] = ()
     """Keys of required facts that the model left out and the template's words supply."""
     grounded: bool = True
@@ -72,20 +71,20 @@ class Explanation:
 @dataclass(frozen=True, kw_only=True)
 class Event:
     kind: Literal["sentence", "replace", "done"]
-    """`sentence`: one more may be shown; `replace`: forget them, show this; `done`: nothing follows."""
+    """`sentence`: one more may be shown; `replace`: drop them, show this; `done`: nothing follows."""
     text: str = ""
     explanation: Explanation | None = None
     """With `done` only."""
 
     def as_dict(self) -> dict[str, Any]:
-        """{"event", "text"} or {"event": "done", "explanation"}."""
+        """Return {"event", "text"} or {"event": "done", "explanation"}."""
         if self.explanation is not None:
             return {"event": self.kind, "explanation": self.explanation.as_dict()}
         return {"event": self.kind, "text": self.text}
 
 
 def template_explanation(finding: Finding, problems: Iterable[str] = ()) -> Explanation:
-    """The answer without a language model; `problems` says why there is none."""
+    """Build the answer without a language model; `problems` says why there is none."""
     return Explanation(
         text=template_text(finding),
         model=TEMPLATE,
@@ -99,7 +98,7 @@ def explain(finding: Finding, pieces: Iterator[str], *, model: str) -> Iterator[
     """Turn the model's stream into verified sentences.
 
     Args:
-        pieces: what the model says, cut anywhere; closed here as soon as no more is wanted.
+        pieces: the model's text, cut anywhere; closed once no more is needed.
         model: its name, for the record.
     """
     shown: list[str] = []
@@ -145,7 +144,7 @@ def _conclude(finding: Finding, shown: list[str], problems: list[str], model: st
 
 
 def _against_completion(completions: list[Fact]) -> list[str]:
-    """The statement itself must be the model's own, and so must most of the rest."""
+    """Return codes if the finding itself, or more than `MAX_COMPLETED` facts, would be the template's words."""
     keys = [fact.key for fact in completions]
     if "finding" in keys or len(keys) > MAX_COMPLETED:
         return [f"missing_{key}" for key in keys]
@@ -159,17 +158,17 @@ def _replace(finding: Finding, problems: list[str]) -> Iterator[Event]:
 
 
 def _says_everything(shown: list[str], finding: Finding) -> bool:
-    """Whether the last fact, which closes the text, was said too: all that may follow is chatter."""
+    """Return True once the closing fact was said too: whatever follows is chatter."""
     return not missing(shown, finding) and facts(finding)[-1].sentence in shown
 
 
 def _sentences(pieces: Iterator[str]) -> Iterator[str]:
-    """Sentences as soon as they are whole; a last one without its full stop was cut off and is dropped."""
+    """Yield sentences as soon as they are whole; a last one without its full stop was cut off and is dropped."""
     text = ""
     for piece in pieces:
         text += piece
         *whole, rest = re.split(r"(?<=[.!?])\s+(?=\S)|\n+", text.lstrip())
-        yield from (one.strip() for one in whole if one.strip())
+        yield from (sentence.strip() for sentence in whole if sentence.strip())
         text = rest
     if text.strip().endswith((".", "!", "?")):
         yield from split_sentences(text)

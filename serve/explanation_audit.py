@@ -1,7 +1,7 @@
-"""How often a language model's own words about a finding may be shown: no template steps in, no fact is added for it.
+"""The pass rate of a language model: how often its own words may be shown, with no template and no added fact.
 
-`jobs.finetune_llm` asks before and after, with the prompt, limits and checker of the service. Knows neither Ray nor
-torch.
+`jobs.finetune_llm` measures it before and after, with the prompt, limits and checker of the service. Knows neither
+Ray nor torch.
 """
 
 from collections import Counter
@@ -14,10 +14,10 @@ from serve.explanation_check import check
 from serve.finding import Finding, prompt
 
 DEADLINE_S = 600.0
-"""No text is to be cut by the clock: a slow machine must not look like a bad model."""
+"""Seconds for one text, generous: a slow machine must not look like a bad model."""
 
 
-class Writes(Protocol):
+class TextGenerator(Protocol):
     def generate(self, prompt: str, *, max_new_tokens: int, deadline_s: float) -> Iterator[str]:
         """As `serve.llm.LanguageModel`."""
 
@@ -26,7 +26,7 @@ class Writes(Protocol):
 class Audit:
     findings: int
     passing: int
-    """Texts that the checker has nothing against."""
+    """Texts that the checker accepts."""
     problems: dict[str, int]
     """Code of the checker → in how many texts."""
 
@@ -35,7 +35,7 @@ class Audit:
         return self.passing / self.findings
 
     def figures(self, prefix: str) -> dict[str, float]:
-        """As MLflow takes them: shares of all texts."""
+        """Return MLflow metrics: shares of all texts."""
         shares = {f"{prefix}_{code}": count / self.findings for code, count in self.problems.items()}
         return {f"{prefix}_passing": self.share, **shares}
 
@@ -45,19 +45,19 @@ class Audit:
 
 
 def audit(
-    model: Writes, findings: Sequence[Finding], told: Callable[[int], None] = lambda done: None
+    model: TextGenerator, findings: Sequence[Finding], progress: Callable[[int], None] = lambda done: None
 ) -> Audit:
-    """Have the model write about each finding, and check what it wrote.
+    """Have the model write about each finding, and check the texts.
 
     Args:
-        told: hears after each finding how many are done.
+        progress: called after each finding with the number done.
     """
     problems: Counter[str] = Counter()
     passing = 0
-    for done, one in enumerate(findings, start=1):
-        pieces = model.generate(prompt(one), max_new_tokens=MAX_NEW_TOKENS, deadline_s=DEADLINE_S)
-        against = check("".join(pieces).strip(), one)
+    for done, finding in enumerate(findings, start=1):
+        pieces = model.generate(prompt(finding), max_new_tokens=MAX_NEW_TOKENS, deadline_s=DEADLINE_S)
+        against = check("".join(pieces).strip(), finding)
         passing += not against
         problems.update(against)
-        told(done)
+        progress(done)
     return Audit(findings=len(findings), passing=passing, problems=dict(sorted(problems.items())))

@@ -1,9 +1,8 @@
-"""May this text about this finding be shown to a patient? The rules for a sentence and for the whole.
+"""Checks whether a text about a finding may be shown to a patient: rules for a sentence and for the whole.
 
-Everything is refused that is not known to be harmless: a word outside a small vocabulary, any negation,
-number, name of a disease or advice that the facts do not carry. A good text that is refused costs little, the
-template takes its place; a wrong one that passes is the accident this file exists to prevent.
-Knows neither Ray nor torch.
+Everything that is not known to be harmless is refused: a word outside a small vocabulary, any negation, number, name
+of a disease or advice that the facts do not carry. A refused good text costs little, the template takes its place; an
+accepted wrong one is the accident that this file exists to prevent. Knows neither Ray nor torch.
 """
 
 import re
@@ -15,7 +14,7 @@ from serve.explanation_reader import (
     LABEL,
     NUMBER,
     OTHER,
-    Reader,
+    SentenceNormaliser,
     sentence_key,
     split_sentences,
 )
@@ -127,7 +126,7 @@ CLAUSES = re.compile(r"[,;:()–—]|\b(?:and|but|although|though|while|however|
 
 
 def check(text: str, finding: Finding) -> list[str]:
-    """Codes of everything that speaks against showing this text, in order; empty: it may be shown."""
+    """Return the codes of all problems of a text, in order; empty: it may be shown."""
     problems: list[str] = []
     previous = ""
     seen: set[str] = set()
@@ -144,42 +143,42 @@ def check(text: str, finding: Finding) -> list[str]:
 
 
 def check_sentence(sentence: str, finding: Finding, *, previous: str = "") -> list[str]:
-    """Codes of what must never be said about this finding.
+    """Return the codes of what must never be said about this finding.
 
     Args:
         previous: the sentence before, which "It is 87 % sure of this." points at.
     """
-    reader = Reader(finding)
-    said = reader.read(sentence)
-    told: list[str] = []
-    told += _forbidden(sentence, said, finding)
-    for clause in _clauses(said):
-        told += _clause_problems(clause, finding)
-    if NUMBER in said and not _number_is_of_the_label(said, reader.read(previous)):
-        told.append("number")
-    if any(pattern.search(said) for triage, pattern in URGENCY.items() if triage != finding.triage):
-        told.append("triage")
-    return list(dict.fromkeys(told))
+    normaliser = SentenceNormaliser(finding)
+    words = normaliser.normalise(sentence)
+    problems: list[str] = []
+    problems += _forbidden(sentence, words, finding)
+    for clause in _clauses(words):
+        problems += _clause_problems(clause, finding)
+    if NUMBER in words and not _number_is_of_the_label(words, normaliser.normalise(previous)):
+        problems.append("number")
+    if any(pattern.search(words) for triage, pattern in URGENCY.items() if triage != finding.triage):
+        problems.append("triage")
+    return list(dict.fromkeys(problems))
 
 
 def missing(sentences: Iterable[str], finding: Finding) -> list[str]:
-    """Keys of the required facts (`serve.finding.facts`) that these sentences do not state."""
-    reader = Reader(finding)
-    said = [reader.read(sentence) for sentence in sentences]
+    """Return the keys of the required facts (`serve.finding.facts`) that these sentences do not state."""
+    normaliser = SentenceNormaliser(finding)
+    texts = [normaliser.normalise(sentence) for sentence in sentences]
     stated = {
-        "finding": any(_states_finding(one, finding) for one in said),
-        "number": any(NUMBER in one for one in said),
-        "alternatives": reader.others_named(sentences),
-        "doctor": any(_sends_to_doctor(one, finding) for one in said),
+        "finding": any(_states_finding(text, finding) for text in texts),
+        "number": any(NUMBER in text for text in texts),
+        "alternatives": normaliser.others_named(sentences),
+        "doctor": any(_sends_to_doctor(text, finding) for text in texts),
     }
     return [fact.key for fact in facts(finding) if fact.required and not stated[fact.key]]
 
 
-def _forbidden(sentence: str, said: str, finding: Finding) -> list[str]:
-    told = []
+def _forbidden(sentence: str, words: str, finding: Finding) -> list[str]:
+    problems = []
     if not re.fullmatch(r"[A-Za-z].*[.!]", sentence) or re.search(r"[*#_<>\[\]{}|\"/\\?:]", sentence):
-        told.append("format")
-    allowed = UNSURE.sub("it is", said) if finding.abstained else said
+        problems.append("format")
+    allowed = UNSURE.sub("it is", words) if finding.abstained else words
     rules = {
         "polarity": NEGATION,
         "new_finding": DISEASE,
@@ -188,42 +187,42 @@ def _forbidden(sentence: str, said: str, finding: Finding) -> list[str]:
         "first_person": FIRST_PERSON,
         "diagnosis": DIAGNOSIS,
     }
-    told += [code for code, pattern in rules.items() if pattern.search(allowed)]
-    if BARE in said:
-        told.append("polarity")
-    if FOREIGN in said:
-        told.append("new_finding")
-    if QUALIFIED.search(said):
-        told.append("number")
-    if SURE.search(allowed) and NUMBER not in said:
-        told.append("overconfident")
-    if len(finding.others) <= NAMED_ALTERNATIVES and re.search(r"\bother (?:findings|possib)", said):
-        told.append("new_finding")
-    if set(re.findall(r"[^\W\d_]+", said)) - VOCABULARY:
-        told.append("unknown_word")
-    return told
+    problems += [code for code, pattern in rules.items() if pattern.search(allowed)]
+    if BARE in words:
+        problems.append("polarity")
+    if FOREIGN in words:
+        problems.append("new_finding")
+    if QUALIFIED.search(words):
+        problems.append("number")
+    if SURE.search(allowed) and NUMBER not in words:
+        problems.append("overconfident")
+    if len(finding.others) <= NAMED_ALTERNATIVES and re.search(r"\bother (?:findings|possib)", words):
+        problems.append("new_finding")
+    if set(re.findall(r"[^\W\d_]+", words)) - VOCABULARY:
+        problems.append("unknown_word")
+    return problems
 
 
-def _clauses(said: str) -> Iterator[str]:
-    for clause in CLAUSES.split(LIST_OF_OTHERS.sub(OTHER, said)):
+def _clauses(words: str) -> Iterator[str]:
+    for clause in CLAUSES.split(LIST_OF_OTHERS.sub(OTHER, words)):
         if clause.strip():
             yield clause.strip()
 
 
 def _clause_problems(clause: str, finding: Finding) -> list[str]:
-    told = []
+    problems = []
     if OTHER in clause:
         if LABEL in clause or NUMBER in clause or not POSSIBLE.search(clause) or OVERSTATED.search(clause):
-            told.append("new_finding")
+            problems.append("new_finding")
         if BEST_GUESS.search(clause):
-            told.append("label")
+            problems.append("label")
     if NUMBER in clause and set(re.findall(r"[a-z]+", clause)) - NUMBER_CLAUSE:
-        told.append("number")
+        problems.append("number")
     if LABEL in clause:
-        told += _label_problems(clause, finding)
+        problems += _label_problems(clause, finding)
     if DOCTOR.search(clause) and re.search(r"\b(?:may|might|could|guess\w*|sure|certain|other)\b", clause):
-        told.append("doctor")
-    return told
+        problems.append("doctor")
+    return problems
 
 
 def _label_problems(clause: str, finding: Finding) -> list[str]:
@@ -240,20 +239,20 @@ def _label_problems(clause: str, finding: Finding) -> list[str]:
     return []
 
 
-def _number_is_of_the_label(said: str, previous: str) -> bool:
-    """Whether the class named last before the number, in this sentence or the one before, is the label."""
-    before = previous + " " + said[: said.index(NUMBER)]
+def _number_is_of_the_label(words: str, previous: str) -> bool:
+    """Return True if the class named last before the number, in this or the previous sentence, is the label."""
+    before = previous + " " + words[: words.index(NUMBER)]
     named = re.findall(rf"{LABEL}|{OTHER}", before)
-    return named[-1] == LABEL if named else LABEL in said
+    return named[-1] == LABEL if named else LABEL in words
 
 
-def _states_finding(said: str, finding: Finding) -> bool:
+def _states_finding(words: str, finding: Finding) -> bool:
     if finding.abstained:
-        return bool(UNSURE.search(said))
-    return any(ASSERTED.search(clause) and not DOCTOR.search(clause) for clause in _clauses(said))
+        return bool(UNSURE.search(words))
+    return any(ASSERTED.search(clause) and not DOCTOR.search(clause) for clause in _clauses(words))
 
 
-def _sends_to_doctor(said: str, finding: Finding) -> bool:
-    if not (DOCTOR.search(said) and VISIT.search(said)):
+def _sends_to_doctor(words: str, finding: Finding) -> bool:
+    if not (DOCTOR.search(words) and VISIT.search(words)):
         return False
-    return finding.triage == "routine" or bool(URGENCY[finding.triage].search(said))
+    return finding.triage == "routine" or bool(URGENCY[finding.triage].search(words))

@@ -1,7 +1,7 @@
-"""Reading a sentence for `serve.explanation_check`: class names and the number become single words.
+"""Normalises a sentence for `serve.explanation_check`: class names and the number become single words.
 
-"The software saw signs of tuberculosis" reads "the software saw signs of qlabel" when that is the label, and
-"... qforeign" when the finding has nothing to do with it. Knows neither Ray nor torch.
+"The software saw signs of tuberculosis" becomes "the software saw signs of qlabel" when that is the label, and "...
+qforeign" when the finding has nothing to do with it. Knows neither Ray nor torch.
 """
 
 import re
@@ -24,42 +24,44 @@ NUMBER = "qnumber"
 
 
 def split_sentences(text: str) -> list[str]:
-    """Sentences with their full stops; a line break ends one too."""
-    return [one.strip() for one in re.split(r"(?<=[.!?])\s+|\s*\n\s*", text.strip()) if one.strip()]
+    """Split into sentences with their full stops; a line break ends one too."""
+    return [
+        sentence.strip() for sentence in re.split(r"(?<=[.!?])\s+|\s*\n\s*", text.strip()) if sentence.strip()
+    ]
 
 
 def is_repeated(sentence: str, sentences: Iterable[str]) -> bool:
-    """Whether a sentence was said before, up to case and punctuation."""
-    return sentence_key(sentence) in {sentence_key(one) for one in sentences}
+    """Return True if a sentence occurs in `sentences`, up to case and punctuation."""
+    return sentence_key(sentence) in {sentence_key(other) for other in sentences}
 
 
 def sentence_key(sentence: str) -> str:
     return " ".join(re.findall(r"\w+", sentence.lower()))
 
 
-class Reader:
-    """Puts one word in the place of each class's name and of the finding's own number."""
+class SentenceNormaliser:
+    """Replaces each class's name and the finding's own number by one word."""
 
     def __init__(self, finding: Finding) -> None:
         self.finding = finding
         self.names = _patterns()
 
-    def read(self, sentence: str) -> str:
-        """The sentence in lower case, names and number replaced, spelling variants made one."""
-        said = _plain(sentence)
+    def normalise(self, sentence: str) -> str:
+        """Return the sentence in lower case, names and number replaced, spelling variants unified."""
+        words = _plain(sentence)
         for pattern, name in self.names:
-            said = pattern.sub(self._word(name), said)
+            words = pattern.sub(self._word(name), words)
         digits = self.finding.percent.replace(" %", "").replace("more than", "(?:more than|over|above)")
-        return re.sub(rf"(?<![\d.,]){digits} ?(?:%|percent\b|per cent\b)", NUMBER, said)
+        return re.sub(rf"(?<![\d.,]){digits} ?(?:%|percent\b|per cent\b)", NUMBER, words)
 
     def others_named(self, sentences: Iterable[str]) -> bool:
-        """Whether every alternative that the facts name is named."""
-        text = " ".join(_plain(one) for one in sentences)
-        found = set()
+        """Return True if every alternative that the facts name is named."""
+        text = " ".join(_plain(sentence) for sentence in sentences)
+        named = set()
         for pattern, name in self.names:
             text, hits = pattern.subn(" ", text)
-            found |= {name} if hits else set()
-        return {one.name for one in self.finding.others[:NAMED_ALTERNATIVES]} <= found
+            named |= {name} if hits else set()
+        return {alternative.name for alternative in self.finding.others[:NAMED_ALTERNATIVES]} <= named
 
     def _word(self, name: str | None) -> str:
         if name is None:
@@ -77,17 +79,17 @@ def _patterns() -> tuple[tuple[re.Pattern[str], str | None], ...]:
 
 
 def _names(classes: Iterable[Class]) -> Iterator[tuple[re.Pattern[str], str | None]]:
-    """Patterns of names with their class, denials first, longest first; None: a denied thing, not denied."""
+    """Yield patterns of names with their class, denials first, longest first; None: a denied thing without denial."""
     denials, names, bare = [], [], []
-    for one in classes:
-        spoken = sorted({_plain(name) for name in (one.meaning, *one.also_called)}, key=len, reverse=True)
-        if one.finding:
-            names += [(rf"(?:\b(?:an?|the) )?\b{_body(name)}\b", one.name) for name in spoken]
+    for entry in classes:
+        spoken = sorted({_plain(name) for name in (entry.meaning, *entry.also_called)}, key=len, reverse=True)
+        if entry.finding:
+            names += [(rf"(?:\b(?:an?|the) )?\b{_body(name)}\b", entry.name) for name in spoken]
             continue
         for name in spoken:
             thing = _body(name.removeprefix("no "))
             denials.append(
-                (rf"\b(?:no|without|free of) (?:visible )?(?:signs? of )?(?:any |an? )?{thing}\b", one.name)
+                (rf"\b(?:no|without|free of) (?:visible )?(?:signs? of )?(?:any |an? )?{thing}\b", entry.name)
             )
             bare.append((rf"(?:\b(?:an?|the|any) )?\b{thing}\b", None))
     for group in (denials, names, bare):

@@ -1,7 +1,7 @@
 """Faults that operators inject on game days: a version that errs, is slow, or whose process dies.
 
-Only in development and staging. Kept in PostgreSQL, audited, and known to front doors as routes are (`serve.board`);
-what they do to a request is in `serve.attempts`. So guardrails and rollbacks are practised on the real paths.
+Allowed in development and staging only. Stored in PostgreSQL, audited, and read by front doors as routes are
+(`serve.board`); `serve.attempts` applies them, so guardrails and rollbacks are practised on the real paths.
 """
 
 import random
@@ -19,12 +19,12 @@ READ = "SELECT version, fault FROM serving_faults WHERE model = %s"
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What befalls requests to one version."""
+    """What is injected into requests to one version."""
 
     error_rate: float = 0.0
     """Share of requests that fail as if the model had raised, 0 to 1."""
     delay_ms: float = 0.0
-    """By which each answer is late."""
+    """Added to each answer, milliseconds."""
     crash: bool = False
     """Whether the replica that is asked dies, each time."""
 
@@ -35,31 +35,31 @@ class Fault:
             raise ValueError(f"delay_ms is {self.delay_ms}, not between 0 and 60000")
 
     def errs(self, draw: Callable[[], float] = random.random) -> bool:
-        """Whether this request is one of those that fail."""
+        """Draw whether this request fails."""
         return draw() < self.error_rate
 
 
 def put(connection: Connection[DictRow], model: str, version: str, fault: Fault, *, actor: str) -> None:
-    """Inject a fault in place of the one before."""
+    """Inject a fault, replacing the version's previous one."""
     with connection.transaction():
         connection.execute(
             "INSERT INTO serving_faults (model, version, fault) VALUES (%s, %s, %s) "
             "ON CONFLICT (model, version) DO UPDATE SET fault = excluded.fault",
             [model, version, Jsonb(asdict(fault))],
         )
-        _told(connection, actor, "put_fault", f"{model}/{version}", asdict(fault))
+        _audit(connection, actor, "put_fault", f"{model}/{version}", asdict(fault))
 
 
 def clear(connection: Connection[DictRow], *, actor: str) -> int:
-    """End all faults; returns how many there were."""
+    """End all faults; return how many there were."""
     with connection.transaction():
         ended = connection.execute("DELETE FROM serving_faults").rowcount
         if ended:
-            _told(connection, actor, "clear_faults", "all", {"ended": ended})
+            _audit(connection, actor, "clear_faults", "all", {"ended": ended})
     return ended
 
 
-def _told(
+def _audit(
     connection: Connection[DictRow], actor: str, action: str, subject: str, detail: dict[str, object]
 ) -> None:
     connection.execute(

@@ -1,8 +1,7 @@
-"""One structured finding, and the sentences that say it: the facts of every explanation come from here.
+"""One structured finding, and the sentences that state it: the facts of every explanation.
 
-The explainer shows the facts to a language model and lets it rewrite them; `template_text` says the same
-without any model. A finding carries no patient data: no name, no identifier, no pseudonym.
-Knows neither Ray nor torch.
+The explainer shows the facts to a language model and lets it rewrite them; `template_text` says the same without any
+model. A finding carries no patient data: no name, no identifier, no pseudonym. Knows neither Ray nor torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from data.taxonomy import Class, taxonomy
 from serve.triage import TRIAGES
 
 NAMED_ALTERNATIVES = 3
-"""At most so many of the other possible classes are named; the rest is "other findings"."""
+"""At most this many of the other possible classes are named; the rest is "other findings"."""
 
 FactKey = Literal["finding", "number", "alternatives", "doctor", "confirm"]
 DOCTOR = {
@@ -52,7 +51,7 @@ class Finding:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Finding":
-        """The finding that `as_dict` gave."""
+        """Build from `as_dict`."""
         return cls(**{**values, "prediction_set": tuple(values["prediction_set"])})
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,7 +64,7 @@ class Finding:
 
     @property
     def others(self) -> tuple[Class, ...]:
-        """What else remains possible, most probable first."""
+        """The other possible classes, most probable first."""
         return tuple(taxonomy()[name] for name in self.prediction_set if name != self.label)
 
     @property
@@ -89,25 +88,25 @@ class Fact:
 
 
 def facts(finding: Finding) -> list[Fact]:
-    """What is to be said, in order: what was seen, how sure that is, what else is possible, what to do."""
-    said = [_not_sure(finding), _guess(finding)] if finding.abstained else [_saw(finding), _sure(finding)]
+    """Return the facts to state, in order: what was seen, how certain, what else is possible, what to do."""
+    stated = [_not_sure(finding), _guess(finding)] if finding.abstained else [_saw(finding), _sure(finding)]
     if finding.others:
-        said.append(_fact("alternatives", _alternatives(finding.others)))
-    said.append(_fact("doctor", DOCTOR[finding.triage]))
+        stated.append(_fact("alternatives", _alternatives(finding.others)))
+    stated.append(_fact("doctor", DOCTOR[finding.triage]))
     compared = "your symptoms" if finding.named.region == "chest" else "an examination"
     can = "tell" if finding.abstained else "confirm this"
     confirm = f"Only a doctor can {can}, by comparing the X-ray with {compared}."
-    said.append(Fact(key="confirm", sentence=confirm, alone=confirm, required=False))
-    return said
+    stated.append(Fact(key="confirm", sentence=confirm, alone=confirm, required=False))
+    return stated
 
 
 def template_text(finding: Finding) -> str:
-    """The whole explanation, without a model; the disclaimer is not part of it."""
+    """Return the whole explanation without a model; the disclaimer is not part of it."""
     return " ".join(fact.sentence for fact in facts(finding))
 
 
 def prompt(finding: Finding) -> str:
-    """What the language model is asked: it gets the facts and nothing else."""
+    """Return the language model's prompt: the facts and nothing else."""
     return (
         "Rewrite these facts as one short, friendly paragraph for the patient. Keep every fact and every "
         f"number. Do not add anything.\n\n{template_text(finding)}"
@@ -151,8 +150,8 @@ def _guess(finding: Finding) -> Fact:
 def _alternatives(others: Sequence[Class]) -> str:
     """ "X and Y also remain possible. The X-ray may also show no Z." """
     named = others[:NAMED_ALTERNATIVES]
-    present = [one.meaning for one in named if one.finding]
-    absent = [one.meaning for one in named if not one.finding]
+    present = [entry.meaning for entry in named if entry.finding]
+    absent = [entry.meaning for entry in named if not entry.finding]
     if len(others) > len(named):
         present.append("other findings")
     sentences = []

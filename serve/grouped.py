@@ -1,6 +1,6 @@
-"""Carry out together what arrives while the round before is under way: group commit, group fsync, group look-up.
+"""Group commit: items that arrive while a round is under way are processed together in the next one.
 
-Nobody waits for a timer: a round takes whoever has come by then. Knows nothing of what is carried out.
+Used for commits, fsyncs and look-ups. No item waits for a timer: a round takes all that have arrived.
 """
 
 import asyncio
@@ -11,38 +11,38 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-class Grouped(Generic[Item, Answer]):
-    """One round at a time, each of up to `most` items, in the order in which they came."""
+class GroupCommit(Generic[Item, Answer]):
+    """One round at a time, each of up to `max_group` items, in order of arrival."""
 
     def __init__(
-        self, work: Callable[[list[Item]], Awaitable[Sequence[Answer | Exception]]], *, most: int
+        self, work: Callable[[list[Item]], Awaitable[Sequence[Answer | Exception]]], *, max_group: int
     ) -> None:
         """Args:
-        work: one answer an item, in order; an exception in an item's place is raised to that caller alone, one
-            that `work` raises to all callers of the round.
+        work: returns one answer an item, in order; an exception in an item's place is raised to that caller
+            alone, one that `work` raises to all callers of the round.
         """
         self.work = work
-        self.most = most
+        self.max_group = max_group
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._rounds: asyncio.Task[None] | None = None
 
-    async def ask(self, item: Item) -> Answer:
-        """The answer to one item. A caller that is cancelled takes nothing back: its item is carried out."""
+    async def submit(self, item: Item) -> Answer:
+        """Process one item and return its answer; a cancelled caller's item is processed all the same."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._rounds is None:
-            self._rounds = asyncio.create_task(self._go_round())
+            self._rounds = asyncio.create_task(self._run_rounds())
         return await future
 
-    async def _go_round(self) -> None:
+    async def _run_rounds(self) -> None:
         try:
             while self._waiting:
-                group, self._waiting = self._waiting[: self.most], self._waiting[self.most :]
-                await self._carry_out(group)
+                group, self._waiting = self._waiting[: self.max_group], self._waiting[self.max_group :]
+                await self._run_round(group)
         finally:
             self._rounds = None
 
-    async def _carry_out(self, group: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+    async def _run_round(self, group: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         answers: Sequence[Answer | Exception]
         try:
             answers = await self.work([item for item, _ in group])

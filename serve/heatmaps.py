@@ -1,9 +1,8 @@
-"""Heatmaps over HTTP: record → heat of the version that answered → overlay, kept beside the image.
+"""Heatmaps over HTTP: record → heat of the version that answered → overlay, stored beside the image.
 
-The first caller has it made, everyone later reads the stored one: it never changes. Callers of one front door share
-a computation; a front door that finds the replica busy looks again whether another has stored what it waits for, and
-where two compute all the same, both store the same bytes. A version that is no longer live is never stood in for by
-another.
+The first caller computes it, later ones read the stored one, which never changes. Callers of one front door share a
+computation; a front door whose replica is busy checks whether another one has stored the result, and two that compute
+it anyway store the same bytes. Another version never stands in for one that is no longer live.
 """
 
 import asyncio
@@ -25,35 +24,35 @@ from serve.routing import Target
 logger = logging.getLogger(__name__)
 
 DEADLINE_S = 30.0
-"""For one heatmap, its turn at this front door and at the model included."""
+"""Seconds for one heatmap, waiting at this front door and at the model included."""
 WAITING = 4
-"""Heatmaps that one front door has in hand, all but one waiting; further callers are told to come again."""
+"""Heatmaps that one front door has in hand, all but one waiting; further callers get 503."""
 LOOK_AGAIN_S = 0.25
-"""How soon a busy replica is asked again."""
+"""Seconds until a busy replica is asked again."""
 
 
 def heatmap_key(image_key: str) -> str:
-    """Where the overlay of a stored image lies, in bucket `predictions`."""
+    """Return where the overlay of a stored image lies, in bucket `predictions`."""
     return image_key.removesuffix(".png") + ".heatmap.png"
 
 
-class Heatmaps:
+class HeatmapService:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self._turn = asyncio.Semaphore(1)
         self._making: dict[str, asyncio.Task[bytes]] = {}
 
     async def png(self, row: DictRow) -> bytes:
-        """The overlay of one record.
+        """Return the overlay of one record.
 
         Raises:
             Problem: 409 when the version that answered is not live, or gives no heat; 503 when too many wait
                 or something does not answer.
         """
         key = heatmap_key(row["image_key"])
-        kept = await self._read(key)
-        if kept is not None:
-            return kept
+        stored = await self._read(key)
+        if stored is not None:
+            return stored
         if key not in self._making:
             target = self._target(row)
             if len(self._making) >= WAITING:
@@ -69,7 +68,7 @@ class Heatmaps:
             logger.warning("no heatmap was made: %s", task.exception())
 
     def _target(self, row: DictRow) -> Target:
-        """The live version that answered."""
+        """Return the live version that answered."""
         _, routes = self.desk.live()
         for target in routes.targets:
             if target.version == row["served_version"]:
@@ -84,8 +83,8 @@ class Heatmaps:
     async def _make(self, row: DictRow, target: Target, key: str) -> bytes:
         try:
             async with asyncio.timeout(DEADLINE_S), self._turn:
-                board, _ = self.desk.live()
-                card = board.cards.get(target.version)
+                snapshot, _ = self.desk.live()
+                card = snapshot.cards.get(target.version)
                 if card is None:  # it could not be read yet
                     raise _busy()
                 stored = await self._read(row["image_key"])
@@ -96,9 +95,9 @@ class Heatmaps:
                 label = card.classes.index(row["answer"]["label"])
                 while (heat_SS := await self._heat(target, pixels_HW, label)) is None:
                     await asyncio.sleep(LOOK_AGAIN_S)
-                    kept = await self._read(key)
-                    if kept is not None:
-                        return kept
+                    made = await self._read(key)
+                    if made is not None:
+                        return made
                 return await self._keep(key, await asyncio.to_thread(overlay, shown_HW, heat_SS))
         except TimeoutError as error:
             raise _busy() from error
@@ -134,5 +133,5 @@ def _busy() -> Problem:
 
 
 def _decode(png: bytes) -> np.ndarray:
-    """Our own PNG, as `encode_png` wrote it."""
+    """Decode a PNG that `encode_png` wrote."""
     return np.asarray(Image.open(io.BytesIO(png)))

@@ -22,8 +22,8 @@ from serve.auth import Caller, KeyRing
 from serve.body_limit import BodyLimit, BodyTooLargeError
 from serve.desk import Desk
 from serve.explaining import Explaining, public
-from serve.heatmaps import Heatmaps
-from serve.line import AwayError
+from serve.heatmaps import HeatmapService
+from serve.line import DatabaseUnavailableError
 from serve.openapi import BEARER, UPLOAD, answers, describe
 from serve.operator_calls import add_operator_calls
 from serve.problems import Problem, unavailable
@@ -100,7 +100,7 @@ def build_app(
         rates: how much a key may send; None for the defaults.
         settings: for what operators call; None leaves that out.
     """
-    heatmaps = Heatmaps(desk)
+    heatmaps = HeatmapService(desk)
     limiter = RateLimiter(rates or RateConfig())
 
     @asynccontextmanager
@@ -248,15 +248,15 @@ async def _readiness(desk: Desk, keys: KeyRing) -> JSONResponse:
     await records.look()
     found = {"database": str(records.database), "object_store": str(records.objects)}
     found["journal"] = records.journal_state()
-    board = desk.board
+    snapshot = desk.snapshot
     for model in (desk.config.model, desk.config.explainer):
-        live = board is not None and model in board.routes
+        live = snapshot is not None and model in snapshot.routes
         found[model] = "ok" if live else "no version is deployed"
-    both_here = records.database.here and records.objects.here
+    both_here = records.database.is_up and records.objects.is_up
     ready = (
         found[desk.config.model] == "ok"
         and (both_here or records.can_keep())
-        and (records.database.here or keys.usable())
+        and (records.database.is_up or keys.usable())
     )
     well = both_here and all(one.startswith("ok") for one in found.values())
     status = ("ready" if well else "degraded") if ready else "not ready"
@@ -299,8 +299,8 @@ def _add_error_handlers(app: FastAPI) -> None:
         where = sorted({_where(one) for one in error.errors()[:MOST_ERRORS]})
         return render(request, Problem(400, f"the request is malformed at {', '.join(where)}"))
 
-    @app.exception_handler(AwayError)
-    async def on_database(request: Request, error: AwayError) -> JSONResponse:
+    @app.exception_handler(DatabaseUnavailableError)
+    async def on_database(request: Request, error: DatabaseUnavailableError) -> JSONResponse:
         logger.error("%s", error)
         return render(request, unavailable("the database"))
 

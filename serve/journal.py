@@ -1,8 +1,9 @@
-"""What a front door has answered for and could not give to PostgreSQL or the object store, on its own disk.
+"""The on-disk journal of a front door: answered requests that PostgreSQL or the object store could not take yet.
 
-An entry is durable when `append` returns (one fsync for all that wait). Every front door of a node has a file of its
-own in the one folder and finds entries in the files of the others; the files of a dead one are taken up by the next
-(`serve.replay`). Entries are sealed. Knows neither PostgreSQL nor the object store.
+An entry is durable when `append` returns (one fsync for all that wait). Every front door of a node has its own file
+in the one folder and finds entries in the files of the others; the next front door takes up the files of a dead one
+(`serve.replay`). Entries are sealed. Knows neither PostgreSQL nor the object store. No library of the lock has a
+sealed append-only file with one fsync for a group.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from cluster.home import PRIVATE_DIRECTORY
-from serve.grouped import Grouped
+from serve.grouped import GroupCommit
 from serve.journal_file import Entry, TornError, encode, read_entry, read_header
 from serve.journal_segment import SUFFIX, Segment
 
@@ -24,40 +25,40 @@ T = TypeVar("T")
 
 MAX_GROUP = 64
 BATCH_BYTES = 16 * 2**20
-"""Of images that a replay holds at a time."""
+"""Bytes of images that a replay holds at a time."""
 
 
 class JournalError(RuntimeError):
-    """The journal cannot keep an entry; the caller is told to come again."""
+    """The journal cannot store an entry; the caller is asked to retry."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JournalConfig:
     max_bytes: int = 2 * 2**30
-    """Of all files of the folder together; beyond it predictions are refused until the journal is replayed."""
+    """All files of the folder together; beyond it predictions are refused until the journal is replayed."""
 
 
 @dataclass
 class _Seen:
-    """How far another front door's file has been looked through."""
+    """How far another front door's file has been indexed."""
 
     offset: int = 0
     at: dict[UUID, int] = field(default_factory=dict)
-    """Id → where its entry begins."""
+    """Id → offset of its entry."""
 
 
 class Journal:
     def __init__(self, folder: Path, key: bytes, config: JournalConfig | None = None) -> None:
         self.folder = folder
         self.trouble = ""
-        """Why the last attempt to keep something failed; empty when all is well."""
+        """Why the last write failed; empty when all is well."""
         self.others_wait = False
-        """Whether another front door's file had entries when the folder was last looked at."""
+        """Whether another front door's file had entries at the last `look_around`."""
         self._key = key
         self._config = config or JournalConfig()
         self._thread = ThreadPoolExecutor(1, "journal")
-        self._appends: Grouped[Entry, Entry | None] = Grouped(
-            lambda entries: self._in_thread(lambda: self._append(entries)), most=MAX_GROUP
+        self._appends: GroupCommit[Entry, Entry | None] = GroupCommit(
+            lambda entries: self._in_thread(lambda: self._append(entries)), max_group=MAX_GROUP
         )
         self._current: Segment | None = None
         self._held: list[Segment] = []
@@ -70,7 +71,7 @@ class Journal:
         return len(self._own)
 
     async def open(self) -> None:
-        """Make folder and file, so that trouble shows before the journal is needed; it is told, not raised."""
+        """Create folder and file, so that trouble shows early; it is noted in `trouble`, not raised."""
         try:
             await self._in_thread(self._begin)
         except OSError as error:
@@ -78,49 +79,49 @@ class Journal:
             logger.exception("cannot open the journal in %s", self.folder)
 
     async def append(self, entry: Entry) -> Entry | None:
-        """Keep an entry durably; the one that is kept already under its id, else None.
+        """Write an entry durably; return the entry already stored under its id, else None.
 
         Raises:
             JournalError: the journal or its disk is full, or the disk is broken.
         """
-        return await self._appends.ask(entry)
+        return await self._appends.submit(entry)
 
     async def find(self, entry_id: UUID) -> Entry | None:
-        """An entry of this node that waits for its replay."""
+        """Return an entry of this node that waits for its replay."""
         if entry_id in self._own:
             return await self._in_thread(lambda: self._read_own(entry_id))
         return await self._in_thread(lambda: self._find_elsewhere(entry_id))
 
     def has(self, entry_id: UUID) -> bool:
-        """Whether this front door itself keeps it, or has taken it up."""
+        """Return True if this front door wrote the entry or has taken it up."""
         return entry_id in self._own
 
     async def look_around(self) -> None:
-        """See whether other front doors' files hold entries."""
+        """Check whether other front doors' files hold entries."""
         others = await self._in_thread(self._other_files)
         self.others_wait = any(size > 0 for _, size in others)
 
     async def take_up(self, *, own: bool) -> list[Segment]:
-        """Segments to replay: what dead front doors left, and with `own` what this one has written so far."""
+        """Return the segments to replay: those of dead front doors, and with `own` what this one has written so far."""
         return await self._in_thread(lambda: self._take_up(own))
 
     async def batches(self, segment: Segment) -> AsyncIterator[list[Entry]]:
-        """Every entry of a segment that `take_up` gave, a memory's worth at a time."""
+        """Yield every entry of a segment that `take_up` returned, in batches of bounded size."""
         entries = segment.entries(self._key)
         while batch := await self._in_thread(lambda: _some(entries)):
             yield batch
 
     async def replayed(self, segment: Segment) -> None:
-        """Everything in it is where it belongs."""
+        """Remove a segment whose entries are all stored."""
         await self._in_thread(lambda: self._forget(segment))
 
     async def close(self) -> None:
-        """Let the next front door of this node take up what is left."""
+        """Release the files, so that the next front door of this node can take them up."""
         await self._in_thread(self._release)
         self._thread.shutdown()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """One thread, so that nothing here happens at the same time as anything else."""
+        """Run in the journal's one thread, so that no two operations overlap."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _begin(self) -> Segment:
@@ -130,7 +131,7 @@ class Journal:
         return self._current
 
     def _append(self, entries: list[Entry]) -> list[Entry | Exception | None]:
-        """Of equal ids in one group the first is kept."""
+        """Write the entries; of equal ids in one group the first is stored."""
         fresh: dict[UUID, Entry] = {}
         for entry in entries:
             if entry.id not in self._own:
@@ -194,14 +195,14 @@ class Journal:
         return None
 
     def _files(self) -> list[tuple[Path, int]]:
-        """Every file of the folder with its size."""
-        found = []
+        """Return every file of the folder with its size."""
+        files = []
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             try:
-                found.append((path, path.stat().st_size))
+                files.append((path, path.stat().st_size))
             except FileNotFoundError:  # replayed by another front door just now
                 continue
-        return found
+        return files
 
     def _other_files(self) -> list[tuple[Path, int]]:
         own = {segment.path for segment in self._segments()}
@@ -220,14 +221,14 @@ class Journal:
                 logger.warning("taking up %s, which a front door left: %d bytes", path.name, left.size)
                 self._held.append(left)
                 _look_through(path, left.size, seen := _Seen())
-                self._own = {**{one: (left, at) for one, at in seen.at.items()}, **self._own}
+                self._own = {**{entry_id: (left, at) for entry_id, at in seen.at.items()}, **self._own}
         return list(self._held)
 
     def _forget(self, segment: Segment) -> None:
         segment.remove()
         self.trouble = ""  # there is room again
         self._held.remove(segment)
-        self._own = {one: where for one, where in self._own.items() if where[0] is not segment}
+        self._own = {entry_id: where for entry_id, where in self._own.items() if where[0] is not segment}
 
     def _release(self) -> None:
         for segment in self._segments():
@@ -250,7 +251,7 @@ def _some(entries: Iterator[Entry]) -> list[Entry]:
 
 
 def _look_through(path: Path, size: int, seen: _Seen) -> None:
-    """Read the headers of entries that have come since; one that is still being written is looked at next time."""
+    """Index entries that were added since; one that is still being written is indexed next time."""
     try:
         with path.open("rb") as file:
             file.seek(seen.offset)

@@ -1,7 +1,7 @@
 """One entry of the journal as bytes: a plain header, and a sealed body with the row and the image.
 
-The header has no patient data: a kind, an id, a length and a checksum. What was torn when a process or a machine
-died is told from what is whole by the length and the checksum. Knows no file system and no database.
+The header has no patient data: a kind, an id, a length and a checksum. Length and checksum tell a whole entry from
+one that was torn when a process or a machine died. Knows no file system and no database.
 """
 
 import json
@@ -29,9 +29,9 @@ class Entry:
     kind: Literal["prediction", "failure"]
     id: UUID
     row: dict[str, Any]
-    """As JSON, by column."""
+    """JSON values by column."""
     image: bytes | None
-    """PNG that the object store has not got; None when it has it."""
+    """PNG that the object store lacks; None if it has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def encode(entry: Entry, key: bytes) -> bytes:
 
 
 def read_header(file: BinaryIO) -> Header | None:
-    """The header at the file's position; None at the end.
+    """Read the header at the file's position; None at the end.
 
     Raises:
         TornError: no whole header is there.
@@ -72,7 +72,7 @@ def read_header(file: BinaryIO) -> Header | None:
 
 
 def read_entry(file: BinaryIO, key: bytes) -> Entry | None:
-    """The entry at the file's position; None at the end.
+    """Read the entry at the file's position; None at the end.
 
     Raises:
         TornError: it is not whole.

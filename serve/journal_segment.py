@@ -1,7 +1,7 @@
-"""One file of the journal: appended to and fsynced by the process that holds its lock, read by whoever replays it.
+"""One file of the journal: appended to and fsynced by the process that holds its lock.
 
-The kernel drops the lock when the process dies, so a file without one is left over. Blocking calls; the journal makes
-them in a thread of its own.
+The kernel drops the lock when the process dies, so a file without a lock is left over. Blocking calls; the journal
+makes them in a thread of its own.
 """
 
 import fcntl
@@ -31,14 +31,14 @@ class Segment:
         self.size = size
         """Bytes up to which every entry is durable."""
         self.damaged = False
-        """Whether something in it could not be read or kept, so that it has to stay for a person to look at."""
+        """Whether an entry could not be read or stored, so that the file has to stay for inspection."""
         self.rows_kept = False
         """Whether all its rows are in the database, while images may still wait for the object store."""
         self._file = file
 
     @classmethod
     def begin(cls, folder: Path) -> "Segment":
-        """A new file; it gets its name when it is locked, so that nobody takes it for left over."""
+        """Create a file, and name it only once it is locked, so that no process takes it for left over."""
         path = folder / f"{time.time_ns()}-{uuid.uuid4().hex}{SUFFIX}"
         draft = path.with_suffix(".draft")
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
@@ -50,7 +50,7 @@ class Segment:
 
     @classmethod
     def adopt(cls, path: Path) -> "Segment | None":
-        """A file that its process left; None while somebody holds it, or when it has just been replayed."""
+        """Lock a file that its process left; None while another process holds it, or once it has been replayed."""
         try:
             file = path.open("r+b", buffering=0)
         except FileNotFoundError:
@@ -66,7 +66,7 @@ class Segment:
         return cls(path, file, os.fstat(file.fileno()).st_size)
 
     def append(self, blob: bytes) -> None:
-        """Write and fsync; whole or not at all.
+        """Write and fsync a blob, whole or not at all.
 
         Raises:
             OSError: the disk is full or broken; what was durable before stays so.
@@ -82,7 +82,8 @@ class Segment:
         self.size += len(blob)
 
     def entries(self, key: bytes) -> Iterator[Entry]:
-        """Every whole entry. A torn end was never answered and is dropped; a hole before a whole entry is damage."""
+        """Yield every whole entry. A torn end was never answered and is dropped; a hole before a whole entry is
+        damage."""
         with self.path.open("rb") as file:
             torn_at: int | None = None
             while True:
@@ -107,7 +108,7 @@ class Segment:
                 yield entry
 
     def remove(self) -> None:
-        """Replayed: gone, or kept aside under another name when something in it could not be."""
+        """Delete a replayed file, or rename it for inspection if an entry could not be replayed."""
         if self.damaged:
             aside = self.path.with_suffix(DAMAGED)
             self.path.rename(aside)
@@ -121,12 +122,12 @@ class Segment:
 
 
 def _seek_next(file: BinaryIO, start: int) -> bool:
-    """Go to the next place where an entry may begin; False when there is none."""
+    """Seek to the next place where an entry may begin; False if there is none."""
     file.seek(start)
-    found = file.read().find(MAGIC)
-    if found >= 0:
-        file.seek(start + found)
-    return found >= 0
+    position = file.read().find(MAGIC)
+    if position >= 0:
+        file.seek(start + position)
+    return position >= 0
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,9 +1,9 @@
-"""Read the attempt ledger as it grows: who decides about a canary asks again and again for what is new.
+"""Read the attempt ledger as it grows, for the controller that decides about a canary.
 
 Rows come in the order in which their transactions began, and only once every earlier transaction has ended, so none
-that commits late is missed and none is read twice. A transaction of anybody in the database server that stays open
-holds new rows back until it ends; rows of the front doors are single statements, so theirs last milliseconds.
-Source: PostgreSQL's documentation, 9.28.8, on `pg_snapshot_xmin`.
+that commits late is missed and none is read twice. Any transaction in the database server that stays open holds new
+rows back; rows of the front doors are single statements that last milliseconds. Source: PostgreSQL's documentation,
+9.28.8, on `pg_snapshot_xmin`.
 """
 
 from typing import Any
@@ -15,29 +15,23 @@ BATCH = 5_000
 COLUMNS = (
     "id, created_at, model, patient_pseudonym, assignment, attempts, committed_by::text::bigint AS position"
 )
+NEW = """WHERE committed_by >= %(since)s::text::xid8 AND committed_by < %(until)s::text::xid8
+         ORDER BY committed_by LIMIT %(limit)s"""
 READ = f"""
     SELECT * FROM (
         (SELECT 'answered' AS kind, {COLUMNS}, served_version, (answer->>'abstained')::boolean AS abstained,
                 answer->>'label' AS label
-         FROM predictions
-         WHERE committed_by >= %(since)s::text::xid8 AND committed_by < %(until)s::text::xid8
-         ORDER BY committed_by LIMIT %(limit)s)
+         FROM predictions {NEW})
         UNION ALL
-        (SELECT 'failed', {COLUMNS}, NULL, NULL, NULL
-         FROM failed_requests
-         WHERE committed_by >= %(since)s::text::xid8 AND committed_by < %(until)s::text::xid8
-         ORDER BY committed_by LIMIT %(limit)s)
+        (SELECT 'failed', {COLUMNS}, NULL, NULL, NULL FROM failed_requests {NEW})
         UNION ALL
-        (SELECT 'explained', {COLUMNS}, NULL, NULL, NULL
-         FROM explained_requests
-         WHERE committed_by >= %(since)s::text::xid8 AND committed_by < %(until)s::text::xid8
-         ORDER BY committed_by LIMIT %(limit)s)
+        (SELECT 'explained', {COLUMNS}, NULL, NULL, NULL FROM explained_requests {NEW})
     ) AS requests ORDER BY position, created_at, id
 """
 
 
 def now(connection: Connection[DictRow]) -> int:
-    """The cursor from which `read_since` gives what is written from here on, and what is being written."""
+    """Return the cursor from which `read_since` yields rows written from now on, and those being written."""
     row = connection.execute(
         "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS position"
     ).fetchone()
@@ -49,14 +43,14 @@ def now(connection: Connection[DictRow]) -> int:
 def read_since(
     connection: Connection[DictRow], cursor: int, *, batch: int = BATCH
 ) -> tuple[list[dict[str, Any]], int]:
-    """What has been written since `cursor` (0: since ever), and the cursor to go on from.
+    """Return the rows written since `cursor` (0: all), and the next cursor.
 
     Args:
-        batch: about how many rows ; ask again until none comes. What one transaction wrote is never divided.
+        batch: about how many rows; call again until none comes. Rows of one transaction are never divided.
     Returns:
-        rows of answered and failed requests, and of explanations that were asked for: kind, id, created_at (of the
+        rows of answered and failed requests and of explanation attempts: kind, id, created_at (of the
         answer, by the front door's clock), model, patient_pseudonym, assignment, attempts; served_version, abstained
-        and label, None where nothing was classified.
+        and label, None unless an image was classified.
     """
     until = now(connection)  # every transaction below it has ended before the next statement looks
     rows = _rows(connection, cursor, until, batch)
@@ -74,7 +68,7 @@ MIRRORED = """
 
 
 def read_mirrored(connection: Connection[DictRow], since: int, until: int) -> list[DictRow]:
-    """Mirrored images between two cursors of `read_since`."""
+    """Return the mirrored images between two cursors of `read_since`."""
     return connection.execute(MIRRORED, (since, until)).fetchall()
 
 
@@ -83,8 +77,8 @@ def _rows(connection: Connection[DictRow], since: int, until: int, limit: int | 
 
 
 def _cut(rows: list[DictRow], batch: int) -> int | None:
-    """The transaction at which the limit may have cut a table's rows; None where it cut nothing."""
+    """Return the transaction at which the limit may have cut a table's rows; None if it cut nothing."""
     positions: dict[str, list[int]] = {}
     for row in rows:
         positions.setdefault(row["kind"], []).append(row["position"])
-    return min((one[-1] for one in positions.values() if len(one) >= batch), default=None)
+    return min((table[-1] for table in positions.values() if len(table) >= batch), default=None)

@@ -1,8 +1,8 @@
-"""One connection to PostgreSQL that is asked one thing at a time, each within a deadline.
+"""A PostgreSQL connection that runs one statement at a time, each under a deadline.
 
-A server that is there and says nothing counts as away, like one that refuses; then nobody waits for it until a line
-that probes has found it. Asked twice where a connection turns out to be stale, so every statement given to it must be
-safe to repeat. Knows no table.
+A server that accepts connections and does not answer counts as down, like one that refuses. While it is down, only a
+connection with `is_probe` tries it. A statement on a stale connection is run a second time, so every statement must
+be safe to repeat. Knows no table.
 """
 
 import asyncio
@@ -16,69 +16,69 @@ from typing import Any
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from serve.presence import Presence
+from serve.presence import DependencyHealth
 
 MIN_CONNECT_S = 2
-"""libpq's smallest limit for a connection; a longer deadline holds for connecting too."""
+"""libpq's smallest connection timeout, seconds; a longer deadline also limits connecting."""
 
 
-class AwayError(RuntimeError):
-    """PostgreSQL does not answer, or not in time; what was asked may have happened all the same."""
+class DatabaseUnavailableError(RuntimeError):
+    """PostgreSQL does not answer in time; the statement may have taken effect all the same."""
 
 
-class Line:
+class PostgresConnection:
     def __init__(
-        self, database_url: str, database: Presence, *, deadline_s: float, probes: bool = False
+        self, database_url: str, database: DependencyHealth, *, deadline_s: float, is_probe: bool = False
     ) -> None:
         """Args:
-        database: told when it does not answer; all lines of a process share it.
-        probes: whether this line asks also while the database is known to be away, and tells when it is back.
+        database: marked down when it does not answer; all connections of a process share it.
+        is_probe: whether this connection is used while the database is down, and marks it up again.
         """
         self.database = database
         self.deadline_s = deadline_s
-        self.probes = probes
+        self.is_probe = is_probe
         self._url = database_url
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._connection: psycopg.AsyncConnection[DictRow] | None = None
-        self._hung_up = False
+        self._aborted = False
 
-    async def ask(self, statement: str, parameters: Sequence[Any] = ()) -> list[DictRow]:
-        """The rows of one statement, carried out whatever becomes of the caller.
+    async def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[DictRow]:
+        """Run one statement and return its rows; cancelling the caller does not cancel the statement.
 
         Raises:
-            AwayError: no answer within the deadline, no connection, or the server cannot serve.
+            DatabaseUnavailableError: no answer within the deadline, no connection, or the server cannot serve.
             psycopg.DataError, psycopg.IntegrityError: of the rows themselves.
         """
-        return await asyncio.shield(asyncio.ensure_future(self._in_turn(statement, parameters)))
+        return await asyncio.shield(asyncio.ensure_future(self._execute_exclusively(statement, parameters)))
 
     async def close(self) -> None:
-        async with self._turn:
+        async with self._lock:
             await self._drop()
 
-    async def _in_turn(self, statement: str, parameters: Sequence[Any]) -> list[DictRow]:
-        async with self._turn:
-            if not (self.database.here or self.probes):
-                raise AwayError(f"PostgreSQL does not answer: {self.database}")
+    async def _execute_exclusively(self, statement: str, parameters: Sequence[Any]) -> list[DictRow]:
+        async with self._lock:
+            if not (self.database.is_up or self.is_probe):
+                raise DatabaseUnavailableError(f"PostgreSQL does not answer: {self.database}")
             try:
-                rows = await self._ask_again_if_stale(statement, parameters)
-            except AwayError as error:
-                self.database.lost(error)
+                rows = await self._retry_if_stale(statement, parameters)
+            except DatabaseUnavailableError as error:
+                self.database.mark_down(error)
                 raise
-            if self.probes:
-                self.database.found()
+            if self.is_probe:
+                self.database.mark_up()
             return rows
 
-    async def _ask_again_if_stale(self, statement: str, parameters: Sequence[Any]) -> list[DictRow]:
+    async def _retry_if_stale(self, statement: str, parameters: Sequence[Any]) -> list[DictRow]:
         stale_is_possible = self._connection is not None
         try:
-            return await self._ask(statement, parameters)
-        except AwayError:
-            if self._hung_up or not stale_is_possible:
+            return await self._run(statement, parameters)
+        except DatabaseUnavailableError:
+            if self._aborted or not stale_is_possible:
                 raise
-        return await self._ask(statement, parameters)
+        return await self._run(statement, parameters)
 
-    async def _ask(self, statement: str, parameters: Sequence[Any]) -> list[DictRow]:
-        self._hung_up = False
+    async def _run(self, statement: str, parameters: Sequence[Any]) -> list[DictRow]:
+        self._aborted = False
         try:
             if self._connection is None:
                 self._connection = await psycopg.AsyncConnection.connect(
@@ -87,7 +87,7 @@ class Line:
                     row_factory=dict_row,
                     connect_timeout=max(MIN_CONNECT_S, math.ceil(self.deadline_s)),
                 )
-            late = asyncio.get_running_loop().call_later(self.deadline_s, self._hang_up)
+            late = asyncio.get_running_loop().call_later(self.deadline_s, self._abort)
             try:
                 cursor = await self._connection.execute(statement, parameters)
                 return await cursor.fetchall() if cursor.description is not None else []
@@ -95,16 +95,16 @@ class Line:
                 late.cancel()
         except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
             await self._drop()
-            why = f"no answer within {self.deadline_s} s" if self._hung_up else type(error).__name__
-            raise AwayError(f"PostgreSQL does not answer: {why}") from error
+            why = f"no answer within {self.deadline_s} s" if self._aborted else type(error).__name__
+            raise DatabaseUnavailableError(f"PostgreSQL does not answer: {why}") from error
 
-    def _hang_up(self) -> None:
-        """End the wait from our side: psycopg's own cancellation would wait for the same silent server."""
+    def _abort(self) -> None:
+        """Shut the socket down locally: psycopg's own cancellation would wait for the same silent server."""
         assert self._connection is not None
-        self._hung_up = True
-        with socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
-            with contextlib.suppress(OSError):  # it was cut at the other end meanwhile
-                ours.shutdown(socket.SHUT_RDWR)
+        self._aborted = True
+        with socket.socket(fileno=os.dup(self._connection.fileno())) as duplicate:
+            with contextlib.suppress(OSError):  # the other end closed it meanwhile
+                duplicate.shutdown(socket.SHUT_RDWR)
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None

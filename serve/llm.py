@@ -38,7 +38,7 @@ class LanguageModel:
         self._tokenizer = tokenizer
         self._style = style
         self._device = model.lm_head.weight.device
-        self._one_at_a_time = threading.Lock()
+        self._lock = threading.Lock()
 
     @classmethod
     def load(
@@ -93,12 +93,12 @@ class LanguageModel:
         """Stream the most likely answer, piece by piece.
 
         Ends at the model's own end, at `max_new_tokens`, or at the deadline, whichever is first; a text that
-        was cut simply stops. The pieces joined are what `begin` continues as, `begin` not among them.
+        was cut simply stops. The joined pieces continue `begin`, which is not among them.
 
         Args:
-            prompt: what the user says; the checkpoint's chat style is put around it here.
+            prompt: the user's words; the checkpoint's chat style is put around it here.
             deadline_s: seconds from this call on, waiting for other callers included.
-            begin: first words of the answer, given to the model as its own.
+            begin: first words of the answer, which the model continues.
         Raises:
             LanguageModelError: the prompt leaves no room for `max_new_tokens`.
         """
@@ -113,22 +113,22 @@ class LanguageModel:
         return self._stream(tokens_T, max_new_tokens, ends_at)
 
     def _stream(self, tokens_T: torch.Tensor, max_new_tokens: int, ends_at: float) -> Iterator[str]:
-        if not self._one_at_a_time.acquire(timeout=max(0.0, ends_at - time.monotonic())):
+        if not self._lock.acquire(timeout=max(0.0, ends_at - time.monotonic())):
             return
         try:
-            said: list[int] = []
+            tokens: list[int] = []
             shown = ""
             for token in self._tokens(tokens_T.tolist(), max_new_tokens, ends_at):
-                said.append(token)
-                text = self._tokenizer.decode(torch.tensor(said))
+                tokens.append(token)
+                text = self._tokenizer.decode(torch.tensor(tokens))
                 if not text.endswith(UNFINISHED_CHARACTER) and text != shown:
                     yield text[len(shown) :]
                     shown = text
         finally:
-            self._one_at_a_time.release()
+            self._lock.release()
 
     def _tokens(self, prompt: list[int], max_new_tokens: int, ends_at: float) -> Iterator[int]:
-        """Greedy tokens, several a step where the answer repeats the prompt.
+        """Decode greedily, several tokens a step where the answer repeats the prompt.
 
         A rewritten text mostly repeats its source, so what followed the last words there is guessed and
         checked in one pass: the tokens are those of one-by-one decoding, in about a third of the time.
@@ -152,7 +152,7 @@ class LanguageModel:
 
     @torch.inference_mode()
     def _greedy(self, tokens: list[int], at: int) -> list[int]:
-        """The most likely next token after each of `tokens`, which stand at positions `at` and after."""
+        """Return the most likely next token after each of `tokens`, which stand at positions `at` and after."""
         end = at + len(tokens)
         tokens_1T = torch.tensor([tokens], device=self._device)
         positions_T = torch.arange(at, end, device=self._device)
@@ -162,7 +162,7 @@ class LanguageModel:
 
     @torch.inference_mode()
     def perplexity(self, text: str) -> float:
-        """Of plain text, without any chat style: a sound conversion is told by it."""
+        """Compute the perplexity of plain text, without any chat style; it shows whether a conversion is sound."""
         tokens_T = self._tokenizer.encode(text, device=self._device, bos=False).long()
         if tokens_T.numel() > self._model.max_seq_length:
             raise LanguageModelError(f"{tokens_T.numel()} tokens exceed {self._model.max_seq_length}")
@@ -171,7 +171,7 @@ class LanguageModel:
 
 
 def _guess(context: list[int], most: int) -> list[int]:
-    """What followed the last tokens when they stood in the context before; nothing when they did not."""
+    """Return what followed the last tokens where they occurred before in the context; empty if they did not."""
     last = context[-LOOKUP_LENGTH:]
     for start in range(len(context) - LOOKUP_LENGTH - 1, -1, -1):
         if context[start : start + LOOKUP_LENGTH] == last:

@@ -1,8 +1,8 @@
-"""How much machine each part of the Serve graph has: replicas, autoscaling, shares of CPUs and GPUs, limits of rates.
+"""Resources of each part of the Serve graph: replicas, autoscaling, shares of CPUs and GPUs, rate limits.
 
-`machine.yaml` has the embedded platform's numbers. A site's own file names what it wants otherwise
-(`python -m jobs.deploy --machine FILE`); it is kept in PostgreSQL with the rest of the desired state (`serve.desired`),
-since whoever reconciles may be on another node than the file.
+`machine.yaml` has the embedded platform's numbers. A site's own file overrides them (`python -m jobs.deploy --machine
+FILE`); PostgreSQL stores it with the rest of the desired state (`serve.desired`), since the reconciler may run on
+another node than the file.
 """
 
 from pathlib import Path
@@ -19,18 +19,18 @@ OWN = ("threads", "device", "rates")
 """Keys that are ours; the others are Serve's options of a deployment (`ray.serve.schema.DeploymentSchema`)."""
 DEVICES = ("cpu", "cuda")
 COUNTS = ("num_replicas", "autoscaling_config")
-"""Of these a part has one."""
+"""A part has one of these."""
 
 
 class MachineError(ExpectedError):
-    """A machine file says something that cannot be; the message names file and key."""
+    """Impossible content of a machine file; the message names file and key."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a site wants otherwise; checked.
+    """Read and check a site's overrides.
 
     Raises:
-        MachineError: it cannot be read, or not be done.
+        MachineError: the file cannot be read, or asks for the impossible.
     """
     try:
         wanted = yaml.safe_load(path.read_text())
@@ -47,18 +47,17 @@ def read(path: Path) -> dict[str, Any]:
         raise MachineError(f"the machine file {path} is no YAML: {' '.join(str(error).split())}") from error
     except MachineError as error:
         raise MachineError(f"the machine file {path}: {error}") from error
-    found: dict[str, Any] = wanted
-    return found
+    checked: dict[str, Any] = wanted
+    return checked
 
 
 def sized(wanted: dict[str, Any]) -> dict[str, Any]:
-    """All parts, with what a site wants otherwise.
+    """Return all parts, with a site's overrides applied.
 
-    A key replaces the embedded platform's key as a whole; `num_replicas` also replaces an `autoscaling_config`, and the
-    other way round.
+    A key replaces the embedded platform's key as a whole; `num_replicas` and `autoscaling_config` replace each other.
 
     Raises:
-        MachineError: a part, a key or a value that there cannot be.
+        MachineError: an impossible part, key or value.
     """
     parts: dict[str, Any] = yaml.safe_load(DEFAULT.read_text())
     if not isinstance(wanted, dict):
@@ -68,15 +67,15 @@ def sized(wanted: dict[str, Any]) -> dict[str, Any]:
             raise MachineError(f"there is no part {name!r}; there are {', '.join(parts)}")
         if not isinstance(options, dict):
             raise MachineError(f"{name} has to have options, such as num_replicas: 2")
-        replaced = COUNTS if any(one in options for one in COUNTS) else ()
-        kept = {key: value for key, value in parts[name].items() if key not in replaced}
-        parts[name] = {**kept, **options}
+        replaced = COUNTS if any(key in options for key in COUNTS) else ()
+        unchanged = {key: value for key, value in parts[name].items() if key not in replaced}
+        parts[name] = {**unchanged, **options}
         _check(name, parts[name])
     return parts
 
 
 def serve_options(part: dict[str, Any]) -> dict[str, Any]:
-    """What of a part is Serve's to know."""
+    """Return the options of a part that are Ray Serve's."""
     return {name: value for name, value in part.items() if name not in OWN}
 
 
@@ -104,15 +103,15 @@ def _check(name: str, part: dict[str, Any]) -> None:
         RateConfig.from_dict(part.get("rates", {}))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join([name, *(str(one) for one in first["loc"] if one != "AutoscalingConfig")])
+        where = ".".join([name, *(str(place) for place in first["loc"] if place != "AutoscalingConfig")])
         raise MachineError(f"{where}: {first['msg']}") from error
     except (TypeError, ValueError) as error:
         raise MachineError(f"{name}: {error}") from error
 
 
-def _known(where: str, found: Any, known: set[str]) -> None:
-    if not isinstance(found, dict):
+def _known(where: str, options: Any, known: set[str]) -> None:
+    if not isinstance(options, dict):
         raise MachineError(f"{where} has to have keys: {', '.join(sorted(known))}")
-    unknown = [str(one) for one in found if one not in known]
+    unknown = [str(key) for key in options if key not in known]
     if unknown:
         raise MachineError(f"{where} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")

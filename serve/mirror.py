@@ -1,7 +1,7 @@
-"""Versions that are only shown images: each answer of theirs is compared with the one that the client got.
+"""Mirrored traffic: further versions get a copy of an image, and their answers are compared with the client's.
 
-It begins when the client has the answer, and nobody waits for it: no request is slowed, and what there is no room or no
-time for is left out and counted. Pairs are kept as long as the database takes them.
+Mirroring begins once the client has the answer, so it slows no request; images beyond the capacity are left out and
+counted. Pairs are stored while the database accepts them.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from typing import Any
 
 from data.preprocess import Decoded
 from serve.attempts import Attempt, Attempts
-from serve.board import Board
-from serve.line import AwayError
+from serve.board import ServingSnapshot
+from serve.line import DatabaseUnavailableError
 from serve.record_rows import Mirrored
 from serve.records import Records
 from serve.routing import Target
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class MirrorConfig:
     at_once: int = 4
-    """Images that one front door shows at a time; each is held in memory meanwhile."""
+    """Images that one front door mirrors at a time; each is held in memory meanwhile."""
     deadline_s: float = 5.0
-    """How long a version may take."""
+    """Seconds that a version may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """What a mirrored image was answered with."""
+    """The request and the answer that a mirrored image belongs to."""
 
     model: str
     patient_pseudonym: str | None
@@ -40,28 +40,28 @@ class Shown:
 
 
 class Mirror:
-    """Shows images to further versions, for one front door."""
+    """Sends mirrored images to further versions, for one front door."""
 
     def __init__(self, attempts: Attempts, records: Records, config: MirrorConfig | None = None) -> None:
         self.config = config or MirrorConfig()
         self.left_out = 0
-        """Images that there was no room for."""
+        """Images that were not mirrored, or whose pair was not stored."""
         self._attempts = attempts
         self._records = records
         self._under_way: set[asyncio.Task[None]] = set()
 
-    def show(self, board: Board, targets: list[Target], decoded: Decoded, shown: Shown) -> None:
-        """Returns at once."""
+    def show(self, snapshot: ServingSnapshot, targets: list[Target], decoded: Decoded, shown: Shown) -> None:
+        """Start mirroring and return at once."""
         for target in targets:
             if len(self._under_way) >= self.config.at_once:
                 self.left_out += 1
                 continue
-            task = asyncio.create_task(self._show(board, target, decoded, shown))
+            task = asyncio.create_task(self._show(snapshot, target, decoded, shown))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
-    async def _show(self, board: Board, target: Target, decoded: Decoded, shown: Shown) -> None:
-        attempt = await self._attempts.one(board, target, decoded, self.config.deadline_s)
+    async def _show(self, snapshot: ServingSnapshot, target: Target, decoded: Decoded, shown: Shown) -> None:
+        attempt = await self._attempts.ask_version(snapshot, target, decoded, self.config.deadline_s)
         row = Mirrored(
             id=uuid.uuid4(),
             model=shown.model,
@@ -72,11 +72,11 @@ class Mirror:
         )
         try:
             await self._records.keep_mirrored(row)
-        except AwayError:
+        except DatabaseUnavailableError:
             self.left_out += 1
 
     async def close(self) -> None:
-        """Wait for those that are under way."""
+        """Wait for the mirrored images under way."""
         await asyncio.gather(*self._under_way)
 
 

@@ -1,8 +1,8 @@
-"""Physicians' own explanations, as pairs to learn from; none that the checker would not show a patient.
+"""Physicians' own explanations, as training pairs; none that the checker would not show a patient.
 
-A file has a JSON object a line: `{"finding": {…as serve.finding.Finding…}, "text": "…"}`. The checker's list of allowed
-words is what keeps patients out: a name, a date, a place or any number but the finding's own is no word of it, so such
-a note is left out, and only its line and the checker's codes are told, never its text. Knows neither Ray nor torch.
+A file has a JSON object a line: `{"finding": {…as serve.finding.Finding…}, "text": "…"}`. The checker's list of
+allowed words keeps patients out: a name, a date, a place or any number but the finding's own is not on it, so such a
+note is left out, and only its line and the checker's codes are reported, never its text. Knows neither Ray nor torch.
 """
 
 import json
@@ -15,7 +15,7 @@ from serve.wordings import is_held_out
 
 
 class NotesError(ValueError):
-    """The file cannot be read as notes; the message names the line, never what it says."""
+    """The file cannot be read as notes; the message names the line, never its content."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +24,16 @@ class Notes:
     refused: dict[int, tuple[str, ...]]
     """Line → the checker's codes."""
     held_out: int
-    """Notes about findings that are kept for the comparison."""
+    """Notes about findings that are held out for the comparison."""
 
 
 def read(path: Path) -> Notes:
-    """Raises NotesError: a line is no note, or the file is absent."""
-    found: list[tuple[str, str]] = []
+    """Read a file of notes.
+
+    Raises:
+        NotesError: a line is no note, or the file is absent.
+    """
+    pairs: list[tuple[str, str]] = []
     refused: dict[int, tuple[str, ...]] = {}
     held_out = 0
     for number, line in _lines(path):
@@ -39,8 +43,8 @@ def read(path: Path) -> Notes:
         elif is_held_out(finding):
             held_out += 1
         else:
-            found.append((prompt(finding), text))
-    return Notes(pairs=found, refused=refused, held_out=held_out)
+            pairs.append((prompt(finding), text))
+    return Notes(pairs=pairs, refused=refused, held_out=held_out)
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

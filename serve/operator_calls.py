@@ -157,7 +157,7 @@ def set_traffic(
     """
 
     def changed(routes: Routes) -> Routes:
-        return routing.reweighted(routes, weights)
+        return routing.set_weights(routes, weights)
 
     with connection.transaction():
         one = rollouts.under_way(connection, model)

@@ -1,4 +1,4 @@
-"""Is an image unlike those that a model learned from? Relative Mahalanobis distance of the model's own features.
+"""Out-of-distribution score of an image: relative Mahalanobis distance of the model's own features.
 
 How much further the features lie from every class than from the training images as a whole. `train.outliers` fits it
 and freezes the threshold; the arrays are a file of the release bundle. Pure; a test holds the two rooms together.
@@ -12,8 +12,8 @@ import numpy as np
 FILE = "outliers.safetensors"
 
 
-class Outliers:
-    """Fitted; made of the arrays of the bundle's file."""
+class OodDetector:
+    """A fitted detector, built from the arrays of the bundle's file."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Args: arrays holds mean_D, whitening_DD of all training images; class_means_KD, class_whitening_DD."""
@@ -22,11 +22,13 @@ class Outliers:
         self._class_whitening_DD = arrays["class_whitening_DD"].astype(np.float64)
         self._centres_KD = arrays["class_means_KD"].astype(np.float64) @ self._class_whitening_DD
 
-    def strangeness(self, features_ND: np.ndarray) -> np.ndarray:
-        """Of each image (N,): the larger, the less like the training images."""
+    def score(self, features_ND: np.ndarray) -> np.ndarray:
+        """Score each image (N,): the larger, the less like the training images."""
         features_ND = features_ND.astype(np.float64)
         background_N = np.square((features_ND - self._mean_D) @ self._whitening_DD).sum(axis=1)
-        places_ND = features_ND @ self._class_whitening_DD
-        nearest_N = np.min([np.square(places_ND - one_D).sum(axis=1) for one_D in self._centres_KD], axis=0)
-        strangeness_N: np.ndarray = nearest_N - background_N
-        return strangeness_N
+        whitened_ND = features_ND @ self._class_whitening_DD
+        nearest_N = np.min(
+            [np.square(whitened_ND - centre_D).sum(axis=1) for centre_D in self._centres_KD], axis=0
+        )
+        score_N: np.ndarray = nearest_N - background_N
+        return score_N

@@ -1,6 +1,6 @@
-"""Heat over the X-ray that a classifier looked at, as a PNG of the X-ray's size: for `serve.heatmaps`.
+"""Heat over the X-ray that a classifier looked at, as a PNG of the X-ray's size.
 
-One colour, the stronger the warmer the place; where there is no heat the X-ray is as it was. Knows no model.
+One colour, the stronger the more a place speaks for the class; without heat the X-ray is unchanged. Knows no model.
 """
 
 import io
@@ -11,9 +11,9 @@ from PIL import Image
 from data.preprocess import place
 
 COLOUR = (255, 96, 0)
-"""Orange: told from grey with every kind of colour vision."""
+"""Orange: distinguishable from grey with every kind of colour vision."""
 OPACITY = 0.6
-"""Of the colour at the hottest place, so that what lies under it can still be judged."""
+"""Opacity at the hottest place; what lies under it stays visible."""
 
 
 def overlay(shown_HW: np.ndarray, heat_SS: np.ndarray) -> bytes:

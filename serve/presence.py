@@ -1,6 +1,7 @@
-"""Whether a dependency answers, as this front door last saw it: who fails tells, who probes tells, everybody asks.
+"""Whether a dependency answers, as last seen by this front door.
 
-While something is known to be away, no request waits for it. Knows neither PostgreSQL nor S3.
+Failing calls mark it down, probes mark it up, and no request waits for it while it is down. Knows neither PostgreSQL
+nor S3.
 """
 
 import logging
@@ -9,29 +10,29 @@ import time
 logger = logging.getLogger(__name__)
 
 
-class Presence:
-    """One dependency; it is taken to be here until somebody finds otherwise."""
+class DependencyHealth:
+    """The health of one dependency; it counts as up until a call fails."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.away_since: float | None = None
-        """Seconds of `time.monotonic`."""
+        """Seconds of `time.monotonic`; None while it is up."""
         self.why = ""
-        """Kind of the first error, free of addresses and secrets."""
+        """Type of the first error, free of addresses and secrets."""
 
     @property
-    def here(self) -> bool:
+    def is_up(self) -> bool:
         return self.away_since is None
 
-    def lost(self, error: BaseException) -> None:
+    def mark_down(self, error: BaseException) -> None:
         if self.away_since is None:
             self.away_since, self.why = time.monotonic(), type(error.__cause__ or error).__name__
             logger.error("%s is away: %s: %s", self.name, self.why, error)
 
-    def found(self) -> None:
+    def mark_up(self) -> None:
         if self.away_since is not None:
             logger.warning("%s is back after %.1f s", self.name, time.monotonic() - self.away_since)
         self.away_since, self.why = None, ""
 
     def __str__(self) -> str:
-        return "ok" if self.here else f"away: {self.why}"
+        return "ok" if self.is_up else f"away: {self.why}"

@@ -1,7 +1,8 @@
 """How many requests a key may send: a token bucket for each key, in each front-door replica.
 
-Asked by the app once a caller is known and before the body is read. Pure arithmetic over a clock; a replica counts
-for itself, so several replicas allow a key several times as much.
+The app asks once the caller is known and before the body is read. A replica counts for itself, so several replicas
+allow a key several times as much. No library of the lock has a token bucket that takes a clock and a role. Pure
+arithmetic.
 """
 
 import math
@@ -17,7 +18,7 @@ from serve.problems import Problem
 @dataclass(frozen=True, kw_only=True)
 class Rate:
     per_s: float
-    """Requests a second in the long run."""
+    """Sustained requests a second."""
     burst: int
     """Requests at once, after a while without any."""
 
@@ -31,15 +32,20 @@ class RateConfig:
     """By role; `rates` of `front_door` in the machine file."""
 
     client: Rate = field(default_factory=lambda: Rate(per_s=300, burst=600))
-    """A site that sends images; about what one replica on half a core can answer, so that a loop is stopped."""
+    """A site that sends images; about what one replica on half a core can answer, so that a runaway loop is stopped."""
     physician: Rate = field(default_factory=lambda: Rate(per_s=50, burst=200))
-    """A person with a web page, which asks for several things at once."""
+    """A person with a web page, which sends several requests at once."""
     operator: Rate = field(default_factory=lambda: Rate(per_s=20, burst=100))
     """A person or a script that watches a rollout."""
 
     @classmethod
     def from_dict(cls, rates: dict[str, dict[str, Any]]) -> "RateConfig":
-        """Raises TypeError for a role or a field that there is not, ValueError for what is no rate."""
+        """Read the rates of the machine file.
+
+        Raises:
+            TypeError: an unknown role or field.
+            ValueError: an impossible rate.
+        """
         if not isinstance(rates, dict) or not all(isinstance(rate, dict) for rate in rates.values()):
             raise ValueError("rates take roles, such as client: {per_s: 300, burst: 600}")
         return cls(**{role: Rate(**rate) for role, rate in rates.items()})
@@ -52,7 +58,7 @@ class _Bucket:
 
 
 class RateLimiter:
-    """One a replica; keeps a bucket for each key that was ever used, so for no more than there are keys."""
+    """The buckets of one replica, one for each key in use."""
 
     def __init__(self, config: RateConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config

@@ -1,6 +1,7 @@
-"""How records become rows: one statement for as many as wait, safe to repeat, an error for exactly the row it is of.
+"""Rows of the attempt ledger: one statement for a group of rows, safe to repeat, with an error for exactly the bad
+row.
 
-Rows travel as one JSON text, which PostgreSQL takes apart: a tenth of the cost of binding a value at a time.
+Rows travel as one JSON text that PostgreSQL takes apart, at a tenth of the cost of binding each value.
 """
 
 import json
@@ -12,40 +13,37 @@ from uuid import UUID
 
 import psycopg
 
-from serve.line import Line
+from serve.line import PostgresConnection
 
 Kind = Literal["prediction", "failure", "mirrored", "explained"]
 MAX_GROUP = 64
-"""Rows of one statement."""
+"""Largest number of rows in one statement."""
 SHARED = "id, created_at, client_key_id, request_id, patient_pseudonym, assignment, attempts, model"
 ANSWERED = f"{SHARED}, body_sha256, served_version, answer, image_key, metadata"
 EXPLAINED = "id, created_at, prediction_id, model, patient_pseudonym, assignment, attempts"
 MIRRORED = "id, created_at, model, patient_pseudonym, assignment, served, shown"
+
+
+def _insert(table: str, columns: str, on_conflict: str = "DO NOTHING") -> str:
+    return f"""
+        INSERT INTO {table} ({columns})
+        SELECT {columns} FROM json_populate_recordset(NULL::{table}, %s::json)
+        ON CONFLICT (id) {on_conflict} RETURNING id"""
+
+
 INSERTS: dict[Kind, str] = {
-    "prediction": f"""
-        INSERT INTO predictions ({ANSWERED})
-        SELECT {ANSWERED} FROM json_populate_recordset(NULL::predictions, %s::json)
-        ON CONFLICT (id) DO NOTHING RETURNING id""",
-    "failure": f"""
-        INSERT INTO failed_requests ({SHARED})
-        SELECT {SHARED} FROM json_populate_recordset(NULL::failed_requests, %s::json)
-        ON CONFLICT (id) DO NOTHING RETURNING id""",
-    "mirrored": f"""
-        INSERT INTO mirrored_requests ({MIRRORED})
-        SELECT {MIRRORED} FROM json_populate_recordset(NULL::mirrored_requests, %s::json)
-        ON CONFLICT (id) DO NOTHING RETURNING id""",
-    "explained": f"""
-        INSERT INTO explained_requests ({EXPLAINED})
-        SELECT {EXPLAINED} FROM json_populate_recordset(NULL::explained_requests, %s::json)
-        ON CONFLICT (id) DO NOTHING RETURNING id""",
+    "prediction": _insert("predictions", ANSWERED),
+    "failure": _insert("failed_requests", SHARED),
+    "mirrored": _insert("mirrored_requests", MIRRORED),
+    "explained": _insert("explained_requests", EXPLAINED),
 }
-COMPLETE = f"""
-    INSERT INTO predictions ({ANSWERED})
-    SELECT {ANSWERED} FROM json_populate_recordset(NULL::predictions, %s::json)
-    ON CONFLICT (id) DO UPDATE SET answer = jsonb_set(predictions.answer, '{{stored}}', '"yes"')
-    WHERE predictions.answer->>'stored' = 'pending' AND predictions.image_key = excluded.image_key
-    RETURNING id"""
-"""For rows whose image is in the object store by now: one that is there already and says pending says yes."""
+COMPLETE = _insert(
+    "predictions",
+    ANSWERED,
+    """DO UPDATE SET answer = jsonb_set(predictions.answer, '{stored}', '"yes"')
+        WHERE predictions.answer->>'stored' = 'pending' AND predictions.image_key = excluded.image_key""",
+)
+"""For rows whose image is now in the object store: an existing row that says pending says yes."""
 
 
 def _now() -> str:
@@ -53,11 +51,22 @@ def _now() -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A request that no version answered; the caller may send it again."""
+class Row:
+    """A row of one of the ledger's tables; the fields are its columns."""
 
     id: UUID
-    """Of this failure alone: a retry that is answered has another."""
+    created_at: str = field(default_factory=_now)
+    """By this process's clock, ISO 8601."""
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the columns as JSON values."""
+        return {name: str(value) if isinstance(value, UUID) else value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure(Row):
+    """A request that no version answered; an answered retry of it has another id."""
+
     client_key_id: str
     request_id: str
     patient_pseudonym: str | None
@@ -68,12 +77,6 @@ class Failure:
     """[{"version", "outcome": "ok" | "model_error" | "invalid_output" | "deadline" | "infrastructure",
     "latency_ms"}]"""
     model: str
-    created_at: str = field(default_factory=_now)
-    """By this process's clock, ISO 8601."""
-
-    def as_row(self) -> dict[str, Any]:
-        """By column, as JSON."""
-        return {**vars(self), "id": str(self.id)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +94,9 @@ class Record(Failure):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mirrored:
-    """An image that a further version was shown, without answering."""
+class Mirrored(Row):
+    """An image that was mirrored to a further version."""
 
-    id: UUID
     model: str
     patient_pseudonym: str | None
     assignment: dict[str, Any]
@@ -102,19 +104,13 @@ class Mirrored:
     served: dict[str, Any]
     """The attempt that answered: {"version", "outcome", "latency_ms", "label"}."""
     shown: dict[str, Any]
-    """The attempt that nobody waited for; its label is None where it failed."""
-    created_at: str = field(default_factory=_now)
-
-    def as_row(self) -> dict[str, Any]:
-        """By column, as JSON."""
-        return {**vars(self), "id": str(self.id)}
+    """The mirrored attempt; its label is None if it failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explained:
-    """What came of asking a language model to explain an answer."""
+class Explained(Row):
+    """The outcome of asking a language model to explain an answer."""
 
-    id: UUID
     prediction_id: UUID
     model: str
     patient_pseudonym: str | None
@@ -122,30 +118,27 @@ class Explained:
     """As in a record, of the language model's own draw."""
     attempts: list[dict[str, Any]]
     """One, as in a record; its latency is the time to the first sentence, or to giving up."""
-    created_at: str = field(default_factory=_now)
-
-    def as_row(self) -> dict[str, Any]:
-        """By column, as JSON."""
-        return {**vars(self), "id": str(self.id), "prediction_id": str(self.prediction_id)}
 
 
-async def write(line: Line, statement: str, rows: Sequence[dict[str, Any]]) -> list[bool | Exception]:
-    """Carry out one of the statements of this module.
+async def write(
+    connection: PostgresConnection, statement: str, rows: Sequence[dict[str, Any]]
+) -> list[bool | Exception]:
+    """Run one of the statements of this module.
 
     Returns:
-        for each row whether it was written (False: its id is there already), or why PostgreSQL refuses this row.
+        for each row True if it was written, False if its id exists, or the error with which PostgreSQL refuses it.
     Raises:
-        AwayError: PostgreSQL does not answer; some or all may have been written all the same.
+        DatabaseUnavailableError: PostgreSQL does not answer; some or all may have been written all the same.
     """
     distinct = {row["id"]: row for row in reversed(rows)}
-    in_order = [distinct[one] for one in sorted(distinct)]  # two writers lock equal ids in one order
+    in_order = [distinct[row_id] for row_id in sorted(distinct)]  # two writers lock equal ids in one order
     try:
-        written = await line.ask(statement, (json.dumps(in_order, separators=(",", ":")),))
+        written = await connection.execute(statement, (json.dumps(in_order, separators=(",", ":")),))
     except (psycopg.DataError, psycopg.IntegrityError) as error:
         if len(rows) == 1:
             return [error]
-        return [one for row in rows for one in await write(line, statement, [row])]
+        return [(await write(connection, statement, [row]))[0] for row in rows]
     if len(written) == len(rows):
         return [True] * len(rows)
-    ids = {str(one["id"]) for one in written}
+    ids = {str(row["id"]) for row in written}
     return [row["id"] in ids and distinct[row["id"]] is row for row in rows]

@@ -1,7 +1,7 @@
-"""The attempt ledger: one durable record a request, before the caller is answered.
+"""The attempt ledger: one durable record a request, written before the caller is answered.
 
-A record goes to PostgreSQL in one statement with those that wait at that moment. While PostgreSQL or the object store
-is away it goes to the journal of this node, with the image where that is what waits, and from there to where it belongs
+Records that wait at the same moment go to PostgreSQL in one statement. While PostgreSQL or the object store is down a
+record goes to this node's journal, with the image if the object store has not taken it, and is replayed later
 (`serve.replay`). Audit, idempotency and the canary's statistics derive from it. Nothing in it identifies a patient.
 """
 
@@ -17,11 +17,11 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from cluster.objects import ObjectStore
-from serve.grouped import Grouped
+from serve.grouped import GroupCommit
 from serve.journal import Journal, JournalError
 from serve.journal_file import Entry
-from serve.line import AwayError, Line
-from serve.presence import Presence
+from serve.line import DatabaseUnavailableError, PostgresConnection
+from serve.presence import DependencyHealth
 from serve.problems import Problem, unavailable
 from serve.record_rows import INSERTS, MAX_GROUP, Explained, Failure, Kind, Mirrored, Record, write
 from serve.replay import Replay
@@ -33,21 +33,21 @@ LOOK_UP = """SELECT p.*, e.explanation FROM predictions p
 @dataclass(frozen=True, kw_only=True)
 class RecordsConfig:
     deadline_s: float = 2.0
-    """Of one statement; a database that takes longer counts as away until it answers again."""
+    """Seconds for one statement; a slower database counts as down until it answers again."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
-    """What became of a record."""
+class StoreOutcome:
+    """The outcome of storing a record."""
 
     stored: Literal["yes", "pending"]
     """`pending`: durable on this node, on its way to PostgreSQL or the object store."""
     earlier: DictRow | None = None
-    """The row that was kept under this id before, in whose favour this record was dropped."""
+    """The row stored under this id before; the new record was dropped in its favour."""
 
 
 class Records:
-    """Keeps and finds records; one per front-door replica."""
+    """Stores and finds records; one per front-door replica."""
 
     def __init__(
         self,
@@ -57,107 +57,109 @@ class Records:
         config: RecordsConfig | None = None,
     ) -> None:
         """Args:
-        journal: None on a node that has no place for one; what cannot be stored at once is then refused.
+        journal: None on a node without a place for one; records that cannot be stored at once are then refused.
         """
         deadline_s = (config or RecordsConfig()).deadline_s
-        self.database = Presence("PostgreSQL")
-        self.objects = Presence("the object store")
+        self.database = DependencyHealth("PostgreSQL")
+        self.objects = DependencyHealth("the object store")
         self.journal = journal
-        self._reader = Line(database_url, self.database, deadline_s=deadline_s)
-        self._writer = Line(database_url, self.database, deadline_s=deadline_s)
-        self._replayer = Line(database_url, self.database, deadline_s=deadline_s, probes=True)
-        self._lines = (self._reader, self._writer, self._replayer)
+        self._reader = PostgresConnection(database_url, self.database, deadline_s=deadline_s)
+        self._writer = PostgresConnection(database_url, self.database, deadline_s=deadline_s)
+        self._replayer = PostgresConnection(database_url, self.database, deadline_s=deadline_s, is_probe=True)
+        self._connections = (self._reader, self._writer, self._replayer)
         self._replay = Replay(journal, self._replayer, store, self.objects)
-        self._writes: dict[Kind, Grouped[dict[str, Any], bool]] = {
-            kind: Grouped(partial(write, self._writer, statement), most=MAX_GROUP)
+        self._writes: dict[Kind, GroupCommit[dict[str, Any], bool]] = {
+            kind: GroupCommit(partial(write, self._writer, statement), max_group=MAX_GROUP)
             for kind, statement in INSERTS.items()
         }
-        self._finds: Grouped[UUID, DictRow | None] = Grouped(self._find_all, most=MAX_GROUP)
+        self._finds: GroupCommit[UUID, DictRow | None] = GroupCommit(self._find_all, max_group=MAX_GROUP)
         self._stop = asyncio.Event()
         self._replaying: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Make journal and connections ready and begin to replay; the database need not be there."""
+        """Open journal and connections and start the replay; the database may be down."""
         if self.journal is not None:
             await self.journal.open()
-        await asyncio.gather(self._replay.ask_objects(), *(_greet(line) for line in self._lines))
+        await asyncio.gather(
+            self._replay.ask_objects(), *(_greet(connection) for connection in self._connections)
+        )
         self._replaying = asyncio.create_task(self._replay.run(self._stop))
 
     async def close(self) -> None:
-        """End after what is under way; what is not replayed stays for the next front door of this node."""
+        """Finish what is under way and stop; unreplayed entries stay for the next front door of this node."""
         self._stop.set()
         if self._replaying is not None:
             await self._replaying
-        for line in self._lines:
-            await line.close()
+        for connection in self._connections:
+            await connection.close()
         if self.journal is not None:
             await self.journal.close()
 
     async def look(self) -> None:
-        """Ask what is taken to be here whether it is; what is known to be away is asked by the replay."""
+        """Check the dependencies that count as up; the replay probes those that are down."""
         asks = []
-        if self.database.here:
+        if self.database.is_up:
             asks.append(self._replay.ask_database())
-        if self.objects.here:
+        if self.objects.is_up:
             asks.append(self._replay.ask_objects())
         await asyncio.gather(*asks)
 
-    async def keep(self, record: Record, image: bytes | None) -> Kept:
-        """Keep the record of an answer durably.
+    async def keep(self, record: Record, image: bytes | None) -> StoreOutcome:
+        """Store the record of an answer durably.
 
         Args:
-            image: the PNG, when the object store would not take it.
+            image: the PNG, if the object store did not accept it.
         Raises:
-            Problem: 503, neither PostgreSQL nor the journal can keep it.
+            Problem: 503, neither PostgreSQL nor the journal accepts it.
         """
         row = record.as_row()
-        kept = await self._insert(record.id, row) if image is None else None
-        if kept is not None:
-            return kept
+        stored = await self._insert(record.id, row) if image is None else None
+        if stored is not None:
+            return stored
         pending = {**row, "answer": {**record.answer, "stored": "pending"}}
         earlier = await self._note(Entry(kind="prediction", id=record.id, row=pending, image=image))
         if earlier is None and image is not None:
-            kept = await self._insert(record.id, pending)
-            if kept is not None:
-                return Kept(stored="pending", earlier=kept.earlier)
+            stored = await self._insert(record.id, pending)
+            if stored is not None:
+                return StoreOutcome(stored="pending", earlier=stored.earlier)
         self._replay.rows_wait = True
-        return Kept(stored="pending", earlier=earlier)
+        return StoreOutcome(stored="pending", earlier=earlier)
 
     async def keep_failure(self, failure: Failure) -> None:
-        """Keep what was tried for a request that nobody answered.
+        """Store the attempts of a request that no version answered.
 
         Raises:
             Problem: 503, as for a record.
         """
         row = failure.as_row()
         try:
-            await self._writes["failure"].ask(row)
-        except AwayError:
+            await self._writes["failure"].submit(row)
+        except DatabaseUnavailableError:
             await self._note(Entry(kind="failure", id=failure.id, row=row, image=None))
             self._replay.rows_wait = True
 
     async def keep_mirrored(self, mirrored: Mirrored) -> None:
-        """Keep what came of a mirrored image.
+        """Store the outcome of a mirrored image.
 
         Raises:
-            AwayError: the database is away; the journal is for what clients were told.
+            DatabaseUnavailableError: the database is down; the journal is only for answers to clients.
         """
-        await self._writes["mirrored"].ask(mirrored.as_row())
+        await self._writes["mirrored"].submit(mirrored.as_row())
 
     async def keep_explained(self, explained: Explained) -> None:
-        """Keep what came of asking a language model.
+        """Store the outcome of an explanation attempt.
 
         Raises:
-            AwayError: as `keep_mirrored`.
+            DatabaseUnavailableError: as `keep_mirrored`.
         """
-        await self._writes["explained"].ask(explained.as_row())
+        await self._writes["explained"].submit(explained.as_row())
 
     async def get(self, prediction_id: UUID) -> DictRow | None:
-        """The row with its explanation (NULL until one was made), from this node's journal while it waits there;
-        None for an unknown id.
+        """Return the row with its explanation (NULL until there is one), from this node's journal while it waits
+        there; None for an unknown id.
 
         Raises:
-            Problem: 503, the database is away and this node does not have it.
+            Problem: 503, the database is down and this node does not have the record.
         """
         row, asked = await self._in_database(prediction_id)
         if row is not None:
@@ -168,10 +170,10 @@ class Records:
         return _as_stored(entry) if entry is not None else None
 
     async def find_earlier(self, prediction_id: UUID) -> DictRow | None:
-        """The row that an earlier request under the same Idempotency-Key left, as far as it can be known here.
+        """Return the row that an earlier request under the same Idempotency-Key left, if it can be found here.
 
-        One that another front door of this node keeps is kept here too before it is told again, since the other's
-        fsync may not be over.
+        An entry in another front door's journal is written to this one's too before it is returned: the other's fsync
+        may not be over.
         """
         row, asked = await self._in_database(prediction_id)
         if row is not None:
@@ -183,61 +185,61 @@ class Records:
         return await self._note(entry) or _as_stored(entry)
 
     async def add_explanation(self, prediction_id: UUID, explanation: dict[str, Any]) -> dict[str, Any]:
-        """Store an explanation unless there is one; returns the one that is kept, or this one while none can be."""
+        """Store an explanation unless there is one; return the stored one, or this one while the database is down."""
         try:
-            rows = await self._reader.ask(
+            rows = await self._reader.execute(
                 """INSERT INTO explanations (prediction_id, explanation)
                    SELECT id, %s FROM predictions WHERE id = %s
                    ON CONFLICT (prediction_id) DO UPDATE SET prediction_id = excluded.prediction_id
                    RETURNING explanation""",
                 (Jsonb(explanation), prediction_id),
             )
-        except AwayError:
+        except DatabaseUnavailableError:
             return explanation
-        kept: dict[str, Any] = rows[0]["explanation"] if rows else explanation
-        return kept
+        stored: dict[str, Any] = rows[0]["explanation"] if rows else explanation
+        return stored
 
     async def note_read(self, key_id: str, prediction_id: UUID, what: str) -> None:
-        """Keep in the audit who was shown what of a prediction that another key sent; before it is shown.
+        """Write to the audit, before it is shown, which key reads what of a prediction that another key sent.
 
         Raises:
-            Problem: 503, the database is away.
+            Problem: 503, the database is down.
         """
         try:
-            await self._writer.ask(
+            await self._writer.execute(
                 "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, 'read', %s, %s)",
                 (key_id, f"prediction/{prediction_id}", Jsonb({"what": what})),
             )
-        except AwayError as error:
+        except DatabaseUnavailableError as error:
             raise unavailable("the database") from error
 
     def can_keep(self) -> bool:
-        """Whether the journal would take what cannot be stored at once, as far as is known."""
+        """Return True if the journal would accept an entry, as far as is known."""
         return self.journal is not None and not self.journal.trouble
 
     def journal_state(self) -> str:
-        """One word or two for people who look at `/readyz`."""
+        """Describe the journal in a few words for `/readyz`."""
         if self.journal is None:
             return "none: RAYDIOLOGY_JOURNAL is not set"
         if self.journal.trouble:
             return f"refuses: {self.journal.trouble}"
         return "ok" if not self.journal.waiting else f"ok: {self.journal.waiting} records wait"
 
-    async def _insert(self, record_id: UUID, row: dict[str, Any]) -> Kept | None:
-        """None while PostgreSQL is away."""
+    async def _insert(self, record_id: UUID, row: dict[str, Any]) -> StoreOutcome | None:
+        """Insert a record; None while PostgreSQL is down."""
         try:
-            if await self._writes["prediction"].ask(row):
-                return Kept(stored="yes")
-            earlier = await self._finds.ask(record_id)
-        except AwayError:
+            if await self._writes["prediction"].submit(row):
+                return StoreOutcome(stored="yes")
+            earlier = await self._finds.submit(record_id)
+        except DatabaseUnavailableError:
             return None
         assert earlier is not None, "nothing deletes predictions"
-        return Kept(stored="yes", earlier=earlier)
+        return StoreOutcome(stored="yes", earlier=earlier)
 
     async def _note(self, entry: Entry) -> DictRow | None:
-        """Keep an entry in the journal; what it keeps under that id already, else None."""
+        """Append an entry to the journal; return the row it already has under that id, else None."""
         if self.journal is None:
-            raise unavailable("the object store" if self.database.here else "the database")
+            raise unavailable("the object store" if self.database.is_up else "the database")
         try:
             earlier = await self.journal.append(entry)
         except JournalError as error:
@@ -249,32 +251,32 @@ class Records:
         return _as_stored(earlier) if earlier is not None else None
 
     async def _in_database(self, prediction_id: UUID) -> tuple[DictRow | None, bool]:
-        """The row, and whether PostgreSQL could be asked for it."""
+        """Return the row, and whether PostgreSQL answered."""
         try:
-            return await self._finds.ask(prediction_id), True
-        except AwayError:
+            return await self._finds.submit(prediction_id), True
+        except DatabaseUnavailableError:
             return None, False
 
     async def _in_journal(self, prediction_id: UUID, asked: bool) -> Entry | None:
         if self.journal is None:
             return None
         if asked and not (self.journal.has(prediction_id) or self.journal.others_wait):
-            return None  # nothing waits on this node, so the look into the folder is spared
+            return None  # no entry waits on this node: spare the search of the folder
         entry = await self.journal.find(prediction_id)
         return entry if entry is not None and entry.kind == "prediction" else None
 
     async def _find_all(self, ids: list[UUID]) -> list[DictRow | None]:
-        rows = {row["id"]: row for row in await self._reader.ask(LOOK_UP, (ids,))}
-        return [rows.get(one) for one in ids]
+        rows = {row["id"]: row for row in await self._reader.execute(LOOK_UP, (ids,))}
+        return [rows.get(prediction_id) for prediction_id in ids]
 
 
-async def _greet(line: Line) -> None:
-    """Connect before the first request needs it."""
-    with contextlib.suppress(AwayError):  # the line has noted it
-        await line.ask("SELECT 1")
+async def _greet(connection: PostgresConnection) -> None:
+    """Connect before the first request needs the connection."""
+    with contextlib.suppress(DatabaseUnavailableError):  # the connection has marked it down
+        await connection.execute("SELECT 1")
 
 
 def _as_stored(entry: Entry) -> DictRow:
-    """An entry's row as PostgreSQL would give it."""
+    """Return an entry's row as PostgreSQL would."""
     created_at = datetime.fromisoformat(entry.row["created_at"])
     return {**entry.row, "id": entry.id, "created_at": created_at, "explanation": None}

@@ -1,7 +1,7 @@
-"""Bring what the journal holds to where it belongs, as soon as PostgreSQL and the object store answer again.
+"""Replay journal entries to PostgreSQL and the object store as soon as both answer again.
 
-It also asks those that are away whether they are back, so that no request has to. Everything is safe to repeat: a
-replay that dies is done again by the next front door, and nothing is doubled.
+The replay also probes dependencies that are down, so no request has to. Everything is safe to repeat: an interrupted
+replay is done again by the next front door and doubles nothing.
 """
 
 import asyncio
@@ -14,31 +14,35 @@ from cluster.objects import ObjectStore, ObjectStoreError
 from serve.journal import Journal
 from serve.journal_file import Entry
 from serve.journal_segment import Segment
-from serve.line import AwayError, Line
-from serve.presence import Presence
+from serve.line import DatabaseUnavailableError, PostgresConnection
+from serve.presence import DependencyHealth
 from serve.record_rows import COMPLETE, INSERTS, write
 
 logger = logging.getLogger(__name__)
 
 PAUSE_S = 0.5
-"""Between two looks: how long something may be back without being used."""
+"""Seconds between two rounds, and so the longest a recovered dependency stays unused."""
 
 
 class Replay:
-    def __init__(self, journal: Journal | None, line: Line, store: ObjectStore, objects: Presence) -> None:
-        """Args:
-        line: one that probes.
-        """
+    def __init__(
+        self,
+        journal: Journal | None,
+        connection: PostgresConnection,
+        store: ObjectStore,
+        objects: DependencyHealth,
+    ) -> None:
+        """Args: connection is a probe."""
         self.journal = journal
-        self.line = line
+        self.connection = connection
         self.store = store
-        self.database = line.database
+        self.database = connection.database
         self.objects = objects
         self.rows_wait = False
-        """Whether this front door's own file has rows that PostgreSQL has not got."""
+        """Whether this front door's own file has rows that PostgreSQL lacks."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look again and again until `stop`."""
+        """Run rounds until `stop` is set."""
         while not stop.is_set():
             try:
                 await self.look()
@@ -50,34 +54,34 @@ class Replay:
                 continue
 
     async def look(self) -> None:
-        """Ask who is away, and replay what can be."""
-        if not self.database.here:
+        """Probe dependencies that are down, and replay what can be."""
+        if not self.database.is_up:
             await self.ask_database()
-        if not self.objects.here:
+        if not self.objects.is_up:
             await self.ask_objects()
         if self.journal is None:
             return
         await self.journal.look_around()
-        if not self.database.here:
+        if not self.database.is_up:
             return
-        own, self.rows_wait = self.objects.here or self.rows_wait, False
+        own, self.rows_wait = self.objects.is_up or self.rows_wait, False
         for segment in await self.journal.take_up(own=own):
-            if self.objects.here or not segment.rows_kept:
+            if self.objects.is_up or not segment.rows_kept:
                 await self._replay(self.journal, segment)
 
     async def ask_database(self) -> None:
-        """Note whether PostgreSQL answers."""
-        with contextlib.suppress(AwayError):  # the line has noted it
-            await self.line.ask("SELECT 1")
+        """Check whether PostgreSQL answers, and mark it."""
+        with contextlib.suppress(DatabaseUnavailableError):  # the connection has marked it down
+            await self.connection.execute("SELECT 1")
 
     async def ask_objects(self) -> None:
-        """Note whether the object store answers."""
+        """Check whether the object store answers, and mark it."""
         try:
             await asyncio.to_thread(self.store.exists, "predictions", "readyz")
         except ObjectStoreError as error:
-            self.objects.lost(error)
+            self.objects.mark_down(error)
         else:
-            self.objects.found()
+            self.objects.mark_up()
 
     async def _replay(self, journal: Journal, segment: Segment) -> None:
         entries = images = 0
@@ -86,7 +90,7 @@ class Replay:
                 in_store = await self._put_images(batch)
                 await self._write_rows(segment, batch, in_store)
                 entries, images = entries + len(batch), images + len(batch) - len(in_store)
-        except AwayError:
+        except DatabaseUnavailableError:
             return
         if images:
             segment.rows_kept = True
@@ -96,22 +100,22 @@ class Replay:
             logger.warning("%d records of the journal are where they belong", entries)
 
     async def _put_images(self, batch: Sequence[Entry]) -> set[int]:
-        """Where in the batch the image is in the store, now or since long."""
+        """Store the batch's images; return the positions whose image is in the store."""
         in_store = {nth for nth, entry in enumerate(batch) if entry.image is None}
         for nth, entry in enumerate(batch):
-            if entry.image is not None and self.objects.here:
+            if entry.image is not None and self.objects.is_up:
                 try:
                     await asyncio.to_thread(
                         self.store.put, "predictions", entry.row["image_key"], entry.image
                     )
                 except ObjectStoreError as error:
-                    self.objects.lost(error)
+                    self.objects.mark_down(error)
                 else:
                     in_store.add(nth)
         return in_store
 
     async def _write_rows(self, segment: Segment, batch: Sequence[Entry], in_store: set[int]) -> None:
-        """A row says `stored: yes` once its image is in the store."""
+        """Write the batch's rows; a row says `stored: yes` once its image is in the store."""
         predictions = [(nth, entry) for nth, entry in enumerate(batch) if entry.kind == "prediction"]
         whole = [_says_yes(entry.row) for nth, entry in predictions if nth in in_store]
         pending = [entry.row for nth, entry in predictions if nth not in in_store]
@@ -127,7 +131,7 @@ class Replay:
                     logger.error("PostgreSQL refuses record %s: %s", row["id"], type(outcome).__name__)
 
     async def _write(self, statement: str, rows: list[dict[str, Any]]) -> Sequence[bool | Exception]:
-        return await write(self.line, statement, rows) if rows else []
+        return await write(self.connection, statement, rows) if rows else []
 
 
 def _says_yes(row: dict[str, Any]) -> dict[str, Any]:

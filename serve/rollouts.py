@@ -119,7 +119,7 @@ def start(
         rollout = Rollout.from_row(row)
 
         def changed(routes: Routes) -> Routes:
-            return routing.resalted(routing.added(routes, version, bundle_key), str(rollout.id))
+            return routing.resalt(routing.add(routes, version, bundle_key), str(rollout.id))
 
         _event(connection, rollout, changed, actor=actor, action="start", why="asked for")
     return rollout
@@ -194,7 +194,9 @@ def advance(
     share = rollout.steps[step].share
 
     def changed(routes: Routes) -> Routes:
-        return routing.mirrored(routing.reweighted(routes, {rollout.version: share}), rollout.version, mirror)
+        return routing.set_mirror(
+            routing.set_weights(routes, {rollout.version: share}), rollout.version, mirror
+        )
 
     with connection.transaction():
         _event(
@@ -213,7 +215,7 @@ def promote(connection: Connection[DictRow], rollout: Rollout, *, actor: str, wh
         _event(
             connection,
             rollout,
-            partial(routing.crowned, version=rollout.version),
+            partial(routing.promote, version=rollout.version),
             actor=actor,
             action="promote",
             why=why,
@@ -225,7 +227,7 @@ def roll_back(connection: Connection[DictRow], rollout: Rollout, *, actor: str, 
     """All keys of the canary go to the champion, in this transaction; its replicas end later (`forget`)."""
 
     def changed(routes: Routes) -> Routes:
-        return routing.withdrawn(routes, rollout.version)
+        return routing.drain(routes, rollout.version)
 
     with connection.transaction():
         _event(connection, rollout, changed, actor=actor, action="roll_back", why=why)
@@ -244,7 +246,7 @@ def forget(connection: Connection[DictRow]) -> None:
 
 
 def _without(connection: Connection[DictRow], version: str, routes: Routes) -> Routes:
-    return routing.removed(routes, version) if is_left_over(connection, routes, version) else routes
+    return routing.remove(routes, version) if is_left_over(connection, routes, version) else routes
 
 
 def is_left_over(connection: Connection[DictRow], routes: Routes, version: str) -> bool:

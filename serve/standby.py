@@ -1,8 +1,8 @@
-"""Versions that run beside the others without being rolled out: what staging and development are on one cluster.
+"""Staged versions, which run beside the others without a rollout: staging and development on one cluster.
 
 A staged version has the weight that its environment gives it, none by default, answers operators who name it in
-`X-Raydiology-Version`, and may be shown a share of the others' requests. It is part of no rollout; one takes it over as
-it is.
+`X-Raydiology-Version`, and may get a share of the others' requests mirrored. It is part of no rollout; a rollout
+takes it over as it is.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ def enter(
     mirror: float = 0.0,
     actor: str,
 ) -> bool:
-    """Make a version live; whether it was not. One that is live already stays as it is, but for a staged one's share.
+    """Make a version live. Returns True if it was not live before; a live one changes only its share, if staged.
 
     Raises:
         NotServedError: the model has no champion yet.
@@ -34,17 +34,14 @@ def enter(
 
     def changed(routes: Routes) -> Routes:
         nonlocal was_live
-        known = {one.version: one for one in routes.targets}
+        known = {target.version: target for target in routes.targets}
         was_live = version in known
-        if (
-            was_live
-            and known[version].role != "staged"
-            and not rollouts.is_left_over(connection, routes, version)
-        ):
+        is_staged = was_live and known[version].role == "staged"
+        if was_live and not is_staged and not rollouts.is_left_over(connection, routes, version):
             return routes
         staged = Target(version=version, role="staged", bundle_key=bundle_key, mirror=mirror)
-        others = tuple(one for one in routes.targets if one.version != version)
-        return routing.reweighted(replace(routes, targets=(*others, staged)), {version: share})
+        others = tuple(target for target in routes.targets if target.version != version)
+        return routing.set_weights(replace(routes, targets=(*others, staged)), {version: share})
 
     desired.change(connection, model, version, changed, actor=actor, action="stage")
     return not was_live
@@ -61,6 +58,6 @@ def leave(connection: Connection[DictRow], *, model: str, version: str, actor: s
         target = routes.target(version)
         if target.role != "staged":
             raise RoutingError(f"version {version} of {model} is not staged, it is {target.role}")
-        return routing.removed(routing.withdrawn(routes, version), version)
+        return routing.remove(routing.drain(routes, version), version)
 
     desired.change(connection, model, version, changed, actor=actor, action="unstage")

@@ -1,7 +1,7 @@
-"""What makes a request stay with one version: its patient, else its study, else nothing but itself. Pure.
+"""What ties a request to one version: its patient, else its study, else only itself. Pure.
 
-Only keyed hashes leave here: neither the caller's keys nor a file's StudyInstanceUID are kept or logged. Two clients
-who use the same key get different ones.
+Only keyed hashes leave this module: neither the caller's keys nor a file's StudyInstanceUID are stored or logged. The
+same key of two clients gives two pseudonyms.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ Kind = Literal["patient", "study", "request"]
 class Sticky:
     kind: Kind
     key: str
-    """What the version is drawn by."""
+    """The version is drawn by it."""
 
     @property
     def patient(self) -> str | None:
-        """Pseudonym of the patient, where the caller named one."""
+        """The patient's pseudonym, if the caller sent a patient key."""
         return self.key if self.kind == "patient" else None
 
     def as_assignment(self) -> dict[str, Any]:
-        """As the ledger has it: a study's pseudonym too, since its requests are correlated as a patient's are."""
+        """Return the ledger's form: a study's pseudonym too, since its requests are correlated as a patient's are."""
         return {"key": self.kind} | ({"study": self.key} if self.kind == "study" else {})
 
 
@@ -39,11 +39,11 @@ def sticky(
     client: str,
     secret: bytes,
 ) -> Sticky:
-    """The stickiest there is.
+    """Choose the stickiest key of a request.
 
     Args:
-        study_sha256: of a DICOM file's StudyInstanceUID, see `Decoded`; a study key that the caller names goes before
-            it. One that is the UID itself counts as that study, also for the study's images that are no DICOM.
+        study_sha256: of a DICOM file's StudyInstanceUID, see `Decoded`; the caller's study key takes precedence. A
+            study key equal to the UID means that study, so images of it that are no DICOM join it.
         client: id of the API key.
         secret: the pseudonym key.
     """

@@ -1,9 +1,9 @@
-"""How soon should a physician look? Calibrated probabilities → routine, soon or urgent.
+"""How soon a physician should look: calibrated probabilities → routine, soon or urgent.
 
-The rule, over every class and not only over the answer: a class makes the X-ray `urgent` from its
-`urgent_above` on, `soon` from its `soon_above` on (both in `data/taxonomy.yaml`); the most pressing class
-decides. So a 35 % tuberculosis behind a 60 % opacity is still seen soon. An answer that the classifier
-abstained from is at least `soon`: nobody has understood that image yet. Knows neither Ray nor torch.
+The rule covers every class, not only the answer: a class makes the X-ray `urgent` from its `urgent_above` on, `soon`
+from its `soon_above` on (both in `data/taxonomy.yaml`); the most pressing class decides. A 35 % tuberculosis behind a
+60 % opacity is still seen soon. An abstained answer is at least `soon`: the image is not understood yet. Knows
+neither Ray nor torch.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ TRIAGES: tuple[Triage, ...] = ("routine", "soon", "urgent")
 
 
 def triage(probabilities: Mapping[str, float], *, abstained: bool, classes: Taxonomy | None = None) -> Triage:
-    """The triage of one answer.
+    """Return the triage of one answer.
 
     Args:
         probabilities: calibrated, by class name; a class that is not named counts as 0.
@@ -25,15 +25,15 @@ def triage(probabilities: Mapping[str, float], *, abstained: bool, classes: Taxo
         classes: another taxonomy than the project's.
     """
     known = classes or taxonomy()
-    pressing = [_of_class(one, probabilities.get(one.name, 0.0)) for one in known.classes]
+    pressing = [_of_class(entry, probabilities.get(entry.name, 0.0)) for entry in known.classes]
     if abstained:
         pressing.append("soon")
     return max(pressing, key=TRIAGES.index)
 
 
-def _of_class(one: Class, probability: float) -> Triage:
-    if one.urgent_above is not None and probability >= one.urgent_above:
+def _of_class(entry: Class, probability: float) -> Triage:
+    if entry.urgent_above is not None and probability >= entry.urgent_above:
         return "urgent"
-    if one.soon_above is not None and probability >= one.soon_above:
+    if entry.soon_above is not None and probability >= entry.soon_above:
         return "soon"
     return "routine"

@@ -1,4 +1,4 @@
-"""One piece of slow work at a time, behind what a replica is there for."""
+"""Background work in a replica, one task at a time and at low priority."""
 
 import asyncio
 import os
@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 
 
-class Turn:
-    """Lets a replica make one heatmap at a time, in a thread of its own that leaves the processor to predictions."""
+class SingleSlotExecutor:
+    """Runs one heatmap at a time, in a thread whose low priority leaves the processor to predictions."""
 
     def __init__(self) -> None:
         self._taken = asyncio.Lock()
         self._behind = ThreadPoolExecutor(1, "heatmap", initializer=_step_back)
 
-    async def take(self, look: Callable[..., np.ndarray], *arguments: Any) -> np.ndarray | None:
-        """What `look` returns; None, at once, while another has the turn."""
+    async def try_run(self, function: Callable[..., np.ndarray], *arguments: Any) -> np.ndarray | None:
+        """Run `function` in the thread and return its result; None at once while another task runs."""
         if self._taken.locked():
             return None
         async with self._taken:
-            return await asyncio.get_running_loop().run_in_executor(self._behind, look, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(self._behind, function, *arguments)
 
 
 def _step_back() -> None:
-    """For this thread and those that it starts; on Linux each has a priority of its own."""
+    """Lower the priority of this thread and of those that it starts; on Linux each thread has its own."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -1,6 +1,6 @@
-"""Parse and check what a caller sends to `POST /v1/predictions`: the file and the optional fields.
+"""Parse and check the multipart body of `POST /v1/predictions`: the file and the optional fields.
 
-Nothing touches the disk: an upload stays in memory, within the limit that the app set.
+An upload stays in memory, within the limit that the app set; nothing touches the disk.
 """
 
 import json
@@ -26,7 +26,7 @@ class Upload:
     patient_key: str | None
     """The caller's own key for the patient; only its keyed hash is kept."""
     study_key: str | None
-    """The caller's own key for the study, for where no patient is known; likewise."""
+    """The caller's own key for the study, for requests without a patient; only its keyed hash is kept."""
     sex: str | None
     age: float | None
     """Years, 0 to 130."""
@@ -107,7 +107,7 @@ def _age(value: str | None) -> float | None:
 
 
 def _no_number(name: str) -> None:
-    """NaN and Infinity, which Python reads and JSON has not."""
+    """Refuse NaN and Infinity, which Python reads and JSON does not have."""
     raise ValueError(name)
 
 

@@ -1,8 +1,8 @@
-"""Findings and good answers about them: what the language model is taught with, and what it is asked afterwards.
+"""Training pairs of the language model: findings and good answers about them, and the findings held out for tests.
 
-An answer says the facts of `serve.finding` in one of several wordings, chosen by the finding's hash, and has to pass
-`serve.explanation_check` like anything else that a patient reads. Findings are drawn from the taxonomy; which of them
-are never taught is a hash of what they say. Knows neither Ray nor torch.
+An answer states the facts of `serve.finding` in one of several wordings, chosen by the finding's hash, and has to
+pass `serve.explanation_check`. Findings are drawn from the taxonomy; a hash of their facts decides which are held
+out. Knows neither Ray nor torch.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from serve.finding import Finding, facts, prompt, template_text
 from serve.triage import triage
 
 HELD_OUT = 5
-"""One of so many combinations of label, alternatives and number is never taught."""
+"""One of this many combinations of label, alternatives and number is held out."""
 ABSTAINED_SHARE = 0.25
 MOST_OTHERS = 4
 SAW = ("{saw}", "In this {shown}, the software saw {what}.", "The software found {what} in this {shown}.")
@@ -44,56 +44,56 @@ DOCTOR = {
 
 
 def answer(finding: Finding) -> str:
-    """The facts in a wording that belongs to this finding."""
+    """Phrase the facts in the wording that belongs to this finding."""
     draw = random.Random(_digest("wording", finding.as_dict()))
-    said = {fact.key: fact.sentence for fact in facts(finding)}
+    sentences = {fact.key: fact.sentence for fact in facts(finding)}
     region = "chest X-ray" if finding.named.region == "chest" and finding.named.finding else "X-ray"
     words = {
-        "saw": said["finding"],
+        "saw": sentences["finding"],
         "shown": region,
         "what": f"signs of {finding.named.meaning}" if finding.named.finding else finding.named.meaning,
         "label": finding.named.meaning,
         "percent": finding.percent,
     }
     first = (NOT_SURE, GUESS) if finding.abstained else (SAW, SURE)
-    said["finding"], said["number"] = (draw.choice(one).format(**words) for one in first)
-    said["doctor"] = draw.choice(DOCTOR[finding.triage])
-    return " ".join(said.values())
+    sentences["finding"], sentences["number"] = (draw.choice(wordings).format(**words) for wordings in first)
+    sentences["doctor"] = draw.choice(DOCTOR[finding.triage])
+    return " ".join(sentences.values())
 
 
 def pairs(findings: Sequence[Finding]) -> list[tuple[str, str]]:
-    """What the model is asked about each finding, and what it is to answer; only answers that the checker passes."""
-    return [(prompt(one), said) for one in findings if not check(said := answer(one), one)]
+    """Return prompt and answer for each finding, where the checker accepts the answer."""
+    return [(prompt(finding), text) for finding in findings if not check(text := answer(finding), finding)]
 
 
 def taught(count: int, *, seed: int) -> list[Finding]:
-    """Findings to learn from."""
+    """Draw findings to train on."""
     return _some(count, seed, held_out=False)
 
 
 def unseen(count: int, *, seed: int) -> list[Finding]:
-    """Findings whose combination of label, alternatives and number is never taught, whatever the seed."""
+    """Draw findings whose combination of label, alternatives and number is held out, whatever the seed."""
     return _some(count, seed, held_out=True)
 
 
 def is_held_out(finding: Finding) -> bool:
-    """Whether it is never taught; which triage it has and whether it is an answer make no difference."""
-    others = sorted(one.name for one in finding.others)
+    """Return True if a finding is held out; its triage and whether it is an answer make no difference."""
+    others = sorted(entry.name for entry in finding.others)
     return _digest("split", [finding.label, others, finding.percent]) % HELD_OUT == 0
 
 
 def _some(count: int, seed: int, *, held_out: bool) -> list[Finding]:
-    found: dict[str, Finding] = {}
-    for one in _drawn(seed):
-        if is_held_out(one) == held_out:
-            found.setdefault(template_text(one), one)
-        if len(found) >= count:
+    findings: dict[str, Finding] = {}
+    for finding in _drawn(seed):
+        if is_held_out(finding) == held_out:
+            findings.setdefault(template_text(finding), finding)
+        if len(findings) >= count:
             break
-    return list(found.values())
+    return list(findings.values())
 
 
 def _drawn(seed: int) -> Iterator[Finding]:
-    """Findings without end, each class as often as another, as a calibrated classifier could make them."""
+    """Yield findings without end, each class equally often, as a calibrated classifier could make them."""
     draw, classes = random.Random(seed), taxonomy().classes
     while True:
         yield _finding(draw, draw.choice(classes))
@@ -102,7 +102,11 @@ def _drawn(seed: int) -> Iterator[Finding]:
 def _finding(draw: random.Random, label: Class) -> Finding:
     abstained = draw.random() < ABSTAINED_SHARE
     confidence = draw.uniform(0.15, 0.6) if abstained else draw.uniform(0.4, 1.0)
-    alike = [one.name for one in taxonomy().classes if one.region == label.region and one.name != label.name]
+    alike = [
+        entry.name
+        for entry in taxonomy().classes
+        if entry.region == label.region and entry.name != label.name
+    ]
     most = min(MOST_OTHERS, len(alike)) if confidence < 0.9 else 0
     others = draw.sample(alike, draw.randint(min(1, most) if abstained else 0, most))
     left = 1 - confidence
@@ -117,5 +121,5 @@ def _finding(draw: random.Random, label: Class) -> Finding:
 
 
 def _digest(what: str, value: object) -> int:
-    told = f"{what}:{json.dumps(value, sort_keys=True)}".encode()
-    return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "big")
+    text = f"{what}:{json.dumps(value, sort_keys=True)}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")

@@ -1,7 +1,7 @@
-"""What is gained by not answering: accuracy and false-normal rate against the share of images that are answered.
+"""What abstention gains: accuracy and false-normal rate against the share of images that are answered.
 
-A false normal is an image with a finding that is answered as one without: the mistake that sends a patient home.
-Pure arithmetic over the taxonomy's classes.
+A false normal is an image with a finding that is answered as one without: the mistake that sends a patient home. Pure
+arithmetic over the taxonomy's classes.
 """
 
 from collections.abc import Sequence
@@ -11,40 +11,37 @@ from typing import Any
 import numpy as np
 
 from data.taxonomy import taxonomy
-from train.bootstrap import Estimate, Resampling
+from train.bootstrap import Estimate, Resampling, flat
 
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """The most confident share of the images answered, the others not."""
+    """The figures when only the most confident share of images is answered."""
 
     answered: float
     threshold: float
     """Calibrated probability from which an image is answered."""
     accuracy: Estimate
     false_normal_rate: Estimate | None
-    """None where no image with a finding is answered."""
+    """None if no image with a finding is answered."""
 
     def flat(self) -> dict[str, Any]:
-        """One row of a table."""
+        """Return one row of a table."""
         row: dict[str, Any] = {"answered": self.answered, "threshold": self.threshold}
-        row |= self.accuracy.flat("accuracy")
-        if self.false_normal_rate is not None:
-            row |= self.false_normal_rate.flat("false_normal_rate")
-        return row
+        return row | flat(accuracy=self.accuracy, false_normal_rate=self.false_normal_rate)
 
 
 def findings(names: Sequence[str]) -> np.ndarray:
-    """finding_K, bool: which classes say that something is wrong."""
+    """Return finding_K, bool: the classes that are findings."""
     return np.array([taxonomy()[name].finding for name in names])
 
 
 def false_normal(
     labels_N: np.ndarray, answers_N: np.ndarray, names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Whether an image with a finding was answered as one without, and which images have one: both (N,), bool."""
+    """Return which images with a finding were answered as normal, and which have a finding: both (N,), bool."""
     finding_K = findings(names)
     found_N = finding_K[labels_N]
     return found_N & ~finding_K[answers_N], found_N
@@ -53,7 +50,7 @@ def false_normal(
 def curve(
     probabilities_NK: np.ndarray, labels_N: np.ndarray, names: Sequence[str], resampling: Resampling
 ) -> list[Point]:
-    """From everything answered to half of it."""
+    """Compute the points from everything answered to half of it."""
     confidence_N, answers_N = probabilities_NK.max(axis=1), probabilities_NK.argmax(axis=1)
     missed_N, found_N = false_normal(labels_N, answers_N, names)
     falling_N = np.sort(confidence_N)[::-1]

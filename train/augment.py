@@ -16,20 +16,21 @@ DRAWS = 7  # angle, two shifts, zoom, brightness, contrast, flip
 
 
 def draws(sample_hashes: Sequence[str], *, seed: int, epoch: int) -> np.ndarray:
-    """The uniform numbers in [-1, 1) that decide each sample's view, from a hash of (seed, epoch, sample).
+    """Draw the uniform numbers in [-1, 1) of each sample's view, from a hash of (seed, epoch, sample).
 
     Returns:
         draws_BD: float64, (samples, DRAWS).
     """
     key = f"augment:{seed}:{epoch}:".encode()
     raw = b"".join(
-        hashlib.blake2b(key + one.encode(), digest_size=4 * DRAWS).digest() for one in sample_hashes
+        hashlib.blake2b(key + sample_hash.encode(), digest_size=4 * DRAWS).digest()
+        for sample_hash in sample_hashes
     )
     return np.frombuffer(raw, dtype="<u4").reshape(-1, DRAWS) / 2.0**31 - 1.0
 
 
 def augment(images_BCHW: torch.Tensor, draws_BD: np.ndarray, config: AugmentConfig) -> torch.Tensor:
-    """Apply each sample's view; what comes into the picture from outside repeats the border.
+    """Apply each sample's view; pixels from outside the picture repeat the border.
 
     Args:
         images_BCHW: float32, normalised.

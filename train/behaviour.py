@@ -1,8 +1,8 @@
-"""Does the model behave as a reader would? The same picture slightly changed, a sign added, the simplest cases.
+"""Behavioural tests of a model: the same picture slightly changed, a sign added, the simplest cases.
 
-Three kinds of test (Ribeiro et al. 2020, CheckList): invariance – the label stays; direction – a probability moves the
-way it must; minimum functionality – what nobody should get wrong. The model is a function from canonical pixels to
-calibrated probabilities; what is refused before a model sees it is in `train.refusals`. Thresholds are gates.
+Three kinds (Ribeiro et al. 2020, CheckList): invariance – the label stays; direction – a probability moves the way it
+must; minimum functionality – cases without difficulty. The model is a function from canonical pixels to calibrated
+probabilities; `train.refusals` tests what is refused before a model sees it. Thresholds are gates.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,20 +23,21 @@ Ask = Callable[[np.ndarray], np.ndarray]
 """pixels_NHW, uint8 → probabilities_NK, calibrated."""
 
 IMAGES = 300
-"""At most, of the test split, for each test: more would change an interval by little."""
+"""Largest number of test images for each test: more would change an interval by little."""
 ROTATION_DEGREES = 3.0
 BRIGHTNESS = 0.1
 """As a share, up for one half of the images and down for the other."""
 CROP = 0.03
-"""Of the side, cut off all round; the rest is enlarged."""
+"""Share of the side that is cut off all round; the rest is enlarged. TEXTBOOK_SEED, TEXTBOOK_IMAGES:: Of drawn
+patients that no recipe draws; a tenth for each class."""
 OPACITY = "lung_opacity"
 TEXTBOOK_SEED, TEXTBOOK_IMAGES = 730_001, 100
 """Of drawn patients that no recipe draws; a tenth for each class."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The test images with what the model says about each."""
+class Predictions:
+    """The test images with the model's probabilities."""
 
     pixels_NHW: np.ndarray
     labels_N: np.ndarray
@@ -45,8 +46,8 @@ class Asked:
     """Classes, in the order of the model's outputs."""
     probabilities_NK: np.ndarray
 
-    def only(self, chosen_N: np.ndarray) -> "Asked":
-        return Asked(
+    def only(self, chosen_N: np.ndarray) -> "Predictions":
+        return Predictions(
             pixels_NHW=self.pixels_NHW[chosen_N],
             labels_N=self.labels_N[chosen_N],
             groups=[self.groups[nth] for nth in chosen_N],
@@ -54,8 +55,8 @@ class Asked:
             probabilities_NK=self.probabilities_NK[chosen_N],
         )
 
-    def some(self, among_N: np.ndarray, most: int = IMAGES) -> "Asked":
-        """At most so many of those where `among_N` is true, drawn from a fixed seed."""
+    def some(self, among_N: np.ndarray, most: int = IMAGES) -> "Predictions":
+        """Draw at most so many of the images where `among_N` is true, from a fixed seed."""
         chosen = np.flatnonzero(among_N)
         return self.only(np.sort(np.random.default_rng(0).permutation(chosen)[:most]))
 
@@ -63,11 +64,11 @@ class Asked:
         return share(hits_N, self.groups)
 
 
-def behaviours(ask: Ask, asked: Asked, pixels: PixelConfig, *, synthetic: bool) -> list[Behaviour]:
-    """All tests of the model.
+def behaviours(ask: Ask, asked: Predictions, pixels: PixelConfig, *, synthetic: bool) -> list[Behaviour]:
+    """Run all tests of the model.
 
     Args:
-        synthetic: whether it was trained on drawn images; only then it must know drawn ones.
+        synthetic: whether the model was trained on drawn images; only then it must recognise drawn ones.
     """
     return [
         *_invariance(ask, asked),
@@ -87,7 +88,7 @@ def brightened(pixels_HW: np.ndarray, sign: int) -> np.ndarray:
 
 
 def cropped(pixels_HW: np.ndarray, sign: int) -> np.ndarray:
-    """Without its border; both signs alike."""
+    """Cut off the border; both signs alike."""
     height, width = pixels_HW.shape
     box = (width * CROP, height * CROP, width * (1 - CROP), height * (1 - CROP))
     image = Image.fromarray(pixels_HW)
@@ -99,28 +100,30 @@ CHANGES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "brightness": brightened,
     "border_crop": cropped,
 }
-"""What leaves the diagnosis alone; the sign alternates from image to image."""
+"""Changes that keep the diagnosis; the sign alternates from image to image."""
 
 
 def with_opacity(pixels_HW: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A round shadow in one lung, as `data.synthetic_signs` draws the class `lung_opacity`."""
+    """Add a round shadow to one lung, as `data.synthetic_signs` draws the class `lung_opacity`."""
     side = len(pixels_HW)
     density_HW = chest_sign(OPACITY, rng, plane(side), two_lungs(side), 1.0)
     return np.clip(pixels_HW + 255 * density_HW, 0, 255).astype(np.uint8)
 
 
-def _invariance(ask: Ask, asked: Asked) -> Iterator[Behaviour]:
+def _invariance(ask: Ask, asked: Predictions) -> Iterator[Behaviour]:
     some = asked.some(np.ones(len(asked.labels_N), bool))
     before_N = some.probabilities_NK.argmax(axis=1)
     for name, change in CHANGES.items():
-        changed = np.stack([change(one, 1 if nth % 2 else -1) for nth, one in enumerate(some.pixels_NHW)])
+        changed = np.stack(
+            [change(image_HW, 1 if nth % 2 else -1) for nth, image_HW in enumerate(some.pixels_NHW)]
+        )
         yield Behaviour(name=name, estimate=some.share(ask(changed).argmax(axis=1) == before_N))
 
 
-def _direction(ask: Ask, asked: Asked) -> Iterator[Behaviour]:
-    """An opacity put into a normal chest raises the probability of an opacity, and lowers that of nothing wrong.
+def _direction(ask: Ask, asked: Predictions) -> Iterator[Behaviour]:
+    """Test that an added opacity raises the probability of an opacity, and lowers that of a normal chest.
 
-    A model that has had no opacity to learn from need not know what one is.
+    A model trained without opacities need not know what one is.
     """
     healthy_K = np.array([_is_healthy(name) for name in asked.names])
     opacity_K = np.array([name == OPACITY for name in asked.names])
@@ -131,7 +134,7 @@ def _direction(ask: Ask, asked: Asked) -> Iterator[Behaviour]:
         return
     some = asked.some(healthy_K[asked.labels_N])
     rng = np.random.default_rng(0)
-    after_NK = ask(np.stack([with_opacity(one, rng) for one in some.pixels_NHW]))
+    after_NK = ask(np.stack([with_opacity(image_HW, rng) for image_HW in some.pixels_NHW]))
     moved_NK = after_NK - some.probabilities_NK
     if opacity_K[asked.labels_N].any():
         yield Behaviour(name=rises, estimate=some.share(moved_NK[:, opacity_K].sum(axis=1) > 0))
@@ -141,12 +144,12 @@ def _direction(ask: Ask, asked: Asked) -> Iterator[Behaviour]:
 
 
 def _is_healthy(name: str) -> bool:
-    """A chest without a finding."""
+    """Return True for a chest class without a finding."""
     return taxonomy()[name].region == "chest" and not taxonomy()[name].finding
 
 
-def _regions(asked: Asked) -> Iterator[Behaviour]:
-    """A chest is told from a limb; above all a bone is not taken for a chest."""
+def _regions(asked: Predictions) -> Iterator[Behaviour]:
+    """Test that chests are told from limbs; above all that a bone is not taken for a chest."""
     limb_K = np.array([taxonomy()[name].region == "limb" for name in asked.names])
     limb_N = limb_K[asked.labels_N]
     answered_N = limb_K[asked.probabilities_NK.argmax(axis=1)]
@@ -161,7 +164,7 @@ def _regions(asked: Asked) -> Iterator[Behaviour]:
 
 
 def _textbook(ask: Ask, names: Sequence[str], pixels: PixelConfig, *, synthetic: bool) -> Behaviour:
-    """Drawn patients of every class that nobody has seen: what a model of drawn images must know."""
+    """Test drawn patients of every class outside every recipe: the minimum of a model of drawn images."""
     if not synthetic:
         why = "the model was not trained on drawn images, and there are no others that everybody may have"
         return Behaviour(name="textbook", estimate=None, why_not=why)

@@ -1,11 +1,12 @@
-"""How sure a figure is: 95 % intervals from drawing whole groups of test images again and again.
+"""Confidence intervals: 95 %, from a bootstrap over whole groups of test images.
 
-Images of one patient are not independent, so patients (or groups of near-duplicates) are drawn, never images. One
-`Resampling` holds the draws of one set of images, so that figures of that set share them. Pure arithmetic.
+Images of one patient are not independent, so patients (or groups of near-duplicates) are drawn, never images;
+`scipy.stats.bootstrap` draws single observations. One `Resampling` holds the draws of one set of images, so that its
+figures share them. Pure arithmetic.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
 CHUNK = 100
-"""Resamples that are worked on at a time, for memory's sake."""
+"""Resamples computed at a time, to bound the memory."""
 LARGEST_MULTIPLICITY = 255
 
 
@@ -31,12 +32,22 @@ class Estimate:
         return asdict(self)
 
     def flat(self, name: str) -> dict[str, float]:
-        """`name`, `name_low`, `name_high`, as MLflow and tables take them."""
+        """Return `name`, `name_low`, `name_high`, as MLflow and tables take them."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
+def flat(**estimates: Estimate | None) -> dict[str, float]:
+    """Flatten estimates by name, without those that are None."""
+    return {
+        key: value
+        for name, estimate in estimates.items()
+        if estimate is not None
+        for key, value in estimate.flat(name).items()
+    }
+
+
 class Resampling:
-    """Draws with replacement of the groups of some images; at least one image."""
+    """Draws, with replacement, of the groups of at least one image."""
 
     def __init__(self, groups_N: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0) -> None:
         _, self._group_N = np.unique(np.asarray(groups_N), return_inverse=True)
@@ -52,7 +63,7 @@ class Resampling:
             )
 
     def sums(self, values_ND: np.ndarray) -> np.ndarray:
-        """sums_RD: what each column adds up to in each resample; a vector is one column."""
+        """Compute sums_RD: the sum of each column in each resample; a vector is one column."""
         columns_ND = values_ND.reshape(self.images, -1).astype(np.float64)
         sums_GD = np.zeros((self.groups, columns_ND.shape[1]))
         np.add.at(sums_GD, self._group_N, columns_ND)
@@ -60,12 +71,12 @@ class Resampling:
         return np.concatenate([self._draws_RG[start : start + CHUNK] @ sums_GD for start in chunks])
 
     def weights(self) -> Iterator[np.ndarray]:
-        """weights_CN, chunk after chunk: how often each image was drawn in each resample."""
+        """Yield weights_CN, chunk after chunk: how often each resample drew each image."""
         for start in range(0, len(self._draws_RG), CHUNK):
             yield self._draws_RG[start : start + CHUNK, self._group_N].astype(np.float64)
 
     def estimate(self, value: float, values_R: np.ndarray) -> Estimate:
-        """The percentile interval of `values_R`; where a resample has no such figure, NaN stands for it."""
+        """Return `value` with the percentile interval of `values_R`; NaN marks a resample without a figure."""
         found_R = values_R[np.isfinite(values_R)]
         low, high = np.percentile(found_R, INTERVAL) if len(found_R) else (value, value)
         return Estimate(
@@ -73,34 +84,27 @@ class Resampling:
         )
 
     def share(self, hits_N: np.ndarray, among_N: np.ndarray | None = None) -> Estimate | None:
-        """The share of true values, of all images or of those in `among_N`; None where that is none of them.
+        """Estimate the share of true values, of all images or of those in `among_N`; None if that is empty.
 
-        Returns:
-            with the number of images and groups that the share is of.
+        Its images and groups are those of the denominator.
         """
         among_N = np.ones(self.images, bool) if among_N is None else among_N
         if not among_N.any():
             return None
         sums_R2 = self.sums(np.column_stack([hits_N & among_N, among_N]))
-        found = self.estimate(float(hits_N[among_N].mean()), ratio(sums_R2[:, 0], sums_R2[:, 1]))
-        return Estimate(
-            value=found.value,
-            low=found.low,
-            high=found.high,
-            images=int(among_N.sum()),
-            groups=len(np.unique(self._group_N[among_N])),
-        )
+        estimate = self.estimate(float(hits_N[among_N].mean()), ratio(sums_R2[:, 0], sums_R2[:, 1]))
+        return replace(estimate, images=int(among_N.sum()), groups=len(np.unique(self._group_N[among_N])))
 
 
 def share(hits_N: np.ndarray, groups_N: Sequence[str], *, seed: int = 0) -> Estimate:
-    """The share of true values, or the mean of numbers; at least one image."""
+    """Estimate the share of true values, or the mean of numbers; at least one image."""
     resampling = Resampling(groups_N, seed=seed)
     sums_R2 = resampling.sums(np.column_stack([hits_N, np.ones(len(hits_N))]))
     return resampling.estimate(float(hits_N.mean()), sums_R2[:, 0] / sums_R2[:, 1])
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Element by element; NaN where the denominator is 0."""
+    """Divide element by element; NaN where the denominator is 0."""
     result: np.ndarray = np.divide(
         above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below > 0
     )

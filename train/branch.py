@@ -1,6 +1,6 @@
-"""Let one run go on from a checkpoint of another: copied, with the name of its new run in it.
+"""Fork a run from a checkpoint of another: copied, with the name of its new run in it.
 
-The two runs have the same model on the same data; what may differ is how it is trained from there on.
+The two runs have the same model on the same data; the training settings may differ from there on.
 """
 
 import json
@@ -17,7 +17,7 @@ class BranchError(ExpectedError):
 
 
 def branch(source: CheckpointStore, epoch: int, target: CheckpointStore, run_key: str) -> str:
-    """Copy the checkpoint at the end of an epoch, every file verified; returns its name in the target.
+    """Copy the checkpoint at the end of an epoch, every file verified; return its name in the target.
 
     Args:
         run_key: identity of the run that the target belongs to.
@@ -25,14 +25,14 @@ def branch(source: CheckpointStore, epoch: int, target: CheckpointStore, run_key
         BranchError: there is none of that epoch.
         DamagedError: it is not what was written.
     """
-    name = next((one for one in source.committed() if mark_of(one).epoch == epoch), None)
+    name = next((name for name in source.committed() if mark_of(name).epoch == epoch), None)
     if name is None:
         raise BranchError(f"{source.root} has no checkpoint of the end of epoch {epoch} to begin with")
     with scratch() as folder:
         source.fetch(name, folder)
         _rename(folder / PROGRESS_NAME, run_key)
-        files = sorted(one for one in folder.iterdir() if one.name != COMMIT_NAME)
-        target.commit(name, {one.name: target.put(name, one) for one in files})
+        files = sorted(file for file in folder.iterdir() if file.name != COMMIT_NAME)
+        target.commit(name, {file.name: target.put(name, file) for file in files})
     return name
 
 

@@ -1,10 +1,10 @@
-"""How far a probability can be believed: temperature, calibration error, conformal sets, abstention.
+"""Calibration: temperature, calibration error, conformal sets, abstention.
 
-Pure arithmetic on logits and labels; whoever trained the model is unknown here. Everything is fitted on
-validation data and measured on test data.
+Pure arithmetic on logits and labels, independent of the model. Everything is fitted on validation data and measured
+on test data. scipy fits and computes the softmax; scikit-learn's calibrators want an estimator, not logits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -18,29 +18,29 @@ TEMPERATURES = (0.05, 20.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What serving needs beside the logits; part of the model's card."""
+    """What serving needs beside the logits; part of the model card."""
 
     temperature: float
     """Divisor of the logits before softmax."""
     conformal_threshold: float
     """A class belongs to the prediction set when its calibrated probability is at least this."""
     coverage: float
-    """Share of prediction sets that are to hold the truth."""
+    """Share of prediction sets that should hold the truth."""
     abstain_below: float
-    """An answer whose calibrated probability is lower is given as "not sure"."""
+    """An answer with a lower calibrated probability is returned as "not sure"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig:
     coverage: float = 0.9
     answer_accuracy: float = 0.9
-    """Answers that are not abstained should be right this often, on validation data ..."""
+    """Accuracy that answers without abstention should reach on validation data ..."""
     largest_abstention: float = 0.2
-    """... unless that would mean to abstain on more than this share of them."""
+    """... unless more than this share of them would be abstained."""
 
 
 def calibrate(logits_NK: np.ndarray, labels_N: np.ndarray, config: CalibrationConfig) -> Calibration:
-    """Fit everything on the validation split.
+    """Fit all parameters on the validation split.
 
     The one temperature is fitted on the same images as the conformal threshold; with a single parameter the
     sets stay close to exact, and evaluation measures their coverage on test data.
@@ -56,13 +56,13 @@ def calibrate(logits_NK: np.ndarray, labels_N: np.ndarray, config: CalibrationCo
 
 
 def probabilities(logits_NK: np.ndarray, temperature: float) -> np.ndarray:
-    """Calibrated probabilities, float64."""
+    """Compute calibrated probabilities, float64."""
     result: np.ndarray = softmax(logits_NK.astype(np.float64) / temperature, axis=1)
     return result
 
 
 def fit_temperature(logits_NK: np.ndarray, labels_N: np.ndarray) -> float:
-    """The temperature with the smallest negative log-likelihood.
+    """Find the temperature with the smallest negative log-likelihood.
 
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 4.2.
     """
@@ -77,21 +77,22 @@ def fit_temperature(logits_NK: np.ndarray, labels_N: np.ndarray) -> float:
 
 
 def calibration_error(probabilities_NK: np.ndarray, labels_N: np.ndarray, bins: int = BINS) -> float:
-    """Expected calibration error of the top answer over bins of equal mass.
+    """Compute the expected calibration error of the top answer over bins of equal mass.
 
     Equal-mass bins (Nguyen & O'Connor 2015) instead of Guo et al.'s equal-width ones: with a few hundred
     images many equal-width bins are almost empty, and their noise is counted as error.
     """
     return float(
         sum(
-            one.weight * abs(one.confidence - one.accuracy) for one in _bins(probabilities_NK, labels_N, bins)
+            part.weight * abs(part.confidence - part.accuracy)
+            for part in reliability(probabilities_NK, labels_N, bins)
         )
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """Images of like confidence: one point of the reliability diagram."""
+    """Images of similar confidence: one point of the reliability diagram."""
 
     confidence: float
     """Mean calibrated probability of the top answer."""
@@ -101,15 +102,10 @@ class Bin:
     """Share of all images."""
 
 
-def reliability(probabilities_NK: np.ndarray, labels_N: np.ndarray, bins: int = BINS) -> list[Bin]:
-    """The bins whose gaps `calibration_error` adds up, from the least confident on."""
-    return _bins(probabilities_NK, labels_N, bins)
-
-
 def estimate_calibration_error(
     probabilities_NK: np.ndarray, labels_N: np.ndarray, resampling: Resampling, bins: int = BINS
 ) -> Estimate:
-    """`calibration_error` with an interval.
+    """Estimate `calibration_error` with an interval.
 
     A sum of absolute gaps grows with noise, so resampled values lie above the measured one; the interval is
     mirrored at the measured value (the basic bootstrap), which takes that bias off again. The bins stay.
@@ -123,16 +119,11 @@ def estimate_calibration_error(
     gaps_ND[:, bins] = 1
     sums_RD = resampling.sums(gaps_ND)
     drawn = resampling.estimate(value, np.abs(sums_RD[:, :bins]).sum(axis=1) / sums_RD[:, bins])
-    return Estimate(
-        value=value,
-        low=max(0.0, 2 * value - drawn.high),
-        high=max(value, 2 * value - drawn.low),
-        images=drawn.images,
-        groups=drawn.groups,
-    )
+    return replace(drawn, low=max(0.0, 2 * value - drawn.high), high=max(value, 2 * value - drawn.low))
 
 
-def _bins(probabilities_NK: np.ndarray, labels_N: np.ndarray, bins: int) -> list[Bin]:
+def reliability(probabilities_NK: np.ndarray, labels_N: np.ndarray, bins: int = BINS) -> list[Bin]:
+    """Return the bins whose gaps `calibration_error` sums, least confident first."""
     confidence_N = probabilities_NK.max(axis=1)
     right_N = probabilities_NK.argmax(axis=1) == labels_N
     return [
@@ -146,13 +137,13 @@ def _bins(probabilities_NK: np.ndarray, labels_N: np.ndarray, bins: int) -> list
 
 
 def _parts(confidence_N: np.ndarray, bins: int) -> list[np.ndarray]:
-    """Indices of the images of each bin, as even as can be."""
+    """Return the indices of each bin's images, in bins as equal as possible."""
     order_N = np.argsort(confidence_N, kind="stable")
     return [part for part in np.array_split(order_N, bins) if len(part)]
 
 
 def fit_conformal(probabilities_NK: np.ndarray, labels_N: np.ndarray, coverage: float) -> float:
-    """The probability from which a class belongs to the prediction set (split conformal, LAC score).
+    """Find the probability from which a class belongs to the prediction set (split conformal, LAC score).
 
     The score of an image is 1 - p(truth); the set holds every class whose score is at most the score of rank
     ceil((n + 1) * coverage) on held-out images, that is, whose p is at least what is returned here. With too
@@ -165,7 +156,7 @@ def fit_conformal(probabilities_NK: np.ndarray, labels_N: np.ndarray, coverage: 
 
 
 def prediction_sets(probabilities_NK: np.ndarray, threshold: float) -> np.ndarray:
-    """sets_NK, bool: the conformal sets; the top class always belongs, so that no set is empty."""
+    """Return the conformal sets, sets_NK, bool; the top class always belongs, so that no set is empty."""
     sets_NK: np.ndarray = probabilities_NK >= threshold
     sets_NK[np.arange(len(sets_NK)), probabilities_NK.argmax(axis=1)] = True
     return sets_NK
@@ -178,7 +169,8 @@ def estimate_coverage(
     held_out_N: np.ndarray,
     held_out: Resampling,
 ) -> Estimate:
-    """The share of conformal sets that hold the truth, as the guarantee means them: without the forced top class.
+    """Estimate the share of conformal sets that hold the truth, without the forced top class, as the guarantee has
+    it.
 
     The guarantee is over calibration and test images together, so patients of both sides are drawn: each
     resample fits the threshold anew on drawn validation patients and measures it on drawn test patients. The
@@ -213,7 +205,7 @@ def estimate_coverage(
 
 
 def fit_abstention(probabilities_NK: np.ndarray, labels_N: np.ndarray, config: CalibrationConfig) -> float:
-    """The lowest confidence from which answers are right often enough, within the largest abstention."""
+    """Find the lowest confidence from which answers are accurate enough, within the largest abstention."""
     confidence_N = probabilities_NK.max(axis=1)
     right_N = probabilities_NK.argmax(axis=1) == labels_N
     order_N = np.argsort(confidence_N, kind="stable")

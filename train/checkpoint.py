@@ -1,9 +1,10 @@
-"""The whole state of a run as files of safetensors: each rank writes what it holds, any number of ranks reads it.
+"""The whole state of a run as files of safetensors: each rank writes its part, any number of ranks reads them.
 
-`snapshot` copies a rank's tensors on the training thread, which takes milliseconds; `Part.write` makes files of the
-copy, later and on any thread. Next to each tensor lies where it belongs in the whole one. Learning rate, order,
-augmentation and dropout are pure functions of the configuration and the position, so no generator has a state.
-Where the files go is `train.checkpoint_store`'s business.
+`snapshot` copies a rank's tensors on the training thread, which takes milliseconds; `Part.write` writes files of the
+copy, later and on any thread. Beside each tensor lies its place in the whole one. Learning rate, order, augmentation
+and dropout are pure functions of the configuration and the position, so no generator has a state.
+`train.checkpoint_store` stores the files. torch's distributed checkpoint pickles its metadata; these files hold
+tensors and JSON only.
 """
 
 import json
@@ -31,28 +32,28 @@ WEIGHTS_NAME = "model.safetensors"
 AVERAGE_NAME = "average.safetensors"
 """Their moving average, where there is one; only in the last checkpoint of a run."""
 HEADER = "part"
-"""In the header of a rank's file: its sums, and for each tensor its place in the whole one, as JSON."""
+"""Key in the header of a rank's file: its sums, and each tensor's place in the whole one, as JSON."""
 Tensors = Mapping[str, torch.Tensor]
 
 
 class CheckpointError(ExpectedError):
-    """A run cannot go on from its checkpoints; the message says why, and what to do."""
+    """A run cannot continue from its checkpoints; the message says why, and what to do."""
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a run is; live. All but the sums is equal on all ranks."""
+    """The live progress of a run. All but the sums is equal on all ranks."""
 
     position: Position = field(default_factory=Position)
     step: int = 0
-    """Global batches behind it, of all epochs; a skipped one counts."""
+    """Completed global batches, of all epochs; a skipped one counts."""
     loss_sum: float = 0.0
     """Weighted sum of this rank's training losses in this epoch so far."""
     weight_sum: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     """One row of metrics a finished epoch."""
     skipped: list[int] = field(default_factory=list)
-    """Steps whose batch is passed over, because the gradient was no number at the first of them."""
+    """Steps whose batch is skipped, because the gradient was not finite at the first of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class Piece:
     """Of the whole tensor."""
     offset: list[int]
     own: bool = False
-    """Each rank has a value of its own, such as running statistics between two agreements."""
+    """Each rank has its own value, such as running statistics between two synchronisations."""
 
 
 Pieces = dict[str, list[tuple[Any, Piece]]]
@@ -72,20 +73,20 @@ Pieces = dict[str, list[tuple[Any, Piece]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A copy of what one rank has to save."""
+    """A copy of one rank's share of the state."""
 
     rank: int
     tensors: dict[str, torch.Tensor]
     pieces: dict[str, Piece]
     sums: tuple[float, float]
     host: dict[str, Any] | None
-    """On rank 0: everything that is no tensor."""
+    """On rank 0: everything that is not a tensor."""
     whole: Mapping[str, Tensors]
     """On rank 0: further files of unsharded tensors, by name."""
 
     def write(self, folder: Path) -> None:
-        """Make files of it; touches nothing that training changes."""
-        pieces = {name: asdict(one) for name, one in self.pieces.items()}
+        """Write the files; touches nothing that training changes."""
+        pieces = {name: asdict(piece) for name, piece in self.pieces.items()}
         header = {
             HEADER: json.dumps({"sums": self.sums, "pieces": pieces})
         }  # one key: two have no fixed order
@@ -112,19 +113,19 @@ def snapshot(
     """Copy this rank's share of the state; every rank calls it.
 
     Args:
-        state: by name. A `DTensor` is shared out over the ranks, a plain tensor is the same on all of them.
-        about: what the checkpoint belongs to, as JSON takes it; `load` refuses another.
+        state: by name. A `DTensor` is sharded over the ranks, a plain tensor is the same on all of them.
+        about: identity of the run, JSON values; `load` refuses another.
         own: names of plain tensors that differ between the ranks.
         whole: further files of unsharded tensors, which rank 0 writes.
     """
     rank = dist.get_rank()
-    pieces = {name: _piece(one, own=name in own) for name, one in state.items()}
+    pieces = {name: _piece(tensor, own=name in own) for name, tensor in state.items()}
     mine = [name for nth, name in enumerate(state) if _saves(state[name], nth, own=name in own)]
     tensors = {name: _copied(local(state[name])) for name in mine}
-    if any(one.is_cuda for one in state.values()):
+    if any(tensor.is_cuda for tensor in state.values()):
         torch.cuda.synchronize()
     host = {"format": FORMAT, "world_size": dist.get_world_size(), "about": dict(about)}
-    shared = {name: one for name, one in asdict(progress).items() if not name.endswith("_sum")}
+    shared = {name: tensor for name, tensor in asdict(progress).items() if not name.endswith("_sum")}
     return Part(
         rank=rank,
         tensors=tensors,
@@ -136,7 +137,7 @@ def snapshot(
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """The part of a tensor that lies on this rank; it shares its memory."""
+    """Return the part of a tensor on this rank; it shares the memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
@@ -153,13 +154,14 @@ def _piece(tensor: torch.Tensor, *, own: bool) -> Piece:
 
 
 def _saves(tensor: torch.Tensor, nth: int, *, own: bool) -> bool:
-    """Whether this rank saves it: what all have is shared out over them, what is shared out each saves its own of."""
+    """Return True if this rank saves a tensor: replicated ones are dealt out over the ranks, sharded ones saved by
+    each."""
     if own:
         return True
     if not isinstance(tensor, DTensor):
         return nth % dist.get_world_size() == dist.get_rank()
     place: list[int] = list(tensor.device_mesh.get_coordinate() or [])
-    copies = (isinstance(one, Replicate) for one in tensor.placements)
+    copies = (isinstance(placement, Replicate) for placement in tensor.placements)
     return all(not copy or at == 0 for copy, at in zip(copies, place, strict=True))
 
 
@@ -169,7 +171,7 @@ def load(folder: Path, state: Tensors, about: Mapping[str, Any], *, elastic: boo
 
     Args:
         folder: has the files of all ranks that saved it.
-        elastic: false refuses the state of another number of ranks.
+        elastic: False refuses the state of another number of ranks.
     Raises:
         CheckpointError: it belongs to something else, or a part of it is missing.
     """
@@ -197,16 +199,16 @@ def load(folder: Path, state: Tensors, about: Mapping[str, Any], *, elastic: boo
 
 
 def _header(file: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.metadata()[HEADER])
-    return found
+    header: dict[str, Any] = json.loads(file.metadata()[HEADER])
+    return header
 
 
 def _pieces(files: list[Any]) -> Pieces:
-    found: Pieces = {}
+    by_name: Pieces = {}
     for file in files:
-        for name, one in _header(file)["pieces"].items():
-            found.setdefault(name, []).append((file, Piece(**one)))
-    return found
+        for name, piece in _header(file)["pieces"].items():
+            by_name.setdefault(name, []).append((file, Piece(**piece)))
+    return by_name
 
 
 def _check_about(name: str, host: Mapping[str, Any], about: Mapping[str, Any], *, elastic: bool) -> None:
@@ -227,27 +229,30 @@ def _check_about(name: str, host: Mapping[str, Any], about: Mapping[str, Any], *
 
 
 def _check_pieces(name: str, pieces: Pieces, state: Tensors) -> None:
-    """Refuse what does not fill the state; every rank comes to the same answer."""
+    """Refuse pieces that do not fill the state; every rank comes to the same answer."""
     advice = "start the run with --fresh, or take another --run name"
     if odd := sorted(pieces.keys() ^ state.keys()):
         raise CheckpointError(
             f"checkpoint {name} is of another architecture ({odd[0]} is on one side only): {advice}"
         )
-    for one, tensor in state.items():
-        shape = pieces[one][0][1].shape
+    for tensor_name, tensor in state.items():
+        shape = pieces[tensor_name][0][1].shape
         if shape != list(tensor.shape):
             raise CheckpointError(
-                f"checkpoint {name} is of another architecture ({one} has shape {shape}, this model has "
+                f"checkpoint {name} is of another architecture ({tensor_name} has shape {shape}, this model has "
                 f"{list(tensor.shape)}): {advice}"
             )
-        saved = sum(math.prod(file.get_slice(one).get_shape()) if shape else 1 for file, _ in pieces[one])
-        wanted = math.prod(shape) * (len(pieces[one]) if pieces[one][0][1].own else 1)
+        slices = (file.get_slice(tensor_name) for file, _ in pieces[tensor_name])
+        saved = sum(math.prod(stored.get_shape()) if shape else 1 for stored in slices)
+        wanted = math.prod(shape) * (len(pieces[tensor_name]) if pieces[tensor_name][0][1].own else 1)
         if saved != wanted:
-            raise CheckpointError(f"checkpoint {name} has {saved} of the {wanted} numbers of {one}: {advice}")
+            raise CheckpointError(
+                f"checkpoint {name} has {saved} of the {wanted} numbers of {tensor_name}: {advice}"
+            )
 
 
 def _fill(name: str, tensor: torch.Tensor, pieces: list[tuple[Any, Piece]]) -> None:
-    """Copy what lies where this rank's part does."""
+    """Copy the stored pieces that overlap this rank's part."""
     target, offset = local(tensor), _piece(tensor, own=False).offset
     for file, piece in pieces:
         if not target.ndim:
@@ -263,14 +268,14 @@ def _fill(name: str, tensor: torch.Tensor, pieces: list[tuple[Any, Piece]]) -> N
 def _overlap(
     mine: Collection[int], my_shape: Collection[int], theirs: Collection[int], their_shape: Collection[int]
 ) -> Iterator[tuple[slice, slice]]:
-    """A dimension at a time: what two boxes share, as seen from the one and from the other."""
+    """Yield, for each dimension, what two boxes share, as seen from the one and from the other."""
     for a, a_size, b, b_size in zip(mine, my_shape, theirs, their_shape, strict=True):
         start, stop = max(a, b), min(a + a_size, b + b_size)
         yield slice(start - a, stop - a), slice(start - b, stop - b)
 
 
 def _fill_own(name: str, tensor: torch.Tensor, files: list[Any]) -> None:
-    """This rank's own value; the mean of all of them where the number of ranks is another."""
+    """Copy this rank's own value; the mean of all if the number of ranks differs."""
     if len(files) == dist.get_world_size():
         tensor.copy_(files[dist.get_rank()].get_tensor(name))
     elif tensor.is_floating_point():
@@ -280,7 +285,7 @@ def _fill_own(name: str, tensor: torch.Tensor, files: list[Any]) -> None:
 
 
 def _own_sums(sums: list[list[float]]) -> list[float]:
-    """This rank's sums; an equal share of all of them where the number of ranks is another."""
+    """Return this rank's sums; an equal share of all if the number of ranks differs."""
     world_size = dist.get_world_size()
     if len(sums) == world_size:
         return sums[dist.get_rank()]

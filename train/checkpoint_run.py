@@ -1,7 +1,7 @@
-"""The checkpoints of one attempt at a run: which one it goes on from, and where the next ones go.
+"""The checkpoints of one attempt at a run: the one that it resumes from, and the next ones.
 
-All ranks decide together: rank 0 names the newest, every rank fetches and checks it, and one rank's doubt sends all of
-them to the one before. Implements `train.fit.Checkpoints`; knows no Ray, which only says when the machine goes.
+All ranks decide together: rank 0 names the newest, every rank fetches and checks it, and if it is damaged for one
+rank all take the one before. Implements `train.fit.Checkpoints`; knows no Ray, which only announces a preemption.
 """
 
 import logging
@@ -19,27 +19,27 @@ import torch.distributed as dist
 
 from train.checkpoint import CheckpointError
 from train.checkpoint_store import CheckpointStore, DamagedError, Mark, Retention, folder_name
-from train.checkpoint_writer import PATIENCE_S, CheckpointWriter, StoreAwayError, Write, first_line
+from train.checkpoint_writer import PATIENCE_S, CheckpointWriter, StoreUnavailableError, Write, first_line
 from train.scratch import scratch
 
 LOOK_S = 2.0
-"""How often the ranks ask together whether the machine is about to be taken away."""
+"""Seconds between two joint checks for a preemption."""
 PAUSE_S = 1.0
 FOREVER = timedelta(days=30)
-"""Of the writers' process group: a store may be away for long, and a dead rank is noticed without a timeout."""
+"""Timeout of the writers' process group: a store may be down for long, and a dead rank is noticed without it."""
 
 logger = logging.getLogger(__name__)
 
 
 def _gloo(timeout: timedelta | None = None) -> dist.ProcessGroup:
-    """A group of all ranks, on the CPU."""
+    """Create a group of all ranks, on the CPU."""
     group = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(group, dist.ProcessGroup)
     return group
 
 
 class RunCheckpoints:
-    """Made once an attempt, on all ranks together."""
+    """Created once an attempt, on all ranks together."""
 
     def __init__(
         self,
@@ -50,14 +50,14 @@ class RunCheckpoints:
         patience_s: float = PATIENCE_S,
     ) -> None:
         """Args:
-        leaves: whether the machine is about to be taken away; all ranks call it together, rank 0 is believed.
-        patience_s: how long a store that does not answer is waited for at the start and at the end.
+        leaves: whether the machine is about to be preempted; all ranks call it together.
+        patience_s: seconds to wait for a store that does not answer, at the start and at the end.
         """
         self.store = store
         self.leaves = leaves
         self.patience_s = patience_s
         self.current: str | None = None
-        """The checkpoint that the run went on from, or the last one after `flush`."""
+        """The checkpoint that the run resumed from, or the last one after `flush`."""
         self._control = _gloo()
         background = _gloo(timeout=FOREVER)
         self.attempt: str = self.from_rank_0(secrets.token_hex(4))
@@ -67,24 +67,26 @@ class RunCheckpoints:
 
     @contextmanager
     def newest(self) -> Iterator[Path | None]:
-        """As the protocol says.
+        """Yield the newest whole checkpoint, see `train.fit.Checkpoints`.
 
         Raises:
             CheckpointError: there are checkpoints, and none of them is whole.
-            StoreAwayError: the store does not answer.
+            StoreUnavailableError: the store does not answer.
         """
         damaged: dict[str, str] = {}
         with scratch() as parent:
             while (name := self._candidate(damaged)) is not None:
                 folder = parent / name
-                found = [one for one in self.gathered(self._damage(name, folder)) if one]
-                if not found:
+                damages = [damage for damage in self.gathered(self._damage(name, folder)) if damage]
+                if not damages:
                     self.current = name
                     yield folder
                     return
-                damaged[name] = found[0]
+                damaged[name] = damages[0]
                 if dist.get_rank() == 0:
-                    logger.warning("checkpoint %s is damaged (%s): taking the one before it", name, found[0])
+                    logger.warning(
+                        "checkpoint %s is damaged (%s): taking the one before it", name, damages[0]
+                    )
             if damaged:
                 newest, why = next(iter(damaged.items()))
                 raise CheckpointError(
@@ -102,7 +104,7 @@ class RunCheckpoints:
             self.current = folder_name(self.writer.last, self.attempt)
 
     def must_leave(self) -> bool:
-        """Asks every `LOOK_S`; the ranks agree on the step at which they ask next by the slowest one's pace."""
+        """Check every `LOOK_S`; the ranks agree on the step of the next check by the slowest one's pace."""
         self._steps += 1
         if self._steps >= self._next_look and not self._leaving:
             now = time.monotonic()
@@ -119,12 +121,12 @@ class RunCheckpoints:
         self.writer.stop()
 
     def _candidate(self, damaged: dict[str, str]) -> str | None:
-        """The newest checkpoint not found damaged so far, as rank 0 sees it."""
+        """Return the newest checkpoint not known to be damaged, as rank 0 sees it."""
         if dist.get_rank():
             return self._answer(None)
         try:
             names = self._patiently(self._committed)
-        except StoreAwayError as error:
+        except StoreUnavailableError as error:
             return self._answer(error)
         return self._answer(next((name for name in names if name not in damaged), None))
 
@@ -133,15 +135,15 @@ class RunCheckpoints:
         return self.store.committed()
 
     def _answer(self, mine: Any) -> str | None:
-        """Rank 0's answer, on all ranks; raised where it is an error."""
-        told = self.from_rank_0(mine)
-        if isinstance(told, Exception):
-            raise told
-        found: str | None = told
-        return found
+        """Return rank 0's answer on all ranks, or raise it if it is an error."""
+        answer = self.from_rank_0(mine)
+        if isinstance(answer, Exception):
+            raise answer
+        name: str | None = answer
+        return name
 
     def _damage(self, name: str, folder: Path) -> str | None:
-        """Fetch a checkpoint; what is wrong with it, if anything."""
+        """Fetch a checkpoint; return its damage, if any."""
         folder.mkdir()
         try:
             self._patiently(lambda: self._fetch(name, folder))
@@ -154,7 +156,7 @@ class RunCheckpoints:
             self.store.fetch(name, folder)
         except DamagedError:
             time.sleep(PAUSE_S)
-            self.store.ready()  # a server that is just starting calls things missing
+            self.store.ready()  # a server that is just starting reports objects as missing
             self.store.fetch(name, folder)
 
     def _patiently(self, work: Callable[[], Any]) -> Any:
@@ -164,7 +166,7 @@ class RunCheckpoints:
                 return work()
             except OSError as error:
                 if time.monotonic() + PAUSE_S > deadline:
-                    raise StoreAwayError(
+                    raise StoreUnavailableError(
                         f"the store of checkpoints did not answer for {self.patience_s:.0f} s "
                         f"({first_line(error)}): `make status` shows whether the S3 server runs; run the same "
                         "command again to go on"
@@ -172,13 +174,13 @@ class RunCheckpoints:
             time.sleep(PAUSE_S)
 
     def gathered(self, mine: Any) -> list[Any]:
-        """What each rank has, on all of them."""
-        found: list[Any] = [None] * dist.get_world_size(self._control)
-        dist.all_gather_object(found, mine, group=self._control)
-        return found
+        """Gather each rank's value on all of them."""
+        values: list[Any] = [None] * dist.get_world_size(self._control)
+        dist.all_gather_object(values, mine, group=self._control)
+        return values
 
     def from_rank_0(self, mine: Any) -> Any:
-        """What rank 0 has, on all ranks."""
+        """Broadcast rank 0's value to all ranks."""
         box = [mine]
         dist.broadcast_object_list(box, src=0, group=self._control)
         return box[0]

@@ -1,8 +1,8 @@
 """Checkpoints of one run in the object store: a folder each, whose commit object is written last.
 
-`commit.json` names every file with its SHA-256 and size; a folder without it does not exist for a reader. Each attempt
-at a run writes folders of its own, so nothing is ever written twice, and a process that was thought dead can tear
-nothing. Knows neither Ray nor torch, nor what is in the files.
+`commit.json` names every file with its SHA-256 and size; readers ignore a folder without it. Each attempt at a run
+writes folders of its own, so nothing is written twice, and a process that was wrongly taken for dead can damage
+nothing. Knows neither Ray nor torch, nor the content of the files.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.fs
 
@@ -23,12 +24,12 @@ Files = Mapping[str, "Receipt"]
 
 
 class DamagedError(Exception):
-    """A checkpoint that was committed is not what was written; says which file, and how."""
+    """A committed checkpoint differs from what was written; the message names the file and the damage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """Which moment of a run a checkpoint is of."""
+    """The moment of a run that a checkpoint is of."""
 
     step: int
     epoch: int | None = None
@@ -42,7 +43,7 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What a file was when it was written."""
+    """Hash and size of a file as written."""
 
     sha256: str
     bytes: int
@@ -51,14 +52,15 @@ class Receipt:
 @dataclass(frozen=True, kw_only=True)
 class Retention:
     newest: int = 2
-    """How many of the newest checkpoints stay."""
+    """Number of the newest checkpoints that stay."""
     every_epochs: int = 0
-    """The checkpoint at the end of each such epoch stays too; 0 is none."""
+    """The checkpoint at the end of each such epoch stays too; 0: none."""
 
     def drops(self, names: Sequence[str], newest: str) -> list[str]:
-        """Which of these may go now that `newest` is committed: never that one, nor what claims to be newer.
+        """Return the names that may go now that `newest` is committed: neither that one, nor one that claims to be
+        newer.
 
-        (A newer one was damaged, else the run would have gone on from it; it goes when the run has passed it.)
+        A newer one was damaged, else the run would have resumed from it; it goes once the run has passed it.
         """
         attempt = newest[-8:]
         behind = sorted(
@@ -78,7 +80,11 @@ def folder_name(mark: Mark, attempt: str) -> str:
 
 
 def mark_of(name: str) -> Mark:
-    """Raises ValueError where it is no name of a checkpoint."""
+    """Parse a checkpoint's name.
+
+    Raises:
+        ValueError: it is no such name.
+    """
     match = FOLDER.fullmatch(name)
     if match is None:
         raise ValueError(f"{name} is no checkpoint's name")
@@ -86,44 +92,53 @@ def mark_of(name: str) -> Mark:
     return Mark(step=int(step), epoch=None if epoch is None else int(epoch), rollbacks=int(rollbacks))
 
 
+def _copy(source: Any, sink: Any) -> Receipt:
+    """Copy a stream, and return its hash and size."""
+    digest, size = hashlib.sha256(), 0
+    while chunk := source.read(CHUNK):
+        digest.update(chunk)
+        sink.write(chunk)
+        size += len(chunk)
+    return Receipt(sha256=digest.hexdigest(), bytes=size)
+
+
 class CheckpointStore:
-    """Below `root` of a file system; every method may raise OSError, which another attempt may cure."""
+    """Checkpoints below `root` of a file system; every method may raise OSError, and can then be retried."""
 
     def __init__(self, filesystem: pyarrow.fs.FileSystem, root: str, *, witness: str | None = None) -> None:
         """Args:
-        witness: path of an object that was there before any checkpoint; where it is missing, the server is just
-            starting and what it says about the rest is not to be believed.
+        witness: path of an object that was there before any checkpoint; without it, the server is just starting
+            and its listing of the rest is incomplete.
         """
         self.filesystem = filesystem
         self.root = root
         self.witness = witness
 
     def committed(self) -> list[str]:
-        """Names of the checkpoints that have a commit object, newest first."""
-        found = [name for name, files in self._folders().items() if COMMIT_NAME in files]
-        return sorted(found, key=lambda name: (mark_of(name).order, name), reverse=True)
+        """Return the names of the committed checkpoints, newest first."""
+        names = [name for name, files in self._folders().items() if COMMIT_NAME in files]
+        return sorted(names, key=lambda name: (mark_of(name).order, name), reverse=True)
 
     def ready(self) -> None:
-        """Raises OSError where the store does not answer yet."""
+        """Check that the store answers.
+
+        Raises:
+            OSError: it does not answer yet.
+        """
         if self.witness is not None:
-            found = self.filesystem.get_file_info(self.witness)
-            if found.type == pyarrow.fs.FileType.NotFound:
+            info = self.filesystem.get_file_info(self.witness)
+            if info.type == pyarrow.fs.FileType.NotFound:
                 raise OSError(f"{self.witness} is not there: the S3 server is starting, or has lost its data")
 
     def put(self, name: str, file: Path) -> Receipt:
         """Upload a file of a checkpoint."""
-        digest, size = hashlib.sha256(), 0
         with self._written(f"{name}/{file.name}") as stream, file.open("rb") as source:
-            while chunk := source.read(CHUNK):
-                digest.update(chunk)
-                stream.write(chunk)
-                size += len(chunk)
-        return Receipt(sha256=digest.hexdigest(), bytes=size)
+            return _copy(source, stream)
 
     def commit(self, name: str, files: Files) -> None:
-        """Make the checkpoint exist, once all of its files are there."""
+        """Make the checkpoint visible, once all of its files are stored."""
         described = {
-            one: {"sha256": receipt.sha256, "bytes": receipt.bytes} for one, receipt in files.items()
+            file: {"sha256": receipt.sha256, "bytes": receipt.bytes} for file, receipt in files.items()
         }
         with self._written(f"{name}/{COMMIT_NAME}") as stream:
             stream.write(json.dumps({"files": described}, sort_keys=True, indent=1).encode())
@@ -135,35 +150,29 @@ class CheckpointStore:
             DamagedError: a file is missing, torn or changed.
         """
         files = self._files(name)
-        for one in [only] if only is not None else files:
-            self._fetch_one(name, one, files[one], folder / one)
+        for file in [only] if only is not None else files:
+            self._fetch_one(name, file, files[file], folder / file)
 
     def _files(self, name: str) -> dict[str, Receipt]:
         try:
             with self.filesystem.open_input_stream(f"{self.root}/{name}/{COMMIT_NAME}") as stream:
                 described = json.loads(stream.read())
-            return {one: Receipt(**receipt) for one, receipt in described["files"].items()}
+            return {file: Receipt(**receipt) for file, receipt in described["files"].items()}
         except FileNotFoundError as error:
             raise DamagedError(f"{COMMIT_NAME} is missing") from error
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedError(f"{COMMIT_NAME} is torn") from error
 
     def _fetch_one(self, name: str, file: str, receipt: Receipt, target: Path) -> None:
-        digest, size = hashlib.sha256(), 0
+        path = f"{self.root}/{name}/{file}"
         try:
-            with (
-                self.filesystem.open_input_stream(f"{self.root}/{name}/{file}") as stream,
-                target.open("wb") as sink,
-            ):
-                while chunk := stream.read(CHUNK):
-                    digest.update(chunk)
-                    sink.write(chunk)
-                    size += len(chunk)
+            with self.filesystem.open_input_stream(path) as stream, target.open("wb") as sink:
+                copy = _copy(stream, sink)
         except FileNotFoundError as error:
             raise DamagedError(f"{file} is missing") from error
-        if size != receipt.bytes:
-            raise DamagedError(f"{file} has {size} bytes of {receipt.bytes}")
-        if digest.hexdigest() != receipt.sha256:
+        if copy.bytes != receipt.bytes:
+            raise DamagedError(f"{file} has {copy.bytes} bytes of {receipt.bytes}")
+        if copy != receipt:
             raise DamagedError(f"{file} is not what was written")
 
     def prune(self, retention: Retention, newest: str) -> list[str]:
@@ -174,7 +183,7 @@ class CheckpointStore:
         return names
 
     def sweep(self, attempt: str) -> list[str]:
-        """Delete what other attempts left half-written: folders that we name so, without a commit object."""
+        """Delete half-written folders of other attempts: those with a checkpoint's name and without a commit object."""
         left = [
             name
             for name, files in self._folders().items()
@@ -185,14 +194,14 @@ class CheckpointStore:
         return left
 
     def _folders(self) -> dict[str, set[str]]:
-        """The files of each folder that has a checkpoint's name."""
+        """Return the files of each folder that has a checkpoint's name."""
         selector = pyarrow.fs.FileSelector(self.root, recursive=True, allow_not_found=True)
-        found: dict[str, set[str]] = {}
-        for one in self.filesystem.get_file_info(selector):
-            name, _, file = one.path.removeprefix(f"{self.root}/").partition("/")
-            if file and one.type == pyarrow.fs.FileType.File and FOLDER.fullmatch(name):
-                found.setdefault(name, set()).add(file)
-        return found
+        folders: dict[str, set[str]] = {}
+        for info in self.filesystem.get_file_info(selector):
+            name, _, file = info.path.removeprefix(f"{self.root}/").partition("/")
+            if file and info.type == pyarrow.fs.FileType.File and FOLDER.fullmatch(name):
+                folders.setdefault(name, set()).add(file)
+        return folders
 
     def _delete(self, name: str) -> None:
         files = sorted(self._folders().get(name, set()), key=lambda file: file != COMMIT_NAME)

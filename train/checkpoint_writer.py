@@ -1,8 +1,8 @@
 """A thread on each rank that serialises and uploads snapshots while training goes on.
 
-The threads of all ranks agree, over a process group of their own, on the one checkpoint that is in flight. What is
-offered meanwhile waits, and the newest replaces what waited before it: a store that is away for a while costs the
-checkpoints between, and no training.
+The threads of all ranks agree, over a process group of their own, on the one checkpoint in flight. Later offers wait,
+and the newest replaces the waiting one: a store that is down for a while costs the checkpoints between, and no
+training.
 """
 
 import logging
@@ -20,19 +20,19 @@ from train.scratch import scratch
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 PATIENCE_S = 600.0
-"""How long the end of a run, and a start, wait for a store that does not answer."""
+"""Seconds that the end of a run, and a start, wait for a store that does not answer."""
 STOP_S = 5.0
 
 Write = Callable[[Path], None]
 logger = logging.getLogger(__name__)
 
 
-class StoreAwayError(OSError):
+class StoreUnavailableError(OSError):
     """The store did not take a checkpoint, or give one, within the patience; the message is one line."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the story behind it."""
+    """Return the first line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -44,13 +44,13 @@ class Offer:
 
 @dataclass
 class Waiting:
-    """What the training thread has offered and the writer has not committed; guarded by its lock."""
+    """Offers of the training thread that are not committed yet; guarded by its lock."""
 
     lock: threading.Condition = field(default_factory=threading.Condition)
     newest: Offer | None = None
     stopped: bool = False
     deadline: float | None = None
-    """From when on the store is not asked again; None while training goes on."""
+    """Time after which the store is not tried again; None while training goes on."""
 
     def put(self, offer: Offer) -> None:
         with self.lock:
@@ -58,20 +58,20 @@ class Waiting:
             self.lock.notify_all()
 
     def propose(self) -> Offer | None:
-        """The newest offer; waits for one. None when the writer is to end."""
+        """Wait for the newest offer and return it; None when the writer should end."""
         with self.lock:
             self.lock.wait_for(lambda: self.stopped or self.newest is not None)
             return None if self.stopped else self.newest
 
     def done(self, offer: Offer) -> None:
-        """It was committed, or given up for a newer one."""
+        """Drop an offer that was committed, or given up for a newer one."""
         with self.lock:
             if self.newest is offer:
                 self.newest = None
             self.lock.notify_all()
 
     def newer_than(self, offer: Offer, timeout_s: float) -> bool:
-        """Whether there is a newer offer; waits a while for one."""
+        """Wait a while for a newer offer. Returns True if there is one."""
         with self.lock:
             return self.lock.wait_for(lambda: self.newest is not offer or self.stopped, timeout_s)
 
@@ -82,7 +82,7 @@ class Waiting:
 
 
 class CheckpointWriter:
-    """One a rank; `offer` and `flush` are the training thread's."""
+    """One a rank; the training thread calls `offer` and `flush`."""
 
     def __init__(
         self, store: CheckpointStore, group: "dist.ProcessGroup", attempt: str, retention: Retention
@@ -97,14 +97,14 @@ class CheckpointWriter:
         self.retention = retention
         self.rank = dist.get_rank()
         self.last: Mark | None = None
-        """The newest that is committed."""
+        """The newest committed checkpoint."""
         self._waiting = Waiting()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
 
     def offer(self, mark: Mark, write: Write) -> None:
-        """Have a checkpoint written; returns at once.
+        """Queue a checkpoint; returns at once.
 
         Raises:
             OSError, RuntimeError: an earlier one brought the writer down.
@@ -116,7 +116,7 @@ class CheckpointWriter:
         """Wait until the newest offer is committed.
 
         Raises:
-            StoreAwayError: the store did not take it for so long.
+            StoreUnavailableError: the store did not take it for so long.
         """
         with self._waiting.lock:
             self._waiting.deadline = time.monotonic() + patience_s
@@ -125,7 +125,7 @@ class CheckpointWriter:
         self._raise()
 
     def stop(self) -> None:
-        """End the thread; what it has not committed stays away."""
+        """End the thread; uncommitted offers are dropped."""
         with self._waiting.lock:
             self._waiting.stopped = True
             self._waiting.lock.notify_all()
@@ -148,9 +148,9 @@ class CheckpointWriter:
                 self._waiting.lock.notify_all()
 
     def _agreed(self, offer: Offer) -> bool:
-        """Whether all ranks hold the same offer; a rank that is behind waits for its training thread."""
+        """Return True if all ranks hold the same offer; a rank that is behind waits for its training thread."""
         orders = self._gather(offer.mark.order)
-        if all(one == offer.mark.order for one in orders):
+        if all(order == offer.mark.order for order in orders):
             return True
         if offer.mark.order < max(orders):
             self._waiting.newer_than(offer, timeout_s=LONGEST_PAUSE_S)
@@ -161,7 +161,7 @@ class CheckpointWriter:
         with scratch() as folder:
             receipts = self._patiently(offer, lambda: self._upload(name, offer, folder))
         parts = self._gather(receipts)
-        whole = all(one is not None for one in parts)
+        whole = all(receipts_of_rank is not None for receipts_of_rank in parts)
         if whole and self.rank == 0:
             files: Files = {file: receipt for part in parts for file, receipt in part.items()}
             whole = self._patiently(offer, lambda: self._commit(name, files)) is not None
@@ -169,7 +169,7 @@ class CheckpointWriter:
         if committed:
             self.last = offer.mark
         elif self._given_up():
-            raise StoreAwayError(
+            raise StoreUnavailableError(
                 f"checkpoint of step {offer.mark.step} could not be stored for {PATIENCE_S:.0f} s: `make status` shows "
                 "whether the S3 server runs and its disk has space; run the same command again to go on"
             )
@@ -178,7 +178,7 @@ class CheckpointWriter:
             self._tidy(lambda: self.store.prune(self.retention, name))
 
     def _given_up(self) -> bool:
-        """Whether any rank's patience is over."""
+        """Return True if any rank's patience is over."""
         return any(self._gather(self._waiting.in_vain))
 
     def _upload(self, name: str, offer: Offer, folder: Path) -> dict[str, Receipt]:
@@ -192,7 +192,7 @@ class CheckpointWriter:
         return True
 
     def _patiently(self, offer: Offer, work: Callable[[], object]) -> object | None:
-        """What the work gives; None when it fails and a newer checkpoint waits, or the patience is over."""
+        """Retry `work` and return its result; None if a newer checkpoint waits, or the patience is over."""
         pause_s, warned = FIRST_PAUSE_S, False
         while True:
             try:
@@ -210,13 +210,13 @@ class CheckpointWriter:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _tidy(self, work: Callable[[], list[str]]) -> None:
-        """Delete what is not needed; a store that does not answer keeps it until the next time."""
+        """Delete what is not needed; if the store does not answer, the next call does it."""
         try:
             work()
         except OSError as error:
             logger.warning("old checkpoints stay until the next one: %s", first_line(error))
 
     def _gather(self, mine: object) -> list[Any]:
-        found: list[Any] = [None] * dist.get_world_size(self.group)
-        dist.all_gather_object(found, mine, group=self.group)
-        return found
+        values: list[Any] = [None] * dist.get_world_size(self.group)
+        dist.all_gather_object(values, mine, group=self.group)
+        return values

@@ -1,4 +1,4 @@
-"""One job at a time for one piece of work on the cluster; whoever holds it frees it by ending, however it ends."""
+"""A cluster-wide lock: one job at a time for one piece of work, freed however its holder ends."""
 
 import time
 from collections.abc import Iterator
@@ -10,20 +10,20 @@ from cluster.expected import ExpectedError
 
 NAMESPACE = "raydiology-claims"
 PATIENCE_S = 20.0
-"""How long a second job waits before it gives up: the death of the first takes Ray a moment to see."""
+"""Seconds that a second job waits before it gives up: Ray needs a moment to notice the death of the first."""
 
 
 class ClaimedError(ExpectedError):
-    """Another job does this work already; the message says so in one line."""
+    """Another job does this work already; one line."""
 
 
 class _Holder:
-    """An actor whose name is the claim; Ray ends it with the process that made it."""
+    """An actor whose name is the claim; Ray ends it with the process that created it."""
 
 
 @contextmanager
 def claim(key: str, patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """Hold `key` for as long as the context lasts; Ray is joined.
+    """Hold `key` for as long as the context lasts; the process is connected to Ray.
 
     Raises:
         ClaimedError: another job holds it, for longer than that.
@@ -31,9 +31,9 @@ def claim(key: str, patience_s: float = PATIENCE_S) -> Iterator[None]:
     deadline_s = time.monotonic() + patience_s
     while True:
         try:
-            held = ray.remote(_Holder).options(name=key, namespace=NAMESPACE, num_cpus=0).remote()
+            holder = ray.remote(_Holder).options(name=key, namespace=NAMESPACE, num_cpus=0).remote()
             break
-        except ValueError as error:  # what Ray says of a name that is taken
+        except ValueError as error:  # Ray's error for a name that is taken
             if time.monotonic() > deadline_s:
                 raise ClaimedError(
                     f"{key} is being worked on by another job: wait until that has ended, or take another --run name"
@@ -42,4 +42,4 @@ def claim(key: str, patience_s: float = PATIENCE_S) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.kill(held)
+        ray.kill(holder)

@@ -1,6 +1,6 @@
-"""Is a model no worse than the champion? Both answer the same images, and what differs is counted image by image.
+"""Non-inferiority of a model to the champion: both answer the same images, and differences are counted by image.
 
-Pure arithmetic on who was right where.
+Pure arithmetic on which answers are right.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from train.bootstrap import Resampling
 from train.measured import Comparison
 
 ONE_SIDED = 5.0
-"""Percentile of the lower 95 % bound: only the question whether the model is worse is asked."""
+"""Percentile of the lower 95 % bound, one-sided: only "is it worse" is tested."""
 
 
 def compare(
     right_N: np.ndarray, champion_right_N: np.ndarray, groups: Sequence[str], champion: str
 ) -> Comparison:
-    """Paired over images, resampled over groups; at least one image.
+    """Compare in pairs over images, resampled over groups; at least one image.
 
     Source: non-inferiority by a confidence bound of the paired difference, ICH E9 section 3.3.2.
     """

@@ -1,7 +1,7 @@
 """The arrays that training needs from a dataset version, and batches cut from them.
 
-Each worker holds the training and validation pixels as uint8, in memory or, where they are too large for it, in a file
-that it maps (`train/pixel_cache.py`); a batch becomes float when it is its turn.
+Each worker holds the training and validation pixels as uint8, in memory or, if they are too large for it, in a mapped
+file (`train/pixel_cache.py`); a batch becomes float when it is used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Images:
     labels_N: np.ndarray
     """int64, index into the classes."""
     mapped: pixel_cache.Mapped | None = None
-    """Where the pixels lie in a file."""
+    """Set if the pixels lie in a file."""
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -51,7 +51,7 @@ class TrainingData:
                 raise TrainDataError(f"the {name} split has no image: add patients, or take another seed")
 
     def close(self) -> None:
-        """Let go of files that are mapped; their pixels are not to be used any more."""
+        """Release mapped files; their pixels must not be used afterwards."""
         for images in (self.train, self.validation):
             if images.mapped is not None:
                 images.mapped.close()
@@ -104,7 +104,7 @@ def _images(store: ObjectStore, described: Mapping[str, Any], split: Split, limi
 
 
 def class_weights(labels_N: np.ndarray, classes: int, power: float) -> np.ndarray:
-    """Weight of an image by its class: (1 / share of the class) ** power, scaled to a mean of 1 an image.
+    """Weight images by their class: (1 / share of the class) ** power, scaled to a mean of 1 an image.
 
     A class without images has weight 0.
     """
@@ -115,13 +115,13 @@ def class_weights(labels_N: np.ndarray, classes: int, power: float) -> np.ndarra
 
 
 def inputs(images: Images, indices_B: np.ndarray, pixels: PixelConfig) -> torch.Tensor:
-    """The normalised images x_BCHW, as serving makes them."""
+    """Return the normalised images x_BCHW, as serving makes them."""
     return torch.from_numpy(to_model_input(images.pixels_NHW[indices_B], pixels))
 
 
 def training_inputs(
     data: TrainingData, indices_B: np.ndarray, config: TrainConfig, epoch: int, device: torch.device
 ) -> torch.Tensor:
-    """The same on `device`, each in the view that belongs to it in this epoch, which is drawn there."""
+    """Return the normalised images on `device`, each augmented there for this epoch."""
     numbers_BD = draws([data.train.hashes[i] for i in indices_B], seed=config.seed, epoch=epoch)
     return augment(inputs(data.train, indices_B, data.pixels).to(device), numbers_BD, config.augment)

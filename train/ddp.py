@@ -11,8 +11,8 @@ from train.optimizer import NamedAdamW
 from train.parallel import prepare_blocks
 
 
-class Replicated(NamedAdamW):
-    """With bfloat16 the weights stay float32 and operations are cast (autocast)."""
+class DataParallel(NamedAdamW):
+    """Data parallel; with bfloat16 the weights stay float32 and operations are cast (autocast)."""
 
     elastic = True
 
@@ -22,7 +22,7 @@ class Replicated(NamedAdamW):
         self.half = config.precision == "bfloat16"
         self.ddp = DistributedDataParallel(module, forward_sync_buffers=False, gradient_as_bucket_view=True)
         self.laid_out = False
-        # a class token's gradient comes as a part of a larger one: it is copied, which is all that is said here
+        # a class token's gradient is a view of a larger one and is copied: harmless
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
 
     def logits(self, x_BCHW: torch.Tensor, *, last: bool = True) -> torch.Tensor:
@@ -46,19 +46,19 @@ class Replicated(NamedAdamW):
         resumed run's first gradients in another order than the undisturbed run did, and end with other bits.
         """
         self.laid_out = True
-        buffers = [one.clone() for one in self.module.buffers()]
+        buffers = [buffer.clone() for buffer in self.module.buffers()]
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             self._ask(self.ddp, blank_BCHW).sum().backward()
         self.torch.zero_grad()
         with torch.no_grad():
-            for one, before in zip(self.module.buffers(), buffers, strict=True):
-                one.copy_(before)
+            for buffer, before in zip(self.module.buffers(), buffers, strict=True):
+                buffer.copy_(before)
 
     def backward(self, loss: torch.Tensor) -> None:
         loss.backward()
 
-    def settle(self) -> None:
-        """Nothing is gathered."""
+    def reshard(self) -> None:
+        """Do nothing: no parameter is gathered."""
 
-    def adopt(self) -> None:
-        """The masters are what the model computes with."""
+    def load_masters(self) -> None:
+        """Do nothing: the model computes with the master weights."""

@@ -1,7 +1,7 @@
-"""Judge a registered model version on the test split: figures, gates, verdict, alias.
+"""Evaluate a registered model version on the test split: figures, gates, verdict, alias.
 
-Reads the release bundle (verified) as serving does, logs to the run that trained it, and leaves a row in the
-audit table. May be repeated: the figures are the same, and the alias follows the same rule.
+Reads the release bundle (verified) as serving does, logs to the run that trained it, and leaves a row in the audit
+table. Repeating it gives the same figures, and the alias follows the same rule.
 """
 
 import json
@@ -22,7 +22,7 @@ from cluster.settings import Settings
 from data.versions import manifest
 from train import examination, model_card, provenance, tracking
 from train import gates as rules
-from train.examination import EvaluateError, Examination, Version
+from train.examination import EvaluateError, EvaluationResults, Version
 from train.figures import figures
 from train.gates import GateResult, Gates
 from train.measured import Comparison
@@ -31,7 +31,7 @@ from train.report import Report, as_csv
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 FOLDER = "evaluation"
-"""Of the run's artifacts."""
+"""Folder in the run's artifacts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Evaluation:
     verdict: str
     """pass or fail; fail halts the pipeline."""
     alias: str | None
-    """The alias that the version has now."""
+    """The version's alias now."""
 
 
 def evaluate(
@@ -57,7 +57,7 @@ def evaluate(
     *,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Evaluation:
-    """Measure, judge, record, and give the alias that the verdict earns.
+    """Measure, judge, record, and set the alias that the verdict earns.
 
     Raises:
         EvaluateError, RegistryError, BundleError, VersionError, GateError: one line each.
@@ -65,13 +65,13 @@ def evaluate(
     store, registry = ObjectStore(settings), Registry(settings)
     version = examination.load(store, model_version, registry.bundle_key(VIT, model_version))
     champion = _champion(store, registry, model_version)
-    examined = examination.examine(settings, version, champion, gates, progress or _silent)
+    examined = examination.run_suite(settings, version, champion, gates, progress or _silent)
     results = rules.judge(examined.measured, gates, environment)
     judged = Evaluation(
         model_version=model_version,
         dataset_version=version.card["dataset_version"],
         metrics=examined.report.scalars(),
-        gates={one.name: one.verdict for one in results},
+        gates={result.name: result.verdict for result in results},
         details=results,
         report=examined.report,
         verdict=rules.overall(results),
@@ -86,7 +86,7 @@ def evaluate(
 
 
 def _champion(store: ObjectStore, registry: Registry, model_version: str) -> Version | Comparison:
-    """The champion, or why there is nothing to compare with."""
+    """Load the champion, or say why there is no comparison."""
     number = registry.version_by_alias(VIT, CHAMPION)
     if number is None or number == model_version:
         return Comparison(champion=None)
@@ -97,9 +97,9 @@ def _champion(store: ObjectStore, registry: Registry, model_version: str) -> Ver
 
 
 def _alias(registry: Registry, version: str, verdict: str) -> str | None:
-    """Champion when there is none, challenger beside another champion, none for a version that failed.
+    """Set and return the alias: champion if there is none, else challenger; none for a version that failed.
 
-    A champion that fails when it is judged again stays: taking it off traffic is a rollout's decision.
+    A champion that fails when it is judged again keeps its alias: taking it off traffic is a rollout's decision.
     """
     champion = registry.version_by_alias(VIT, CHAMPION)
     if champion == version:
@@ -117,14 +117,14 @@ def _log(
     settings: Settings,
     evaluation: Evaluation,
     version: Version,
-    examined: Examination,
+    examined: EvaluationResults,
     described: Mapping[str, Any],
     gates: Gates,
     environment: str,
 ) -> None:
-    """Figures, tables, pictures and the card for people to the run that trained the model."""
+    """Log figures, tables, pictures and the human-readable card to the run that trained the model."""
     mlflow = tracking.client(settings.mlflow_tracking_uri)
-    run_id, found = version.card["run_id"], evaluation.report
+    run_id, report = version.card["run_id"], evaluation.report
     provenance.log_dataset(mlflow, run_id, settings, described, "test")
     tracking.log_figures(
         mlflow, run_id, {f"test_{name}": value for name, value in _logged(evaluation).items()}
@@ -133,27 +133,27 @@ def _log(
         "environment": environment,
         "verdict": evaluation.verdict,
         "settings": asdict(gates),
-        "gates": [one.as_dict() for one in evaluation.details],
-        "test": found.as_dict(),
+        "gates": [result.as_dict() for result in evaluation.details],
+        "test": report.as_dict(),
         "probes": asdict(examined.probes),
     }
     card = model_card.card(
         model_version=evaluation.model_version,
         machine_card=version.card,
         dataset=described,
-        report=found,
+        report=report,
         gates=evaluation.details,
         verdict=evaluation.verdict,
         environment=environment,
     )
-    title = f"xray-vit {evaluation.model_version}, accuracy {found.accuracy.value:.3f}"
+    title = f"xray-vit {evaluation.model_version}, accuracy {report.accuracy.value:.3f}"
     texts = {
         "evaluation.json": json.dumps(details, indent=1),
         "card.md": card,
-        "gates.csv": as_csv([one.as_dict() for one in evaluation.details]),
-        **found.tables(),
+        "gates.csv": as_csv([result.as_dict() for result in evaluation.details]),
+        **report.tables(),
     }
-    files = {name: text.encode() for name, text in texts.items()} | figures(found, version.classes, title)
+    files = {name: text.encode() for name, text in texts.items()} | figures(report, version.classes, title)
     with tempfile.TemporaryDirectory() as folder:
         for name, blob in files.items():
             (Path(folder) / name).write_bytes(blob)
@@ -161,12 +161,12 @@ def _log(
 
 
 def _logged(evaluation: Evaluation) -> dict[str, float]:
-    """All figures that are single numbers: overall, by class, and what each gate measured."""
+    """Return all single-number figures: overall, by class, and what each gate measured."""
     values = dict(evaluation.metrics)
-    for one in evaluation.report.classes:
+    for class_result in evaluation.report.classes:
         for name in CLASS_FIGURES:
-            if (found := getattr(one, name)) is not None:
-                values[f"{name}_{one.label}"] = found.value
+            if (estimate := getattr(class_result, name)) is not None:
+                values[f"{name}_{class_result.label}"] = estimate.value
     for gate in evaluation.details:
         if gate.measured is not None and gate.family in ("champion", "subgroup", "shortcut", "behaviour"):
             values[gate.name] = gate.measured
@@ -174,8 +174,8 @@ def _logged(evaluation: Evaluation) -> dict[str, float]:
 
 
 def _tag(registry: Registry, evaluation: Evaluation, environment: str) -> None:
-    """The verdict, where deploying looks for it."""
-    halting = [one.name for one in evaluation.details if one.halts]
+    """Write the verdict as tags of the version, where deployments look for it."""
+    halting = [result.name for result in evaluation.details if result.halts]
     registry.set_tags(
         VIT,
         evaluation.model_version,
@@ -213,4 +213,4 @@ def _audit(settings: Settings, evaluation: Evaluation, gates: Gates, environment
 
 
 def _silent(done: int, total: int, note: str) -> None:
-    """No one asked how far it is."""
+    """Report no progress."""

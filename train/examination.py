@@ -1,7 +1,7 @@
-"""All that is measured of a model version before the gates judge it: on the test split, beside the champion, when its
-images are changed, and when it is offered what it must refuse.
+"""The evaluation suite: everything measured of a model version before the gates judge it.
 
-`train.evaluate` calls `examine`, and records what comes out.
+On the test split, beside the champion, on changed images, and on inputs that must be refused. `train.evaluate` calls
+`run_suite` and records the results.
 """
 
 from collections.abc import Callable
@@ -20,17 +20,17 @@ from data.split import Split
 from data.taxonomy import taxonomy
 from data.versions import SplitTable, load_split
 from train import behaviour, films, refusals, release, report, shortcut_audit, subgroups
-from train.behaviour import Asked
+from train.behaviour import Predictions
 from train.calibration import Calibration, probabilities
 from train.comparison import compare
 from train.gates import Gates
 from train.inference import logits, rebuild
-from train.measured import Behaviour, Comparison, Measured
+from train.measured import Behaviour, Comparison, GateInputs
 from train.report import Answered, HeldOut, Report
 
 Progress = Callable[[int, int, str], None]
 REMADE = 3000
-"""Test images, at most, whose pixels are made anew for a champion that takes others: 10 to 100 ms each."""
+"""Largest number of test images whose pixels are made anew for a champion with other pixels: 10 to 100 ms each."""
 
 
 class EvaluateError(ValueError):
@@ -39,7 +39,7 @@ class EvaluateError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """One model version, ready to be asked."""
+    """One loaded model version."""
 
     number: str
     card: dict[str, Any]
@@ -61,24 +61,24 @@ class Version:
         return logits(self.model, pixels_NHW, self.pixels, progress)
 
     def ask(self, pixels_NHW: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities."""
+        """Compute calibrated probabilities."""
         return probabilities(self.logits(pixels_NHW), self.calibration.temperature)
 
     def answers(self, pixels_NHW: np.ndarray) -> np.ndarray:
-        """The name of the most probable class of each image."""
+        """Return the name of each image's most probable class."""
         return np.asarray(self.classes)[self.logits(pixels_NHW).argmax(axis=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examination:
+class EvaluationResults:
     report: Report
-    measured: Measured
+    measured: GateInputs
     probes: Shortcuts
     """What the images themselves give away; no gate looks at it."""
 
 
 def load(store: ObjectStore, number: str, bundle_key: str) -> Version:
-    """A model version from its release bundle, verified.
+    """Load a model version from its release bundle, verified.
 
     Raises:
         EvaluateError: it was trained on other pixels than this code makes, or for other classes.
@@ -88,7 +88,11 @@ def load(store: ObjectStore, number: str, bundle_key: str) -> Version:
 
 
 def version_of(number: str, card: dict[str, Any], weights: bytes) -> Version:
-    """Raises EvaluateError, as `load`."""
+    """Build a version from card and weights.
+
+    Raises:
+        EvaluateError: as `load`.
+    """
     if card["preprocess_version"] != PREPROCESS_VERSION:
         raise EvaluateError(
             f"version {number} was trained on preprocessing {card['preprocess_version']}, this code has "
@@ -101,13 +105,13 @@ def version_of(number: str, card: dict[str, Any], weights: bytes) -> Version:
     return Version(number=number, card=card, model=rebuild(card["architecture"], weights))
 
 
-def examine(
+def run_suite(
     settings: Settings,
     version: Version,
     champion: Version | Comparison,
     gates: Gates,
     progress: Progress,
-) -> Examination:
+) -> EvaluationResults:
     """Measure everything.
 
     Args:
@@ -122,7 +126,7 @@ def examine(
     )
     figures = report.build(answered, validated, version.classes, version.calibration)
     answers_N = figures.probabilities_NK.argmax(axis=1)
-    asked = Asked(
+    asked = Predictions(
         pixels_NHW=table.pixels_NHW,
         labels_N=table.labels_N,
         groups=table.groups,
@@ -138,7 +142,7 @@ def examine(
     progress(2, 4, "changed images")
     behaved = behaviour.behaviours(version.ask, asked, version.pixels, synthetic=version.card["synthetic"])
     progress(3, 4, "without the lungs")
-    measured = Measured(
+    measured = GateInputs(
         accuracy=figures.accuracy,
         classes=figures.class_counts(),
         calibration_error=figures.ece,
@@ -158,7 +162,7 @@ def examine(
     )
     probes = shortcut_audit.probes(asked, table.sources)
     progress(4, 4, "measured")
-    return Examination(report=figures, measured=measured, probes=probes)
+    return EvaluationResults(report=figures, measured=measured, probes=probes)
 
 
 def _split(settings: Settings, version: Version, split: Split) -> SplitTable:
@@ -190,7 +194,7 @@ def _compare(
     right_N: np.ndarray,
     champion: Version,
 ) -> Comparison:
-    """Both on the same images; a champion that takes other pixels gets its own, made from the originals."""
+    """Compare both on the same images; a champion with other pixels gets its own, made from the originals."""
     pixels_MHW, chosen_M = table.pixels_NHW, np.arange(len(table))
     if champion.pixels != version.pixels:
         chosen_M = np.sort(np.random.default_rng(0).permutation(len(table))[:REMADE])

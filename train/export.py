@@ -1,8 +1,8 @@
 """Export a registered model version: ONNX and INT8, as an edge and a cloud variant under the same version.
 
 The edge variant runs anywhere with onnxruntime, numpy and Pillow; the cloud variant has full precision, as
-safetensors and as ONNX. Each is a signed release bundle of its own, whose card has all forms beside each other. May be
-repeated. Calibration of INT8 sees training images only, the temperature validation images, the table test images.
+safetensors and as ONNX. Each is a signed release bundle of its own, whose card compares all forms. May be repeated.
+INT8 is calibrated on training images only, the temperature on validation images, the table on test images.
 """
 
 import hashlib
@@ -46,11 +46,11 @@ class ExportError(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     calibration_images: int = 256
-    """Training images, as many of each class as there are, from which static INT8 takes the ranges."""
+    """Training images, balanced over the classes, from which static INT8 takes the ranges."""
     largest_loss: float = 0.01
-    """Of validation accuracy, that the edge variant may lose to be chosen for its speed."""
+    """Validation accuracy that the edge variant may lose to be chosen for its speed."""
     latency_runs: int = 50
-    """Of which the median is given, one image each."""
+    """Runs of one image each; their median is reported."""
 
     def __post_init__(self) -> None:
         for name in ("calibration_images", "latency_runs"):
@@ -65,14 +65,14 @@ class Exported:
     model_version: str
     variants: list[Variant]
     int8: str
-    """The form that the edge variant has."""
+    """The form of the edge variant."""
     bundle_edge: str
     bundle_cloud: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forms:
-    """One model, ready to be asked in each form."""
+    """One model, loaded in each form."""
 
     graphs: dict[str, bytes]
     """Name of the form → ONNX graph."""
@@ -81,7 +81,7 @@ class Forms:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredForms:
     """A model version in all its forms, beside each other."""
 
     forms: Forms
@@ -98,7 +98,7 @@ def export(
     config: ExportConfig,
     progress: Progress = lambda done, total, note: None,
 ) -> Exported:
-    """Export, measure, publish both variants and note them at the version.
+    """Export, measure, publish both variants and tag the version.
 
     Raises:
         ExportError, ReleaseError, OnnxError, RegistryError, BundleError, VersionError: one line each.
@@ -106,16 +106,21 @@ def export(
     store, registry = ObjectStore(settings), Registry(settings)
     progress(0, STEPS, "reading the release bundle")
     card, weights = release.read(store, registry.bundle_key(VIT, model_version))
-    found = measure(store, card, weights, config, progress)
-    told = card | {"model_version": model_version, "variants": [row.as_dict() for row in found.rows]}
-    told["outliers"] = None  # runners see logits only, and INT8 has features of its own
+    measured = measure(store, card, weights, config, progress)
+    shared_card = card | {
+        "model_version": model_version,
+        "variants": [row.as_dict() for row in measured.rows],
+    }
+    shared_card["outliers"] = None  # runners see logits only, and INT8 has features of its own
     progress(3, STEPS, "publishing both variants")
     exported = Exported(
         model_version=model_version,
-        variants=found.rows,
-        int8=found.int8,
-        bundle_edge=bundles.publish(store, edge_files(told, found.forms, found.int8, found.validation)),
-        bundle_cloud=bundles.publish(store, cloud_files(told, found.forms, weights)),
+        variants=measured.rows,
+        int8=measured.int8,
+        bundle_edge=bundles.publish(
+            store, edge_files(shared_card, measured.forms, measured.int8, measured.validation)
+        ),
+        bundle_cloud=bundles.publish(store, cloud_files(shared_card, measured.forms, weights)),
     )
     progress(4, STEPS, "noting them at the version")
     _note(settings, registry, exported, card["run_id"])
@@ -129,8 +134,8 @@ def measure(
     weights: bytes,
     config: ExportConfig,
     progress: Progress = lambda done, total, note: None,
-) -> Measured:
-    """Make every form of a release's model and measure it on the splits of its dataset version.
+) -> MeasuredForms:
+    """Build every form of a release's model and measure it on the splits of its dataset version.
 
     Raises:
         ExportError, OnnxError, VersionError: one line each.
@@ -152,11 +157,11 @@ def measure(
         latency_runs=config.latency_runs,
     )
     int8 = variants.better_int8(rows, config.largest_loss).name
-    return Measured(forms=forms, rows=rows, int8=int8, validation=validation, test=test)
+    return MeasuredForms(forms=forms, rows=rows, int8=int8, validation=validation, test=test)
 
 
 def calibration_inputs(table: SplitTable, pixels: PixelConfig, count: int) -> np.ndarray:
-    """Model inputs of `count` images, the same number of each class while there are some; always the same ones."""
+    """Return model inputs of `count` images, balanced over the classes as far as possible; always the same ones."""
     by_hash = sorted(range(len(table)), key=lambda i: table.sample_hashes[i])
     turn: dict[int, int] = {}
     ranked = []
@@ -169,7 +174,7 @@ def calibration_inputs(table: SplitTable, pixels: PixelConfig, count: int) -> np
 
 
 def make_forms(card: dict[str, Any], weights: bytes, calibration_NCHW: np.ndarray) -> Forms:
-    """The model as PyTorch and as the three graphs, each on one thread."""
+    """Build the model as PyTorch and as the three graphs, each on one thread."""
     torch.set_num_threads(1)
     model = rebuild(card["architecture"], weights)
     float32 = export_onnx.to_onnx(model, card["pixels"]["side"])
@@ -185,7 +190,7 @@ def make_forms(card: dict[str, Any], weights: bytes, calibration_NCHW: np.ndarra
 
 
 def edge_files(card: dict[str, Any], forms: Forms, int8: str, validation: SplitTable) -> dict[str, bytes]:
-    """INT8, the runner, what it needs, and a card whose calibration is of the INT8 model itself."""
+    """Return INT8 model, runner, requirements, and a card whose calibration is the INT8 model's own."""
     logits_NK = variants.batched(forms.forwards[int8], validation.pixels_NHW, PixelConfig(**card["pixels"]))
     calibration = calibrate(logits_NK, validation.labels_N, CalibrationConfig())
     files = {
@@ -202,19 +207,19 @@ def edge_files(card: dict[str, Any], forms: Forms, int8: str, validation: SplitT
 
 
 def cloud_files(card: dict[str, Any], forms: Forms, weights: bytes) -> dict[str, bytes]:
-    """Full precision, twice."""
+    """Return full precision as safetensors and as ONNX."""
     files = {release.WEIGHTS: weights, CLOUD_MODEL: forms.graphs[variants.FLOAT32]}
     own = {"variant": CLOUD, "runtime": {"model": CLOUD_MODEL, "form": variants.FLOAT32}}
     return _with_card(files, card | own)
 
 
 def _with_card(files: dict[str, bytes], card: dict[str, Any]) -> dict[str, bytes]:
-    told = card | {"files": {name: hashlib.sha256(blob).hexdigest() for name, blob in files.items()}}
-    return {**files, release.CARD: json.dumps(told, sort_keys=True, indent=1).encode()}
+    whole_card = card | {"files": {name: hashlib.sha256(blob).hexdigest() for name, blob in files.items()}}
+    return {**files, release.CARD: json.dumps(whole_card, sort_keys=True, indent=1).encode()}
 
 
 def _note(settings: Settings, registry: Registry, exported: Exported, run_id: str) -> None:
-    """The bundles as tags of the version; the table, and the figures, to the run that trained it."""
+    """Tag the version with the bundles; log the table and the figures to the run that trained it."""
     registry.set_variant(VIT, exported.model_version, EDGE, exported.bundle_edge)
     registry.set_variant(VIT, exported.model_version, CLOUD, exported.bundle_cloud)
     mlflow = tracking.client(settings.mlflow_tracking_uri)

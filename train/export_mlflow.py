@@ -1,7 +1,7 @@
-"""What makes a release bundle an MLflow model too: `mlflow.pyfunc.load_model` takes it as it lies in the store.
+"""The files that make a release bundle an MLflow model, for `mlflow.pyfunc.load_model`.
 
-`train.release` adds these files to every version. The model is code and safetensors ("models from code"), never a
-pickle; its `requirements.txt` is the lock of the environment that trained it. The same version gives the same bytes.
+`train.release` adds them to every version. The model is code and safetensors ("models from code"), never a pickle;
+its `requirements.txt` is the lock of the environment that trained it. The same version gives the same bytes.
 """
 
 import platform
@@ -17,13 +17,13 @@ from train.export_runner import runner
 MODEL, CODE, RUNNER = "MLmodel", "mlflow_model.py", "predict.py"
 REQUIREMENTS, PYTHON_ENV, CONDA = "requirements.txt", "python_env.yaml", "conda.yaml"
 DIRECT = ("mlflow", "torch", "timm", "safetensors", "numpy", "pandas", "pillow", "boto3")
-"""What loading and asking imports; boto3 is MLflow's way to the object store."""
+"""Imports of loading and predicting; boto3 is MLflow's access to the object store."""
 SOURCE = Path(__file__).with_name("export_mlflow_model.py")
 SET_MODEL = "\n\nfrom mlflow.models import set_model  # noqa: E402\n\nset_model(XrayVit())\n"
 
 
 def files(run_id: str, weights_name: str, card_name: str) -> dict[str, bytes]:
-    """Name → content, to lie beside card and weights.
+    """Return name → content, to lie beside card and weights.
 
     Args:
         run_id: the MLflow run that trained the model.
@@ -32,7 +32,7 @@ def files(run_id: str, weights_name: str, card_name: str) -> dict[str, bytes]:
         MODEL: _description(run_id, weights_name, card_name),
         CODE: SOURCE.read_text() + SET_MODEL,
         RUNNER: runner(),
-        REQUIREMENTS: "".join(f"{one}\n" for one in locked(DIRECT)),
+        REQUIREMENTS: "".join(f"{pin}\n" for pin in locked(DIRECT)),
         PYTHON_ENV: _yaml({"python": platform.python_version(), "dependencies": [f"-r {REQUIREMENTS}"]}),
         CONDA: _yaml(
             {
@@ -50,27 +50,27 @@ def files(run_id: str, weights_name: str, card_name: str) -> dict[str, bytes]:
 
 
 def locked(direct: tuple[str, ...]) -> list[str]:
-    """Exact versions of these packages and of all that they need, as installed here, by name."""
-    found: dict[str, str] = {}
+    """Return exact versions of these packages and of all their dependencies, as installed here, by name."""
+    versions: dict[str, str] = {}
     waiting = list(direct)
     while waiting:
         name = canonicalize_name(waiting.pop())
-        if name in found:
+        if name in versions:
             continue
         try:
             package = distribution(name)
         except PackageNotFoundError:
             continue  # optional on this platform, or set-up leaves it out; pip would add it
-        found[name] = package.version
+        versions[name] = package.version
         for line in package.requires or ():
             needed = Requirement(line)
             if needed.marker is None or needed.marker.evaluate({"extra": ""}):
                 waiting.append(needed.name)
-    return [f"{name}=={version}" for name, version in sorted(found.items())]
+    return [f"{name}=={version}" for name, version in sorted(versions.items())]
 
 
 def _description(run_id: str, weights_name: str, card_name: str) -> str:
-    """The file `MLmodel`, without its time and random id, which would make each bundle another one.
+    """Build the file `MLmodel`, without its time and random id, which would make each bundle differ.
 
     Source: mlflow.org/docs/latest/ml/model/#mlmodel-file; the flavour is what `mlflow.pyfunc.add_to_model` writes.
     """

@@ -23,7 +23,11 @@ class XrayVit(PythonModel):
     """Loaded by MLflow; `predict` may be called from one thread at a time."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Raises ValueError (in one line) where a file of the model was changed."""
+        """Load card, runner and weights, each verified.
+
+        Raises:
+            ValueError: a file of the model was changed; one line.
+        """
         import timm
         import torch
         from safetensors.torch import load
@@ -40,7 +44,7 @@ class XrayVit(PythonModel):
         self.model: torch.nn.Module = model.eval().requires_grad_(False)
 
     def predict(self, context: PythonModelContext, model_input, params=None):  # type: ignore[no-untyped-def]
-        """Calibrated probabilities, one row an image and one column a class.
+        """Compute calibrated probabilities, one row an image and one column a class.
 
         Args:
             model_input: PNG or JPEG files as bytes, in a list or in the column `image` of a table; or pixels as the
@@ -63,12 +67,12 @@ class XrayVit(PythonModel):
                 raise ValueError(f"pixels are uint8 (N, {side}, {side}), got {model_input.shape}")
             return model_input
         blobs = model_input[IMAGE] if isinstance(model_input, pd.DataFrame) else model_input
-        if isinstance(blobs, bytes) or not all(isinstance(one, bytes) for one in blobs):
+        if isinstance(blobs, bytes) or not all(isinstance(blob, bytes) for blob in blobs):
             raise ValueError(
                 f"give a list of files as bytes, a table with them in the column {IMAGE!r}, "
                 f"or pixels as uint8 (N, {side}, {side})"
             )
-        pixels = [self.runner.to_pixels(one, self.pixels) for one in blobs]
+        pixels = [self.runner.to_pixels(blob, self.pixels) for blob in blobs]
         return np.stack(pixels) if pixels else np.zeros((0, side, side), np.uint8)
 
     def _probabilities(self, pixels_NHW: np.ndarray) -> np.ndarray:
@@ -82,7 +86,7 @@ class XrayVit(PythonModel):
 
 
 def _module(path: Path) -> types.ModuleType:
-    """The runner as a module under a name of this folder's own, so that two versions can be loaded side by side."""
+    """Load the runner under a module name of this folder's own, so that two versions can be loaded side by side."""
     name = f"xray_vit_predict_{abs(hash(path))}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

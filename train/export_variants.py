@@ -1,4 +1,4 @@
-"""A trained model in its several forms – PyTorch, ONNX, INT8 – measured beside each other on the same images.
+"""Measures a trained model in its several forms – PyTorch, ONNX, INT8 – on the same images.
 
 `train.export` calls it with the splits; the table goes into the cards. Knows neither releases nor the object store.
 """
@@ -14,7 +14,7 @@ import torch
 
 from data.preprocess import PixelConfig, to_model_input
 from data.versions import SplitTable
-from train.metrics import share
+from train.bootstrap import share
 
 TORCH, FLOAT32, DYNAMIC, STATIC = "torch", "onnx-float32", "onnx-int8-dynamic", "onnx-int8-static"
 Forward = Callable[[np.ndarray], np.ndarray]
@@ -31,7 +31,7 @@ class Variant:
     bytes: int
     """Of its weights or its graph."""
     latency_ms: float
-    """Median for one image at a time, on one core that has nothing else to do."""
+    """Median for one image at a time, milliseconds, on an otherwise idle core."""
     accuracy: float
     """On the test split."""
     accuracy_loss: float
@@ -48,7 +48,7 @@ class Variant:
 
 
 def batched(forward: Forward, pixels_NHW: np.ndarray, config: PixelConfig) -> np.ndarray:
-    """Raw outputs for stored pixels, some at a time."""
+    """Compute raw outputs for stored pixels, batch by batch."""
     starts = range(0, len(pixels_NHW), BATCH)
     return np.concatenate(
         [forward(to_model_input(pixels_NHW[start : start + BATCH], config)) for start in starts]
@@ -73,7 +73,7 @@ def measure(
     pixels: PixelConfig,
     latency_runs: int,
 ) -> list[Variant]:
-    """One row for each form; the first one is what the others are compared with.
+    """Measure one row for each form; the first one is the reference of the others.
 
     The caller has limited torch and ONNX Runtime to one thread.
     """
@@ -105,14 +105,14 @@ def measure(
 def accuracy_loss(
     reference_NK: np.ndarray, other_NK: np.ndarray, labels_N: np.ndarray, groups: Sequence[str]
 ) -> tuple[float, float]:
-    """How much accuracy is lost on these images, and the upper 95 % bound of it, patients being drawn."""
-    right_N, other_N = (one.argmax(axis=1) == labels_N for one in (reference_NK, other_NK))
+    """Compute the loss of accuracy on these images, and its upper 95 % bound over patients."""
+    right_N, other_N = (logits_NK.argmax(axis=1) == labels_N for logits_NK in (reference_NK, other_NK))
     lost = share(right_N.astype(np.float64) - other_N, groups)
     return lost.value, lost.high
 
 
 def latency_ms(forwards: Mapping[str, Forward], image_1CHW: np.ndarray, runs: int) -> dict[str, float]:
-    """Median milliseconds of processor time for one image, all forms taking turns.
+    """Measure the median milliseconds of processor time for one image, all forms taking turns.
 
     With one thread that is the latency on an idle core, also where other work keeps the machine busy.
     """
@@ -123,24 +123,24 @@ def latency_ms(forwards: Mapping[str, Forward], image_1CHW: np.ndarray, runs: in
             forward(image_1CHW)
             if nth >= WARM_UP:
                 times[name].append((time.process_time() - started_s) * 1000)
-    return {name: statistics.median(one) for name, one in times.items()}
+    return {name: statistics.median(durations) for name, durations in times.items()}
 
 
 def better_int8(rows: Sequence[Variant], largest_loss: float) -> Variant:
-    """The INT8 form for the edge: the fastest of those that keep validation accuracy, else the most accurate.
+    """Choose the INT8 form for the edge: the fastest that keeps validation accuracy, else the most accurate.
 
     The test split has no say in it.
     """
     reference = rows[0].validation_accuracy
     candidates = [row for row in rows if row.name in (DYNAMIC, STATIC)]
-    kept = [row for row in candidates if reference - row.validation_accuracy <= largest_loss]
-    if kept:
-        return min(kept, key=lambda row: row.latency_ms)
+    accurate = [row for row in candidates if reference - row.validation_accuracy <= largest_loss]
+    if accurate:
+        return min(accurate, key=lambda row: row.latency_ms)
     return max(candidates, key=lambda row: row.validation_accuracy)
 
 
 def table(rows: Sequence[Variant]) -> str:
-    """The rows as Markdown."""
+    """Format the rows as Markdown."""
     head = (
         "| variant | MB | ms an image, one core | test accuracy | loss, at most | same label | largest logit gap |"
         "\n|---|---|---|---|---|---|---|\n"

@@ -1,6 +1,6 @@
-"""Pictures of a report, as PNG: confusion matrix, reliability diagram, ROC curves, abstention curve.
+"""Plots of a report, as PNG: confusion matrix, reliability diagram, ROC curves, abstention curve.
 
-Nothing here computes a figure; `train.report` has done that.
+Only draws: `train.report` computes the figures.
 """
 
 import io
@@ -15,7 +15,7 @@ from train.report import Report
 
 
 def figures(report: Report, names: Sequence[str], title: str) -> dict[str, bytes]:
-    """File name → PNG."""
+    """Return file name → PNG."""
     draws: dict[str, Callable[[Any], None]] = {
         "confusion.png": lambda axes: _confusion(axes, report.confusion_KK, names),
         "reliability.png": lambda axes: _reliability(axes, report),
@@ -26,7 +26,7 @@ def figures(report: Report, names: Sequence[str], title: str) -> dict[str, bytes
 
 
 def png(draw: Callable[[Any], None], title: str) -> bytes:
-    """One picture, on axes of its own."""
+    """Draw one picture, on axes of its own."""
     from matplotlib.figure import Figure  # a second of imports, for these pictures only
 
     figure = Figure(figsize=(8, 7), layout="constrained")
@@ -39,7 +39,7 @@ def png(draw: Callable[[Any], None], title: str) -> bytes:
 
 
 def _confusion(axes: Any, confusion_KK: np.ndarray, names: Sequence[str]) -> None:
-    """Counts, shaded by the share of the true class."""
+    """Draw counts, shaded by the share of the true class."""
     shares_KK = confusion_KK / np.maximum(confusion_KK.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares_KK, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(confusion_KK):
@@ -52,13 +52,13 @@ def _confusion(axes: Any, confusion_KK: np.ndarray, names: Sequence[str]) -> Non
 
 
 def _reliability(axes: Any, report: Report) -> None:
-    """Accuracy against confidence: on the diagonal a probability is what it says."""
+    """Draw accuracy against confidence: a calibrated model lies on the diagonal."""
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
     for name, error in (("before", report.ece_before), ("after", report.ece)):
         bins = report.reliability[name]
         axes.plot(
-            [one.confidence for one in bins],
-            [one.accuracy for one in bins],
+            [bin_.confidence for bin_ in bins],
+            [bin_.accuracy for bin_ in bins],
             marker="o",
             label=f"{name} temperature scaling, calibration error {error.value:.3f}",
         )
@@ -67,13 +67,13 @@ def _reliability(axes: Any, report: Report) -> None:
 
 
 def _roc(axes: Any, report: Report, names: Sequence[str]) -> None:
-    """Each class against all others, and any finding against none."""
+    """Draw each class against all others, and any finding against none."""
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
     axes.axvline(1 - SPECIFICITY, color="grey", linewidth=1, linestyle=":")
-    for k, one in enumerate(report.classes):
-        if one.auroc is not None:
+    for k, result in enumerate(report.classes):
+        if result.auroc is not None:
             false_T, true_T = roc(report.labels_N == k, report.probabilities_NK[:, k])
-            axes.plot(false_T, true_T, label=f"{one.label} {one.auroc.value:.3f}")
+            axes.plot(false_T, true_T, label=f"{result.label} {result.auroc.value:.3f}")
     if report.abnormal is not None:
         finding_K = findings(names)
         false_T, true_T = roc(finding_K[report.labels_N], report.probabilities_NK[:, finding_K].sum(axis=1))
@@ -85,18 +85,25 @@ def _roc(axes: Any, report: Report, names: Sequence[str]) -> None:
 
 
 def _abstention(axes: Any, report: Report) -> None:
-    """Accuracy and false-normal rate against the share answered, with their intervals."""
+    """Draw accuracy and false-normal rate against the share answered, with their intervals."""
     points = report.abstention
-    answered = [one.answered for one in points]
-    axes.plot(answered, [one.accuracy.value for one in points], marker="o", label="accuracy")
+    answered = [point.answered for point in points]
+    axes.plot(answered, [point.accuracy.value for point in points], marker="o", label="accuracy")
     axes.fill_between(
-        answered, [one.accuracy.low for one in points], [one.accuracy.high for one in points], alpha=0.2
+        answered,
+        [point.accuracy.low for point in points],
+        [point.accuracy.high for point in points],
+        alpha=0.2,
     )
-    rates = [(one.answered, one.false_normal_rate) for one in points if one.false_normal_rate is not None]
+    rates = [
+        (point.answered, point.false_normal_rate) for point in points if point.false_normal_rate is not None
+    ]
     if rates:
         shares = [share for share, _ in rates]
-        axes.plot(shares, [one.value for _, one in rates], marker="o", label="false-normal rate")
-        axes.fill_between(shares, [one.low for _, one in rates], [one.high for _, one in rates], alpha=0.2)
+        axes.plot(shares, [point.value for _, point in rates], marker="o", label="false-normal rate")
+        axes.fill_between(
+            shares, [point.low for _, point in rates], [point.high for _, point in rates], alpha=0.2
+        )
     axes.axvline(1 - report.abstained.value, color="grey", linestyle=":", label="as the card has it")
     axes.set(xlabel="share of images answered", ylabel="share", ylim=(0, 1.01))
     axes.legend(loc="center left")

@@ -1,7 +1,7 @@
-"""Originals of test images, for what a dataset version does not hold: films at their own size, or other pixels.
+"""Originals of test images, for evaluation: films at their own size, or pixels of other settings.
 
-Evaluation alone asks; what it reads stays in this process. An original that is gone, as a forgotten patient's is, is
-no error here: who asks is told which could be had.
+The pixels stay in this process. A missing original, such as an erased patient's, is no error: the result says which
+were available.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,33 +15,33 @@ from data.preprocess import PixelConfig, scale
 from data.sandbox import Decoder
 
 WAIVED = ("blank", "colour", "too_small", "lateral", "not_an_xray", "inverted")
-"""Reasons of checks: these images are in the dataset already, perhaps because a reviewer let them in."""
+"""Checks that are skipped: these images are in the dataset already, perhaps because a reviewer accepted them."""
 
 
 def films(settings: Settings, decoder: Decoder, sha256s: Sequence[str]) -> list[np.ndarray | None]:
-    """Each original as a person would be shown it, None where it cannot be had.
+    """Decode each original for display, None if it is not available.
 
     Raises:
         SecretError: no key, or an original was changed. ObjectStoreError: the store does not answer.
     """
     originals = Originals.of(settings)
-    return [_film(originals, decoder, one) for one in sha256s]
+    return [_film(originals, decoder, sha256) for sha256 in sha256s]
 
 
 def pixels(
     settings: Settings, decoder: Decoder, sha256s: Sequence[str], config: PixelConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Canonical pixels of other settings than the dataset's.
+    """Make canonical pixels with other settings than the dataset's.
 
     Returns:
-        pixels_MHW of those that could be had, and had_N, bool, which those are.
+        pixels_MHW of the available originals, and available_N, bool.
     Raises: see `films`.
     """
     originals = Originals.of(settings)
     made: list[np.ndarray] = []
     had = []
-    for one in sha256s:
-        film_HW = _film(originals, decoder, one)
+    for sha256 in sha256s:
+        film_HW = _film(originals, decoder, sha256)
         had.append(film_HW is not None)
         if film_HW is not None:
             made.append(scale(film_HW, config))
@@ -50,7 +50,7 @@ def pixels(
 
 
 def refuser(decoder: Decoder) -> Callable[[bytes, str | None], bool]:
-    """Whether serving would refuse a file before its model sees it."""
+    """Return a function that tells whether serving would refuse a file before its model sees it."""
 
     def refuses(blob: bytes, view: str | None) -> bool:
         try:

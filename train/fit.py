@@ -117,7 +117,7 @@ def _newest(setup: Setup, checkpoints: Checkpoints) -> Progress | None:
         if folder is None:
             return None
         found = checkpoint.load(folder, setup.state(), setup.about, elastic=setup.strategy.elastic)
-    setup.strategy.adopt()
+    setup.strategy.load_masters()
     return found
 
 

@@ -16,7 +16,7 @@ from train.optimizer import NamedAdamW
 from train.parallel import blocks, prepare_blocks
 
 
-class Sharded(NamedAdamW):
+class FullySharded(NamedAdamW):
     """Each block is gathered when it is its turn and let go of after it, in forward and backward.
 
     As one unit the model is gathered once an update and stays so until its gradients are there: for small models on
@@ -49,10 +49,10 @@ class Sharded(NamedAdamW):
     def backward(self, loss: torch.Tensor) -> None:
         loss.backward()
 
-    def settle(self) -> None:
+    def reshard(self) -> None:
         for module in self.module.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
 
-    def adopt(self) -> None:
+    def load_masters(self) -> None:
         """The masters are what the model gathers from."""

@@ -19,18 +19,18 @@ from train.llm_fit import fit, prepare
 from train.llm_tokens import Pair
 
 
-class Forgetful:
-    """Checkpoints that go nowhere; implements `train.fit.Checkpoints`."""
+class NoCheckpoints:
+    """Discards checkpoints; implements `train.fit.Checkpoints`."""
 
     @contextmanager
     def newest(self) -> Iterator[Path | None]:
         yield None
 
     def commit(self, mark: Mark, write: Callable[[Path], None]) -> None:
-        """Kept nowhere."""
+        """Discard the checkpoint."""
 
     def flush(self) -> None:
-        """There is nothing to wait for."""
+        """Return at once: nothing is written."""
 
     def must_leave(self) -> bool:
         return False
@@ -38,7 +38,7 @@ class Forgetful:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """A process group of one."""
+    """Open a process group of one."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         yield
@@ -49,8 +49,8 @@ def alone() -> Iterator[None]:
 def learn(
     config: LlmConfig, base: Path, pairs: Sequence[Pair], device: torch.device, watch: Watch | None = None
 ) -> tuple[dict[str, torch.Tensor], Progress]:
-    """What was learned, by name, and how it went."""
+    """Fine-tune; return what was learned, by name, and the progress."""
     with alone():
         setup = prepare(config, base, pairs, run="alone", device=device)
-        progress = fit(setup, Forgetful(), watch)
+        progress = fit(setup, NoCheckpoints(), watch)
         return setup.weights(), progress

@@ -1,4 +1,4 @@
-"""What a fine-tuning step takes in time and memory, each setting measured in a process of its own.
+"""Time and memory of a fine-tuning step, each setting measured in a process of its own.
 
 `jobs.finetune_llm --table` prints it. The peak memory of a process only grows, hence the processes.
 """
@@ -30,7 +30,7 @@ COLUMNS = (
 CPU_METHODS: tuple[Method, ...] = ("full", "lora")
 MIB = 2**20
 STATE = 3
-"""A checkpoint has each learned number three times: the weight and AdamW's two moments, float32."""
+"""A checkpoint stores each learned number three times: the weight and AdamW's two moments, float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Cost:
 
 
 def settings(config: LlmConfig) -> list[LlmConfig]:
-    """Method x precision x accumulation at one global batch; QLoRA has one precision."""
+    """Return method x precision x accumulation at one global batch; QLoRA has one precision."""
     whole, methods = config.batch_size, METHODS if config.use_gpu else CPU_METHODS
     micros = sorted({whole, 1}, reverse=True)
     return [
@@ -61,7 +61,7 @@ def settings(config: LlmConfig) -> list[LlmConfig]:
 
 
 def measure(config: LlmConfig, base: Path, pairs: Sequence[Pair], steps: int) -> Cost:
-    """The mean over `steps` updates, after one that warms up; call it in a process of its own."""
+    """Measure the mean over `steps` updates, after one that warms up; call it in a process of its own."""
     torch.set_num_threads(config.cpus_per_worker)
     device = torch.device("cuda" if config.use_gpu else "cpu")
     rates: list[dict[str, float]] = []
@@ -69,15 +69,15 @@ def measure(config: LlmConfig, base: Path, pairs: Sequence[Pair], steps: int) ->
         setup = llm_alone.prepare(config, base, pairs, run="cost", device=device)
         few = replace(setup, rows=setup.rows[: config.batch_size], config=replace(config, epochs=1 + steps))
         watch = Watch(step=lambda progress, total, loss: None, epoch=lambda row, speed: rates.append(speed))
-        llm_alone.fit(few, llm_alone.Forgetful(), watch)
+        llm_alone.fit(few, llm_alone.NoCheckpoints(), watch)
     after = rates[1:]  # an epoch is one step here
 
     def mean(name: str) -> float:
-        return sum(one[name] for one in after) / len(after)
+        return sum(rate[name] for rate in after) / len(after)
 
     return Cost(
         config=config,
-        learned=sum(one.numel() for one in setup.weights().values()),
+        learned=sum(weight.numel() for weight in setup.weights().values()),
         step_s=mean("step_s"),
         step_cpu_s=mean("step_cpu_s"),
         tokens_per_s=mean("tokens_per_s"),
@@ -87,14 +87,21 @@ def measure(config: LlmConfig, base: Path, pairs: Sequence[Pair], steps: int) ->
 
 
 def table(
-    config: LlmConfig, base: Path, pairs: Sequence[Pair], *, steps: int, told: Callable[[int, int, str], None]
+    config: LlmConfig,
+    base: Path,
+    pairs: Sequence[Pair],
+    *,
+    steps: int,
+    progress: Callable[[int, int, str], None],
 ) -> tuple[list[Cost], str]:
-    """Measure every setting, one after the other; the figures, and as Markdown."""
+    """Measure every setting, one after the other; return the figures, and as Markdown."""
     costs, chosen = [], settings(config)
-    for nth, one in enumerate(chosen):
-        told(nth, len(chosen), f"{one.method}, {one.precision}, {one.microbatch_size} rows at once")
+    for nth, setting in enumerate(chosen):
+        progress(
+            nth, len(chosen), f"{setting.method}, {setting.precision}, {setting.microbatch_size} rows at once"
+        )
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            costs.append(process.submit(measure, one, base, pairs, steps).result())
+            costs.append(process.submit(measure, setting, base, pairs, steps).result())
     return costs, _markdown(costs)
 
 
@@ -102,18 +109,18 @@ def _markdown(costs: Sequence[Cost]) -> str:
     gpu = costs[0].peak_gpu_memory_mib is not None
     head = [*COLUMNS, "tokens/s", "peak memory MiB", *(["peak GPU memory MiB"] if gpu else [])]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for one in costs:
+    for cost in costs:
         cells = [
-            one.config.method,
-            one.config.precision,
-            f"{one.config.microbatch_size} x {one.config.parts(1)}",
-            f"{one.learned:,}",
-            f"{one.checkpoint_mib:,.1f} MiB",
-            f"{one.step_s:.2f}",
-            f"{one.step_cpu_s:.2f}",
-            f"{one.tokens_per_s:.0f}",
-            f"{one.peak_memory_mib:,.0f}",
-            *([f"{one.peak_gpu_memory_mib:,.0f}"] if one.peak_gpu_memory_mib is not None else []),
+            cost.config.method,
+            cost.config.precision,
+            f"{cost.config.microbatch_size} x {cost.config.parts(1)}",
+            f"{cost.learned:,}",
+            f"{cost.checkpoint_mib:,.1f} MiB",
+            f"{cost.step_s:.2f}",
+            f"{cost.step_cpu_s:.2f}",
+            f"{cost.tokens_per_s:.0f}",
+            f"{cost.peak_memory_mib:,.0f}",
+            *([f"{cost.peak_gpu_memory_mib:,.0f}"] if cost.peak_gpu_memory_mib is not None else []),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 """From learned weights back to an ordinary LitGPT checkpoint, which `serve.llm` loads like any other.
 
-Adapters are added to the weights beside which they were learned, in float32, and the sum is stored in the precision of
-the base's file. The base is read again, so what QLoRA rounded to 4 bits is not in the result.
+Adapters are added, in float32, to the weights that they were trained beside, and the sum is stored in the precision
+of the base's file. The base is read again, so QLoRA's rounding to 4 bits is not in the result.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from train.llm_config import LlmConfig
 from train.llm_weights import CARD_NAME, WEIGHTS_NAME
 
 ADAPTER_CARD = "learned"
-"""In the card: what was learned, and from what."""
+"""Key in the card: what was learned, and from what."""
 
 
 def export(
@@ -47,19 +47,21 @@ def export(
         if path.suffix in (".json", ".yaml") and path.name != CARD_NAME:
             shutil.copyfile(path, directory / path.name)
     card = json.loads((base / CARD_NAME).read_text())
-    files = {one.name: hashlib.sha256(one.read_bytes()).hexdigest() for one in sorted(directory.iterdir())}
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir())}
     made = {**card, "files": files, ADAPTER_CARD: dict(about)}
     (directory / CARD_NAME).write_text(json.dumps(made, ensure_ascii=False, indent=2), encoding="utf-8")
     return directory
 
 
 def _merged(base: Path, config: LlmConfig, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """All weights by the base's names, float32."""
+    """Return all weights by the base's names, float32."""
     plain = replace(config, method="lora" if config.adapts else "full", precision="float32")
     model = llm_model.build(base, plain, torch.device("cpu"))
     llm_model.fill(model, weights)
     with torch.no_grad():
         lora.merge_lora_weights(model)
     return {
-        name.replace(".linear.", "."): one for name, one in model.state_dict().items() if ".lora_" not in name
+        name.replace(".linear.", "."): tensor
+        for name, tensor in model.state_dict().items()
+        if ".lora_" not in name
     }

@@ -1,4 +1,4 @@
-"""The language model that is fine-tuned: a LitGPT checkpoint, whole or with adapters, and its answers' loss.
+"""The language model that is fine-tuned: a LitGPT checkpoint, whole or with adapters, and the loss of its answers.
 
 With adapters the checkpoint's weights are frozen (in 4 bits for QLoRA, `train.llm_nf4`) and only the adapters are
 learned, in float32. Knows neither Ray nor the store.
@@ -25,7 +25,7 @@ from train.llm_weights import WEIGHTS_NAME
 
 HEAD, EMBEDDING = "lm_head.weight", "transformer.wte.weight"
 FOREIGN = ("sliding_window_size", "attention_logit_softcapping", "final_logit_softcapping", "rope_indices")
-"""Settings of architectures whose attention would pass over our mask, or whose head does more than a product."""
+"""Settings of architectures whose attention would ignore our mask, or whose head is more than a product."""
 
 
 class LlmModelError(ExpectedError):
@@ -33,7 +33,7 @@ class LlmModelError(ExpectedError):
 
 
 def read_weights(directory: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint as they are stored.
+    """Read the tensors of a checkpoint as they are stored.
 
     Raises:
         LlmModelError: the file is missing or damaged.
@@ -50,7 +50,11 @@ def read_weights(directory: Path) -> dict[str, torch.Tensor]:
 
 
 def architecture(directory: Path) -> Config:
-    """Raises LlmModelError: it is none that we fine-tune."""
+    """Read the architecture of a checkpoint.
+
+    Raises:
+        LlmModelError: it is not supported.
+    """
     try:
         config = Config.from_checkpoint(directory)
     except (OSError, TypeError, ValueError) as error:
@@ -65,21 +69,21 @@ def architecture(directory: Path) -> Config:
 
 
 def describe(directory: Path, config: LlmConfig) -> str:
-    """What the tensors of a checkpoint of this run belong to."""
+    """Describe what the tensors of a checkpoint of this run belong to."""
     base = architecture(directory)
     shape = f"{base.name}, {base.n_layer} layers of {base.n_embd}"
     return f"{shape}, {config.method}" + (f" {json.dumps(asdict(config.lora))}" if config.adapts else "")
 
 
 def build(directory: Path, config: LlmConfig, device: torch.device) -> GPT:
-    """Read the base and make its adapters, whose first values depend on the seed alone.
+    """Read the base and create its adapters, whose first values depend on the seed alone.
 
     Raises:
         LlmModelError: the weights do not fit the architecture, or NF4 is not to be had here.
     """
     base = architecture(directory)
     frozen = torch.bfloat16 if config.adapts and config.precision == "bfloat16" else torch.float32
-    weights = {name: one.to(frozen) for name, one in read_weights(directory).items()}
+    weights = {name: tensor.to(frozen) for name, tensor in read_weights(directory).items()}
     model = _adapted(base, config) if config.adapts else _bare(GPT, base)
     try:
         missing, foreign = model.load_state_dict(weights, strict=False, assign=True)
@@ -127,7 +131,7 @@ def _adapted(base: Config, config: LlmConfig) -> GPT:
 
 
 def _tie(model: GPT, *, tied: bool) -> None:
-    """Where the checkpoint has no head, it is the embedding itself, and stays so."""
+    """Tie the head to the embedding if the checkpoint has no head."""
     if tied:
         head = model.lm_head.linear if isinstance(model.lm_head, lora.LoRALinear) else model.lm_head
         head.weight = model.transformer.wte.weight
@@ -145,12 +149,12 @@ def _begin_adapters(model: GPT, seed: int) -> None:
 
 
 def learned(model: GPT) -> dict[str, torch.nn.Parameter]:
-    """The parameters that change, by name; a tied head is named once."""
-    return {name: one for name, one in model.named_parameters() if one.requires_grad}
+    """Return the parameters that change, by name; a tied head is named once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def answer_logits(model: GPT, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits at the tokens that are learned, and their targets, (N, vocabulary) and (N).
+    """Compute logits at the tokens that are learned, and return their targets: (N, vocabulary) and (N).
 
     LitGPT's own `forward` takes no mask outside of generation, so its parts are called here one by one.
     """
@@ -159,7 +163,7 @@ def answer_logits(model: GPT, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def hidden(model: GPT, batch: Batch) -> torch.Tensor:
-    """What goes into the head, (B, T, width)."""
+    """Compute the inputs of the head, (B, T, width)."""
     x_BTC = model.transformer.wte(batch.tokens_BT)
     if model.config.scale_embeddings:
         x_BTC = x_BTC * torch.tensor(model.config.n_embd**0.5, dtype=x_BTC.dtype)
@@ -172,7 +176,7 @@ def hidden(model: GPT, batch: Batch) -> torch.Tensor:
 
 
 def answer_loss(model: GPT, batch: Batch, config: LlmConfig) -> torch.Tensor:
-    """The sum of the cross entropies of the learned tokens."""
+    """Sum the cross entropies of the learned tokens."""
     half = config.precision == "bfloat16"
     with torch.autocast(batch.tokens_BT.device.type, dtype=torch.bfloat16, enabled=half):
         logits_NV, targets_N = answer_logits(model, batch)
@@ -180,7 +184,7 @@ def answer_loss(model: GPT, batch: Batch, config: LlmConfig) -> torch.Tensor:
 
 
 def fill(model: GPT, weights: Mapping[str, torch.Tensor]) -> None:
-    """Give the learned parameters these values.
+    """Set the learned parameters.
 
     Raises:
         LlmModelError: they are of other parameters.
@@ -190,8 +194,8 @@ def fill(model: GPT, weights: Mapping[str, torch.Tensor]) -> None:
         odd = sorted(own.keys() ^ weights.keys())[0]
         raise LlmModelError(f"the learned weights are of another architecture: {odd} is on one side only")
     with torch.no_grad():
-        for name, one in own.items():
-            one.copy_(weights[name])
+        for name, parameter in own.items():
+            parameter.copy_(weights[name])
 
 
 def _line(error: Exception) -> str:
@@ -199,5 +203,5 @@ def _line(error: Exception) -> str:
 
 
 def as_stored(values: Mapping[str, Any], like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors in the precision of the base's file, ready to be written."""
+    """Convert tensors to the precision of the base's file, ready to be written."""
     return {name: values[name].detach().to("cpu", like[name].dtype).contiguous() for name in like}

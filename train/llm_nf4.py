@@ -1,7 +1,7 @@
 """QLoRA's frozen weights: 4 bits each, in the NF4 format of bitsandbytes, on CUDA (arXiv:2305.14314).
 
-LitGPT's adapters keep their frozen part in `linear`; here it becomes a 4-bit layer. Embedding, head, norms and adapters
-stay as they are. The package bitsandbytes is optional: `python -m pip install bitsandbytes`.
+LitGPT's adapters keep their frozen part in `linear`; here it becomes a 4-bit layer. Embedding, head, norms and
+adapters stay as they are. The package bitsandbytes is optional: `python -m pip install bitsandbytes`.
 """
 
 import importlib.util
@@ -16,11 +16,15 @@ PACKAGE = "bitsandbytes"
 
 
 class Nf4Error(ExpectedError):
-    """There are no 4-bit weights to be had on this machine; the message says what to do."""
+    """4-bit weights are not available on this machine; the message says what to do."""
 
 
 def available(device: torch.device) -> None:
-    """Raises Nf4Error: no CUDA device, or the package is missing."""
+    """Check that 4-bit weights are available.
+
+    Raises:
+        Nf4Error: no CUDA device, or the package is missing.
+    """
     if device.type != "cuda":
         raise Nf4Error(
             f"method qlora needs a CUDA device, this worker has {device.type}: take method lora, or use_gpu true"
@@ -33,7 +37,7 @@ def available(device: torch.device) -> None:
 
 
 def quantise(model: torch.nn.Module, device: torch.device) -> None:
-    """Put a 4-bit layer in the place of the frozen weights beside each adapter, but not of the head.
+    """Replace the frozen weights beside each adapter by a 4-bit layer, except in the head.
 
     Raises:
         Nf4Error: see `available`.
@@ -47,7 +51,10 @@ def quantise(model: torch.nn.Module, device: torch.device) -> None:
 
 
 def _four_bits(bnb: Any, dense: torch.nn.Linear, device: torch.device) -> torch.nn.Module:
-    """Double quantisation (`compress_statistics`), computed with in bfloat16; the move to the device quantises."""
+    """Build a 4-bit layer with double quantisation (`compress_statistics`) and bfloat16 arithmetic.
+
+    The move to the device quantises.
+    """
     small = bnb.nn.Linear4bit(
         dense.in_features,
         dense.out_features,

@@ -1,7 +1,7 @@
 """A prompt and its answer as tokens, of which only the answer's are learned.
 
-The prompt gets the checkpoint's chat style and the same encoding as in `serve.llm`, so that the model is asked in
-training what it is asked in service; a test holds the two together.
+The prompt gets the checkpoint's chat style and the same encoding as in `serve.llm`, so that training and service ask
+the same; a test compares the two.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from litgpt.prompts import PromptStyle
 from litgpt.tokenizer import Tokenizer
 
 Pair = tuple[str, str]
-"""What the model is asked, without any chat style, and what it is to answer."""
+"""Prompt without any chat style, and answer."""
 
 
 class LlmDataError(ValueError):
-    """The pairs cannot be learned; the message says which one, never what it says."""
+    """The pairs cannot be learned; the message names the pair, never its content."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,40 +28,40 @@ class Sample:
     answer_from: int
     """Index of the answer's first token."""
     hash: str
-    """Of the tokens: what the order of an epoch is made of."""
+    """Of the tokens: the order of an epoch is made of it."""
 
 
 class Encoder:
-    """Makes samples for one checkpoint."""
+    """Encodes samples for one checkpoint."""
 
     def __init__(self, directory: Path) -> None:
         self._tokenizer = Tokenizer(directory)
         self._style = PromptStyle.from_config(Config.from_checkpoint(directory))
 
     def prompt(self, text: str) -> list[int]:
-        """The tokens before the answer."""
+        """Return the tokens before the answer."""
         tokens: list[int] = self._tokenizer.encode(self._style.apply(text), bos=True).tolist()
         return tokens
 
     def sample(self, pair: Pair) -> Sample:
-        asked = self.prompt(pair[0])
-        told = self._tokenizer.encode(pair[1], bos=False, eos=True).tolist()
-        tokens = (*asked, *told)
-        digest = hashlib.blake2b(repr((len(asked), tokens)).encode(), digest_size=16).hexdigest()
-        return Sample(tokens=tokens, answer_from=len(asked), hash=digest)
+        prompt = self.prompt(pair[0])
+        answer = self._tokenizer.encode(pair[1], bos=False, eos=True).tolist()
+        tokens = (*prompt, *answer)
+        digest = hashlib.blake2b(repr((len(prompt), tokens)).encode(), digest_size=16).hexdigest()
+        return Sample(tokens=tokens, answer_from=len(prompt), hash=digest)
 
     def samples(self, pairs: Sequence[Pair], longest: int) -> list[Sample]:
-        """Each pair once, in the order of their hashes.
+        """Encode each pair once, in the order of their hashes.
 
         Raises:
             LlmDataError: there is none, or one is longer than `longest` tokens.
         """
-        found = {one.hash: one for one in map(self.sample, pairs)}
-        if not found:
+        by_hash = {sample.hash: sample for sample in map(self.sample, pairs)}
+        if not by_hash:
             raise LlmDataError("there is no pair to learn from")
-        most = max(len(one.tokens) for one in found.values())
+        most = max(len(sample.tokens) for sample in by_hash.values())
         if most > longest:
             raise LlmDataError(
                 f"the longest pair has {most} tokens, max_seq_length is {longest}: take {most} or more"
             )
-        return [found[digest] for digest in sorted(found)]
+        return [by_hash[digest] for digest in sorted(by_hash)]

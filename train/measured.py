@@ -1,4 +1,4 @@
-"""What the gates look at: figures of a model version on the test split, from whichever module measures them.
+"""The inputs of the gates: figures of a model version on the test split, from the modules that measure them.
 
 Kept apart from those modules so that `train.gates` needs none of their libraries.
 """
@@ -12,7 +12,7 @@ from train.bootstrap import Estimate
 
 @dataclass(frozen=True, kw_only=True)
 class ClassCount:
-    """What the floor of one class looks at."""
+    """Inputs of one class's floor."""
 
     label: str
     recall: float | None
@@ -25,9 +25,9 @@ class Comparison:
     """One model beside the champion on the same images (`train.comparison`)."""
 
     champion: str | None
-    """Its version; None when there is none, or when the model is it."""
+    """The champion's version; None without one, or when the model is the champion."""
     why_not: str = ""
-    """Why they cannot be compared; empty when they were, or when there is no other champion."""
+    """Why they cannot be compared; empty if they were, or if there is no other champion."""
     difference: Estimate | None = None
     """Accuracy minus the champion's, with the two-sided 95 % interval; below zero is worse."""
     bound: float | None = None
@@ -45,17 +45,17 @@ class Gap:
     attribute: str
     """sex, age, view or source."""
     estimate: Estimate | None
-    """None: there are no two."""
+    """None: fewer than two subgroups are large enough."""
     most: str = ""
     """The subgroup in which most findings are missed."""
     least: str = ""
     images: int = 0
-    """Images with a finding in the smaller of the two; or in the second largest subgroup, when there are no two."""
+    """Images with a finding in the smaller of the two; without two, in the second largest subgroup."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Remaining:
-    """What a model knows without a part of the picture (`train.shortcut_audit`)."""
+    """Accuracy that remains without a part of the picture (`train.shortcut_audit`)."""
 
     name: str
     images: int
@@ -72,7 +72,7 @@ class Remaining:
 
 @dataclass(frozen=True, kw_only=True)
 class Behaviour:
-    """The share of images on which the model, or what stands before it, did as it should (`train.behaviour`)."""
+    """The share of images on which the model, or the checks before it, behaved as required (`train.behaviour`)."""
 
     name: str
     estimate: Estimate | None
@@ -80,12 +80,12 @@ class Behaviour:
     why_not: str = ""
     """... and why."""
     family: Literal["behaviour", "refusal"] = "behaviour"
-    """refusal: what stands before the model must refuse."""
+    """refusal: the checks before the model must refuse."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """All of it."""
+class GateInputs:
+    """All inputs of the gates."""
 
     accuracy: Estimate | None
     """None when the split is empty."""

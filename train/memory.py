@@ -1,8 +1,8 @@
-"""How much memory a run will take on each worker, before it is started: counted on torch's meta device.
+"""An estimate of the memory of a run on each worker, before it starts: counted on torch's meta device.
 
-Weights, gradients, moments and average are arithmetic over the strategy; activations are what a forward pass of one
-microbatch really keeps for the backward pass, counted tensor by tensor, without a byte allocated. Left out: the
-library's own workspace, and what `compile` spares.
+Weights, gradients, moments and average are arithmetic over the strategy; activations are the tensors that a forward
+pass of one microbatch keeps for the backward pass, counted without allocating a byte. Left out: the library's own
+workspace, and the savings of `compile`.
 """
 
 from dataclasses import dataclass, replace
@@ -22,17 +22,17 @@ class Memory:
     """Bytes on one worker."""
 
     parameters: int
-    """How many numbers the model has."""
+    """Number of the model's parameters; no bytes."""
     weights: int
     gradients: int
     moments: int
     """Of AdamW."""
     average: int
     gathered: int
-    """Weights that are there beside the shared out ones, while a block is computed or in another precision."""
+    """Weights beside the sharded ones, while a block is computed or in another precision."""
     activations: int
     host: int = 0
-    """In the memory of the host, where it is offloaded."""
+    """In the host's memory, if offloaded."""
 
     @property
     def device(self) -> int:
@@ -40,19 +40,21 @@ class Memory:
 
 
 def estimate(config: TrainConfig, *, classes: int, side: int) -> Memory:
-    """For the configured number of workers, at the peak of one update."""
+    """Estimate for the configured number of workers, at the peak of one update."""
     with torch.device("meta"):
         model = build_vit(config.model, classes=classes, side=side)
-    parameters = sum(one.numel() for one in model.parameters())
-    largest = max((sum(one.numel() for one in block.parameters()) for block in blocks(model)), default=0)
-    rest = parameters - sum(one.numel() for block in blocks(model) for one in block.parameters())
-    found = _STRATEGIES[config.strategy](config, parameters, 3 * largest + rest)
-    found = replace(found, activations=activations(config, model, side))
-    return _offloaded(found) if config.cpu_offload else found
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    largest = max(
+        (sum(parameter.numel() for parameter in block.parameters()) for block in blocks(model)), default=0
+    )
+    rest = parameters - sum(parameter.numel() for block in blocks(model) for parameter in block.parameters())
+    memory = _STRATEGIES[config.strategy](config, parameters, 3 * largest + rest)
+    memory = replace(memory, activations=activations(config, model, side))
+    return _offloaded(memory) if config.cpu_offload else memory
 
 
 def activations(config: TrainConfig, model: torch.nn.Module, side: int) -> int:
-    """Bytes that one microbatch keeps for the backward pass, with one block's inside where it is computed again."""
+    """Count the bytes that one microbatch keeps for the backward pass; with checkpointing, plus one block's inside."""
     if config.precision == "bfloat16":
         model = model.to(torch.bfloat16)
     part = -(-config.batch_size // config.num_workers)
@@ -65,19 +67,19 @@ def activations(config: TrainConfig, model: torch.nn.Module, side: int) -> int:
 
 
 def _kept(model: torch.nn.Module, images: int, side: int) -> int:
-    weights = {id(one) for one in model.parameters()}
-    kept: dict[int, torch.Tensor] = {}
+    weights = {id(tensor) for tensor in model.parameters()}
+    saved: dict[int, torch.Tensor] = {}
 
-    def keep(one: torch.Tensor) -> torch.Tensor:
-        whole = one if one._base is None else one._base
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        whole = tensor if tensor._base is None else tensor._base
         if id(whole) not in weights:
-            kept[id(whole)] = whole
-        return one
+            saved[id(whole)] = whole
+        return tensor
 
     dtype = next(model.parameters()).dtype
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(torch.zeros(images, 1, side, side, dtype=dtype, device="meta"))
-    return sum(one.nbytes for one in kept.values())
+    return sum(tensor.nbytes for tensor in saved.values())
 
 
 def _compute_bytes(config: TrainConfig) -> int:
@@ -85,13 +87,13 @@ def _compute_bytes(config: TrainConfig) -> int:
 
 
 def _ddp(config: TrainConfig, parameters: int, gathered: int) -> Memory:
-    """Everything whole; autocast keeps a bfloat16 copy of the weights."""
+    """Replicate everything; autocast keeps a bfloat16 copy of the weights."""
     copy = BFLOAT16 * parameters if config.precision == "bfloat16" else 0
     return _memory(config, parameters, weights=1, gradients=1, state=1, gathered=copy)
 
 
 def _fsdp(config: TrainConfig, parameters: int, gathered: int) -> Memory:
-    """Everything shared out; gathered are a block, the next one, a block's gradients, and what is in no block.
+    """Shard everything; gathered are a block, the next one, a block's gradients, and what is in no block.
 
     As one unit, all weights and their gradients.
     """
@@ -109,7 +111,7 @@ def _fsdp(config: TrainConfig, parameters: int, gathered: int) -> Memory:
 
 
 def _deepspeed(config: TrainConfig, parameters: int, gathered: int) -> Memory:
-    """Masters and moments shared out; whole weights to compute with up to stage 2, whole gradients in stage 1."""
+    """Shard masters and moments; whole weights to compute with up to stage 2, whole gradients in stage 1."""
     share = 1 / config.num_workers
     whole = parameters if config.zero_stage < 3 else gathered + int(parameters * share)
     return _memory(
@@ -138,7 +140,7 @@ def _memory(
 
 
 def _offloaded(memory: Memory) -> Memory:
-    """What is shared out lies in the memory of the host."""
+    """Move the sharded parts to the host's memory."""
     host = memory.weights + memory.gradients + memory.moments + memory.average
     return replace(memory, weights=0, gradients=0, moments=0, average=0, host=host)
 

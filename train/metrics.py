@@ -1,6 +1,7 @@
-"""How good answers are: accuracy, per-class tables, confusion, AUROC, sensitivity, each with an interval over patients.
+"""Classification metrics with intervals over patients: accuracy, per-class tables, confusion, AUROC, sensitivity.
 
-Pure arithmetic on labels, answers and probabilities; docs/evaluation.md has the formulas.
+Pure arithmetic on labels, answers and probabilities; docs/evaluation.md has the formulas. scikit-learn has the point
+estimates only; here each is computed for a thousand weighted resamples at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,18 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from train.bootstrap import Estimate, Resampling, ratio, share
-
-__all__ = ["share"]
+from train.bootstrap import Estimate, Resampling, flat, ratio
 
 SPECIFICITY = 0.90
-"""At which sensitivities are read off the ROC curve."""
+"""Specificity at which sensitivities are read off the ROC curve."""
 CLASS_FIGURES = ("precision", "recall", "f1", "auroc", "sensitivity")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassResult:
-    """One class on one set of images; a figure is None where it cannot be computed."""
+    """One class on one set of images; a figure that cannot be computed is None."""
 
     label: str
     images: int
@@ -32,21 +31,21 @@ class ClassResult:
     auroc: Estimate | None
     """This class against all others."""
     sensitivity: Estimate | None
-    """Of this class against all others, where `SPECIFICITY` of the others are told apart."""
+    """Of this class against all others, at a specificity of `SPECIFICITY`."""
 
     def flat(self) -> dict[str, Any]:
         """One row of a table: `recall`, `recall_low`, `recall_high` and so on."""
         row: dict[str, Any] = {"label": self.label, "images": self.images, "groups": self.groups}
         for name in CLASS_FIGURES:
-            found: Estimate | None = getattr(self, name)
+            estimate: Estimate | None = getattr(self, name)
             empty = {name: None, f"{name}_low": None, f"{name}_high": None}
-            row |= empty if found is None else found.flat(name)
+            row |= empty if estimate is None else estimate.flat(name)
         return row
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overall:
-    """A set of images in a few figures."""
+    """Summary figures of a set of images."""
 
     accuracy: Estimate
     balanced_accuracy: Estimate
@@ -55,25 +54,21 @@ class Overall:
     """Mean F1 over the classes that occur."""
 
     def flat(self) -> dict[str, float]:
-        return {
-            **self.accuracy.flat("accuracy"),
-            **self.balanced_accuracy.flat("balanced_accuracy"),
-            **self.macro_f1.flat("macro_f1"),
-        }
+        return flat(**vars(self))
 
 
 def confusion(labels_N: np.ndarray, answers_N: np.ndarray, classes: int) -> np.ndarray:
-    """counts_KK: rows are the truth, columns the answers."""
+    """Count counts_KK: rows are the truth, columns the answers."""
     return np.bincount(labels_N * classes + answers_N, minlength=classes**2).reshape(classes, classes)
 
 
 def balanced_accuracy(confusion_KK: np.ndarray) -> float:
-    """Mean recall over the classes that occur."""
+    """Compute the mean recall over the classes that occur."""
     return float(_balanced(confusion_KK[None])[0])
 
 
 def overall(labels_N: np.ndarray, answers_N: np.ndarray, classes: int, resampling: Resampling) -> Overall:
-    """Accuracy, balanced accuracy and macro F1."""
+    """Compute accuracy, balanced accuracy and macro F1."""
     confusion_1KK = confusion(labels_N, answers_N, classes)[None]
     drawn_RKK = _drawn_confusions(labels_N, answers_N, classes, resampling)
     return Overall(
@@ -90,7 +85,7 @@ def per_class(
     names: Sequence[str],
     resampling: Resampling,
 ) -> list[ClassResult]:
-    """One row a class of the taxonomy, in its order."""
+    """Compute one row a class of the taxonomy, in its order."""
     answers_N, groups = probabilities_NK.argmax(axis=1), np.asarray(groups_N)
     measured = _class_figures(confusion(labels_N, answers_N, len(names))[None])
     drawn = _class_figures(_drawn_confusions(labels_N, answers_N, len(names), resampling))
@@ -119,7 +114,7 @@ def per_class(
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One cell of the confusion matrix that is not empty."""
+    """One non-empty cell of the confusion matrix."""
 
     truth: str
     answer: str
@@ -128,18 +123,13 @@ class Cell:
     """Of the images of the true class."""
 
     def flat(self) -> dict[str, Any]:
-        return {
-            "truth": self.truth,
-            "answer": self.answer,
-            "images": self.images,
-            **self.share.flat("share"),
-        }
+        return {**vars(self), **self.share.flat("share")}
 
 
 def cells(
     labels_N: np.ndarray, answers_N: np.ndarray, names: Sequence[str], resampling: Resampling
 ) -> list[Cell]:
-    """The confusion matrix with intervals, truth by truth."""
+    """Return the confusion matrix with intervals, truth by truth."""
     confusion_KK = confusion(labels_N, answers_N, len(names))
     drawn_RKK = _drawn_confusions(labels_N, answers_N, len(names), resampling)
     shares_RKK = ratio(drawn_RKK, drawn_RKK.sum(axis=2, keepdims=True))
@@ -158,13 +148,13 @@ def cells(
 def macro_auroc(
     labels_N: np.ndarray, probabilities_NK: np.ndarray, resampling: Resampling
 ) -> Estimate | None:
-    """Mean area over the classes that have one; None when none has."""
+    """Compute the mean area over the classes that have one; None if none has."""
     present = [k for k in range(probabilities_NK.shape[1]) if 0 < (labels_N == k).sum() < len(labels_N)]
     if not present:
         return None
     areas = [_areas(labels_N == k, probabilities_NK[:, k], resampling) for k in present]
     return resampling.estimate(
-        float(np.mean([one[0][0] for one, _ in areas])),
+        float(np.mean([measured[0][0] for measured, _ in areas])),
         np.nanmean(np.stack([drawn[0] for _, drawn in areas]), axis=0),
     )
 
@@ -172,44 +162,49 @@ def macro_auroc(
 def ranked(
     positive_N: np.ndarray, scores_N: np.ndarray, resampling: Resampling
 ) -> Mapping[str, Estimate] | None:
-    """`auroc` and `sensitivity` at `SPECIFICITY` of a score; None without both kinds of images.
+    """Compute `auroc` and `sensitivity` at `SPECIFICITY` of a score; None unless positive and negative images occur.
 
     The area is by ranks (Mann-Whitney), ties counted half. The sensitivity is the highest that a threshold
     reaches at which no more than 1 - `SPECIFICITY` of the others are taken for positive.
     """
     if positive_N.all() or not positive_N.any():
         return None
-    one, drawn = _areas(positive_N, scores_N, resampling)
+    measured, drawn = _areas(positive_N, scores_N, resampling)
     return {
-        name: resampling.estimate(one[nth][0], drawn[nth])
+        name: resampling.estimate(measured[nth][0], drawn[nth])
         for nth, name in enumerate(("auroc", "sensitivity"))
     }
 
 
 def roc(positive_N: np.ndarray, scores_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False- and true-positive rates from (0, 0) to (1, 1), one point a threshold; both kinds must occur."""
-    order_N = np.argsort(-scores_N, kind="stable")
-    ends_N = np.flatnonzero(np.r_[np.diff(scores_N[order_N]) != 0, True])
-    true_T = positive_N[order_N].cumsum()[ends_N] / positive_N.sum()
-    false_T = (~positive_N[order_N]).cumsum()[ends_N] / (~positive_N).sum()
-    return np.r_[0.0, false_T], np.r_[0.0, true_T]
+    """Compute false- and true-positive rates from (0, 0) to (1, 1), one point a threshold; both kinds must occur."""
+    from sklearn.metrics import roc_curve  # a second of imports, for the plots only
+
+    false_T, true_T, _ = roc_curve(positive_N, scores_N, drop_intermediate=False)
+    return false_T, true_T
 
 
 def _areas(
     positive_N: np.ndarray, scores_N: np.ndarray, resampling: Resampling
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """AUROC and sensitivity as measured (one value each), and in each resample."""
+    """Compute AUROC and sensitivity as measured (one value each), and in each resample."""
     order_N = np.argsort(-scores_N, kind="stable")
     steps_T = np.flatnonzero(np.r_[True, np.diff(scores_N[order_N]) != 0])
-    one = _rank_figures(positive_N[order_N], steps_T, np.ones((1, len(order_N))))
+    measured = _rank_figures(positive_N[order_N], steps_T, np.ones((1, len(order_N))))
     parts = [_rank_figures(positive_N[order_N], steps_T, w_CN[:, order_N]) for w_CN in resampling.weights()]
-    return one, (np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
+    return measured, (
+        np.concatenate([part[0] for part in parts]),
+        np.concatenate([part[1] for part in parts]),
+    )
 
 
 def _rank_figures(
     positive_N: np.ndarray, steps_T: np.ndarray, weights_CN: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC and sensitivity in each resample; images are sorted by falling score, `steps_T` starts each run of ties."""
+    """Compute AUROC and sensitivity in each resample.
+
+    Images are sorted by falling score; `steps_T` starts each run of ties.
+    """
     true_CT = np.add.reduceat(weights_CN * positive_N, steps_T, axis=1)
     false_CT = np.add.reduceat(weights_CN * ~positive_N, steps_T, axis=1)
     true_sum_CT, false_sum_CT = true_CT.cumsum(axis=1), false_CT.cumsum(axis=1)
@@ -226,14 +221,14 @@ def _rank_figures(
 def _drawn_confusions(
     labels_N: np.ndarray, answers_N: np.ndarray, classes: int, resampling: Resampling
 ) -> np.ndarray:
-    """counts_RKK: one confusion matrix a resample."""
+    """Count counts_RKK: one confusion matrix a resample."""
     cells_ND = np.zeros((len(labels_N), classes**2), np.uint8)
     cells_ND[np.arange(len(labels_N)), labels_N * classes + answers_N] = 1
     return resampling.sums(cells_ND).reshape(-1, classes, classes)
 
 
 def _class_figures(confusion_RKK: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision, recall and F1, (R, K); NaN where a class is not answered or does not occur."""
+    """Compute precision, recall and F1, (R, K); NaN for a class that is not answered or does not occur."""
     right_RK = np.diagonal(confusion_RKK, axis1=1, axis2=2).astype(np.float64)
     true_RK, answered_RK = confusion_RKK.sum(axis=2), confusion_RKK.sum(axis=1)
     return {

@@ -78,7 +78,7 @@ class NamedAdamW:
             found |= {f"optimizer.{kind}.{name}": state[kind] for kind in KINDS}
         return found
 
-    def masters(self) -> dict[str, torch.Tensor]:
+    def master_weights(self) -> dict[str, torch.Tensor]:
         named = {name: one.detach() for name, one in self.module.named_parameters()}
         return named | {name: one for name, one in self.module.named_buffers() if one.is_floating_point()}
 

@@ -1,9 +1,9 @@
-"""Learn to tell images that are unlike the training images: relative Mahalanobis distance of the model's features.
+"""Fits the out-of-distribution detector: relative Mahalanobis distance of the model's features.
 
 Fitted on training images, which the release bundle then describes by two means and two covariances; the threshold is
 frozen at a stated share of false alarms among validation images. Serving reads the arrays with its own code
-(`serve.outliers`), and a test holds the two together. Why this one and not another: docs/decisions/0023.
-Source: Ren et al. 2021, arXiv:2106.09022, equations 1 to 3; Lee et al. 2018, arXiv:1807.03888: the shared covariance.
+(`serve.outliers`), and a test compares the two. docs/decisions/0023 has the choice of method. Source: Ren et al.
+2021, arXiv:2106.09022, equations 1 to 3; Lee et al. 2018, arXiv:1807.03888: the shared covariance.
 """
 
 import math
@@ -20,10 +20,10 @@ FILE = "outliers.safetensors"
 @dataclass(frozen=True, kw_only=True)
 class OutlierConfig:
     false_alarms: float = 0.01
-    """Share of validation images that may be called strange. With fewer than one over it the share is what one image
-    is, and the card says so."""
+    """Share of validation images that may be flagged. With too few images for that share it becomes one image's
+    share, and the card says so."""
     images: int = 2000
-    """Training images, at most, that the model is asked about for it."""
+    """Largest number of training images for the fit."""
     ridge: float = 1e-3
     """Added to each covariance, as a share of its mean variance, so that directions without any do not divide by 0."""
 
@@ -33,28 +33,28 @@ class OutlierConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outliers:
+class OodDetector:
     arrays: dict[str, np.ndarray]
-    """float32, as `serve.outliers.Outliers` takes them."""
+    """float32, as `serve.outliers.OodDetector` takes them."""
     threshold: float
-    """An image that is stranger is out of distribution."""
+    """An image with a higher score is out of distribution."""
     false_alarms: float
-    """Share of images like the validation images that are called strange all the same, at most."""
+    """Largest share of images like the validation images that are flagged all the same."""
     trained_on: int
     validated_on: int
 
-    def strangeness(self, features_ND: np.ndarray) -> np.ndarray:
-        """Of each image (N,)."""
+    def score(self, features_ND: np.ndarray) -> np.ndarray:
+        """Score each image (N,)."""
         background_N = _distances(features_ND, self.arrays["mean_D"], self.arrays["whitening_DD"])
         each_KN = [
             _distances(features_ND, mean_D, self.arrays["class_whitening_DD"])
             for mean_D in self.arrays["class_means_KD"]
         ]
-        strangeness_N: np.ndarray = np.min(each_KN, axis=0) - background_N
-        return strangeness_N
+        score_N: np.ndarray = np.min(each_KN, axis=0) - background_N
+        return score_N
 
     def as_card(self) -> dict[str, Any]:
-        """What the card says of it; the arrays are a file of the bundle."""
+        """Return the card's entry; the arrays are a file of the bundle."""
         plain = {name: value for name, value in vars(self).items() if name != "arrays"}
         return {"method": METHOD, "file": FILE, **plain}
 
@@ -64,11 +64,13 @@ class Outliers:
 
 def fit(
     features_ND: np.ndarray, labels_N: np.ndarray, validation_MD: np.ndarray, config: OutlierConfig
-) -> Outliers:
-    """Args:
-    features_ND: of training images, what the model's last layer sees.
-    labels_N: their classes; a class without any image is nobody's nearest.
-    validation_MD: of validation images.
+) -> OodDetector:
+    """Fit the detector and its threshold.
+
+    Args:
+        features_ND: of training images, the inputs of the model's last layer.
+        labels_N: their classes; a class without images is skipped.
+        validation_MD: of validation images.
     """
     features_ND = features_ND.astype(np.float64)
     present_K, place_N = np.unique(labels_N, return_inverse=True)
@@ -81,25 +83,25 @@ def fit(
         "class_whitening_DD": _whitening(features_ND - means_KD[place_N], config.ridge),
     }
     # What is stored decides, rounding included.
-    stored = {name: np.ascontiguousarray(one, np.float32) for name, one in arrays.items()}
-    found = Outliers(
+    stored = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+    detector = OodDetector(
         arrays=stored,
         threshold=math.inf,
         false_alarms=config.false_alarms,
         trained_on=len(features_ND),
         validated_on=len(validation_MD),
     )
-    threshold, share = _threshold(found.strangeness(validation_MD), config.false_alarms)
-    return Outliers(**{**vars(found), "threshold": threshold, "false_alarms": share})
+    threshold, share = _threshold(detector.score(validation_MD), config.false_alarms)
+    return OodDetector(**{**vars(detector), "threshold": threshold, "false_alarms": share})
 
 
-def _threshold(strangeness_M: np.ndarray, false_alarms: float) -> tuple[float, float]:
-    """The score of rank ceil((M + 1) (1 - share)) among M: a further image is above it with at most that share.
+def _threshold(score_M: np.ndarray, false_alarms: float) -> tuple[float, float]:
+    """Return the score of rank ceil((M + 1) (1 - share)) among M: a further image exceeds it with at most that share.
 
-    With so few images that there is no such rank it is the largest score, and the share 1 / (M + 1).
+    With too few images for that rank it is the largest score, and the share 1 / (M + 1).
     Source: split conformal prediction, as `train.calibration.fit_conformal`.
     """
-    rising_M = np.sort(strangeness_M)
+    rising_M = np.sort(score_M)
     rank = min(math.ceil((len(rising_M) + 1) * (1 - false_alarms)), len(rising_M))
     return float(rising_M[rank - 1]), max(false_alarms, 1 / (len(rising_M) + 1))
 

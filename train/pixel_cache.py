@@ -1,8 +1,8 @@
 """Pixels of a split that is larger than memory: decoded once into a local file that all workers of a machine map.
 
-The system keeps the pages that are used and lets go of the others, so a worker's own memory stays that of a batch. A
-file is there under its name only when it is whole. It is locked while somebody maps it; the last one to let go deletes
-it, and whoever fills another one deletes those that a killed process left: pixels do not outlive the training.
+The system keeps the used pages only, so a worker's own memory stays that of a batch. A file gets its name only when
+it is whole. It is locked while a process maps it; the last one to release it deletes it, and the next one to fill a
+file deletes those of killed processes: pixels do not outlive the training.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ import psutil
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
-"""A place for uint8 pixels of this shape."""
+"""Returns an array for uint8 pixels of this shape."""
 
 
 class CacheError(OSError):
-    """The local file cannot be made; one line that says what to do."""
+    """The local file cannot be created; one line that says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Mapped:
 
 
 def memory_bytes() -> int:
-    """Of this machine, or of the container."""
+    """Return the memory of this machine, or of the container."""
     total = int(psutil.virtual_memory().total)
     try:
         return min(total, int(CGROUP_LIMIT.read_text()))
@@ -58,14 +58,14 @@ def memory_bytes() -> int:
 
 
 def folder() -> Path:
-    """Where the files lie: below `TMPDIR`, for this user alone."""
-    found = Path(tempfile.gettempdir()) / f"raydiology-pixels-{os.getuid()}"
-    found.mkdir(mode=0o700, exist_ok=True)
-    return found
+    """Return the folder of the files: below `TMPDIR`, for this user alone."""
+    path = Path(tempfile.gettempdir()) / f"raydiology-pixels-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
 
 
 def key(described: Mapping[str, Any], split: str) -> str:
-    """A split by its content: a version whose patients were forgotten is another one."""
+    """Name a split by its content: a version whose patients were erased is another one."""
     parts = [part["sha256"] for part in described["parts"] if part["split"] == split]
     return hashlib.sha256(json.dumps([described["version"], split, parts]).encode()).hexdigest()[:32]
 
@@ -87,8 +87,8 @@ def mapped(
             _fill(path, fill)
         lock = path.open("rb")
         fcntl.flock(lock, fcntl.LOCK_SH)
-    with np.load(_labels(path)) as kept:
-        hashes, labels_N, shape = kept["hashes"].tolist(), kept["labels"], tuple(kept["shape"])
+    with np.load(_labels(path)) as labels:
+        hashes, labels_N, shape = labels["hashes"].tolist(), labels["labels"], tuple(labels["shape"])
     return Mapped(
         hashes=hashes,
         labels_N=labels_N,
@@ -117,7 +117,7 @@ def _fill(path: Path, fill: Callable[[Allocate], tuple[list[str], np.ndarray]]) 
 
 
 def _reserved(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A mapped file whose space is there: a full disk is an error here and no signal later."""
+    """Map a file whose space is reserved: a full disk is an error here and no signal later."""
     size = int(np.prod(shape))
     try:
         with path.open("wb") as file:
@@ -140,7 +140,7 @@ def _delete(path: Path) -> None:
 
 
 def _sweep(where: Path) -> None:
-    """Delete the files that nobody maps."""
+    """Delete the files that no process maps."""
     for other in where.glob("*.pixels"):
         with other.open("rb") as lock:
             if _is_free(lock):
@@ -148,7 +148,7 @@ def _sweep(where: Path) -> None:
 
 
 def _is_free(lock: IO[bytes]) -> bool:
-    """Whether nobody else holds it; then it is ours alone."""
+    """Return True if no other process holds the lock; it is then exclusive."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -158,7 +158,7 @@ def _is_free(lock: IO[bytes]) -> bool:
 
 @contextlib.contextmanager
 def _alone(where: Path) -> Iterator[None]:
-    """One process of this machine at a time."""
+    """Let one process of this machine in at a time."""
     with (where / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,7 +1,7 @@
-"""What a training run was made of, besides its settings, for the MLflow run: code, packages and dataset.
+"""Provenance of a training run for MLflow, beside its settings: code, packages and dataset.
 
-The driver logs it at the start of each attempt, so what is there is of the attempt that made the model. Which code runs
-is told by the caller, as the jobs know it.
+The driver logs it at the start of each attempt, so it describes the attempt that made the model. The caller knows
+which code runs.
 """
 
 import json
@@ -27,9 +27,9 @@ NO_DIFF = {
     None: ("unknown", "# Unknown: the job was submitted without its checkout.\n"),
     "": ("clean", "# Clean: the code is that of the commit.\n"),
 }
-"""Tag and text where there is no difference to show."""
+"""Tag and text when there is no difference to show."""
 CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}
-"""Split → what MLflow calls it."""
+"""Split → MLflow's name of it."""
 
 
 def log(
@@ -43,7 +43,7 @@ def log(
 
     Args:
         described: the manifest of the dataset version.
-        uncommitted: what the code differs by from its commit; empty: nothing; None: nobody knows.
+        uncommitted: diff of the code from its commit; empty: none; None: unknown.
     """
     mlflow.set_tag(run_id, UNCOMMITTED_TAG, NO_DIFF.get(uncommitted, ("changed", ""))[0])
     files = {LOCK: environment_lock(), DIFF: uncommitted or NO_DIFF[uncommitted][1]}
@@ -57,8 +57,8 @@ def log(
 
 
 def environment_lock() -> str:
-    """The exact versions of all packages that can be imported here, below Python's own and the machine's."""
-    names = {one.metadata["Name"]: one.version for one in distributions()}
+    """Return the exact versions of all importable packages, below Python's own and the machine's."""
+    names = {package.metadata["Name"]: package.version for package in distributions()}
     pins = [f"{name}=={names[name]}" for name in sorted(names, key=str.lower) if name]
     head = f"# Python {platform.python_version()}, {platform.platform()}, {platform.machine()}"
     return "\n".join([head, *pins]) + "\n"
@@ -67,14 +67,14 @@ def environment_lock() -> str:
 def log_dataset(
     mlflow: "MlflowClient", run_id: str, settings: Settings, described: Mapping[str, Any], *splits: str
 ) -> None:
-    """Log sides of a dataset version as inputs of the run; MLflow keeps one of each."""
+    """Log splits of a dataset version as inputs of the run; MLflow keeps one of each."""
     mlflow.log_inputs(run_id, [dataset_input(settings, described, split) for split in splits])
 
 
 def dataset_input(settings: Settings, described: Mapping[str, Any], split: str) -> "DatasetInput":
-    """One side of a dataset version as MLflow's pages show it: name, digest, address, counts, columns.
+    """Describe one split of a dataset version for MLflow's pages: name, digest, address, counts, columns.
 
-    MLflow knows a dataset by name and digest and has one context for it, so each side has a name of its own.
+    MLflow knows a dataset by name and digest and has one context for it, so each split has a name of its own.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
     from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT

@@ -1,7 +1,7 @@
-"""Known ways to fool a model, which must not reach it: inverted, lateral, blank, a photograph.
+"""Inputs that must be refused before they reach a model: inverted, lateral, blank, a photograph.
 
-Each is offered as a caller would send it, to what serving asks before its model: `data.preprocess` and `data.quality`
-in a child process. Knows no model.
+Each is offered as a caller would send it, to the checks that serving runs before its model: `data.preprocess` and
+`data.quality` in a child process. Knows no model.
 """
 
 import io
@@ -16,32 +16,32 @@ from train.bootstrap import share
 from train.measured import Behaviour
 
 Refuses = Callable[[bytes, str | None], bool]
-"""A file and the view that its caller names → whether it is refused."""
+"""A file and the caller's view → True if it is refused."""
 
 FILMS = 60
-"""Chest films of the test split that are inverted and called lateral, at most."""
+"""Largest number of chest films of the test split that are inverted, and that are called lateral."""
 BLANKS, PHOTOGRAPHS = 40, 40
 SIDE = 256
 LATERAL = "LATERAL"
 
 
 def refusals(refuses: Refuses, films: Sequence[np.ndarray], groups: Sequence[str]) -> list[Behaviour]:
-    """The share of each kind that is refused.
+    """Measure the share of each kind that is refused.
 
     Args:
-        films: chest films of the test split as a person would be shown them, uint8, at their own size.
-        groups: whose they are.
+        films: displayed chest films of the test split, uint8, at their own size.
+        groups: their patients.
     """
     return [
         _of_films("inverted", lambda film_HW: refuses(encode_png(255 - film_HW), None), films, groups),
         _of_films("lateral", lambda film_HW: refuses(encode_png(film_HW), LATERAL), films, groups),
-        _of("blank", [refuses(one, None) for one in blanks()]),
-        _of("photograph", [refuses(one, None) for one in photographs()]),
+        _of("blank", [refuses(blob, None) for blob in blanks()]),
+        _of("photograph", [refuses(blob, None) for blob in photographs()]),
     ]
 
 
 def blanks() -> list[bytes]:
-    """Even areas of any grey, with the noise that a detector without a patient gives."""
+    """Generate even areas of any grey, with the noise of a detector without a patient."""
     rng = np.random.default_rng(0)
     levels = np.linspace(2, 253, BLANKS)
     return [
@@ -51,9 +51,9 @@ def blanks() -> list[bytes]:
 
 
 def photographs() -> list[bytes]:
-    """Colour photographs as a telephone sends them: parts of the two that scikit-learn brings, as JPEG."""
+    """Generate colour photographs as a telephone sends them: parts of scikit-learn's two, as JPEG."""
     rng = np.random.default_rng(0)
-    pictures = [Image.fromarray(one) for one in load_sample_images().images]
+    pictures = [Image.fromarray(image) for image in load_sample_images().images]
     blobs = []
     for nth in range(PHOTOGRAPHS):
         picture = pictures[nth % len(pictures)]
@@ -70,7 +70,7 @@ def _of_films(
     if not films:
         why = "no original of a chest film of the test split can be read"
         return Behaviour(name=name, estimate=None, why_not=why, family="refusal")
-    return _of(name, [refused(one) for one in films], groups)
+    return _of(name, [refused(film_HW) for film_HW in films], groups)
 
 
 def _of(name: str, refused: list[bool], groups: Sequence[str] | None = None) -> Behaviour:

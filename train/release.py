@@ -25,7 +25,7 @@ from train.config import TrainConfig
 from train.dataset import TrainingData
 from train.inference import features, logits, rebuild
 from train.model import timm_kwargs
-from train.outliers import OutlierConfig, Outliers
+from train.outliers import OodDetector, OutlierConfig
 
 CARD, WEIGHTS, CODE = "card.json", "model.safetensors", "code.zip"
 FORMAT = 1
@@ -51,7 +51,7 @@ def fit_calibration(config: TrainConfig, data: TrainingData, weights: bytes) -> 
     )
 
 
-def fit_outliers(config: TrainConfig, data: TrainingData, weights: bytes) -> Outliers | None:
+def fit_outliers(config: TrainConfig, data: TrainingData, weights: bytes) -> OodDetector | None:
     """Ask the finished model about training and validation images; None where its features cannot be had."""
     model, settings = rebuild(architecture(config, data), weights), OutlierConfig()
     chosen = np.sort(np.random.default_rng(0).permutation(len(data.train))[: settings.images])
@@ -69,7 +69,7 @@ def publish(
     weights: bytes,
     *,
     calibration: Calibration,
-    strange: Outliers | None,
+    strange: OodDetector | None,
     lineage: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> str:

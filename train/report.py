@@ -1,6 +1,6 @@
 """The figures of one model version on one split, computed once from logits: for the gates, MLflow and people.
 
-Pure arithmetic; `train.figures` draws, `train.human_card` words.
+Pure arithmetic; `train.figures` draws them, `train.model_card` phrases them.
 """
 
 import csv
@@ -13,7 +13,7 @@ import numpy as np
 
 from train import abstention, calibration, metrics, subgroups
 from train.abstention import Point
-from train.bootstrap import Estimate, Resampling, share
+from train.bootstrap import Estimate, Resampling, flat, share
 from train.calibration import Bin, Calibration, probabilities
 from train.measured import ClassCount
 from train.metrics import Cell, ClassResult, Overall
@@ -22,7 +22,7 @@ from train.subgroups import Row
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """The images of one split and what a model says about them."""
+    """The images of one split with the model's logits."""
 
     logits_NK: np.ndarray
     labels_N: np.ndarray
@@ -33,7 +33,7 @@ class Answered:
     views: Sequence[str | None]
 
     def known(self) -> dict[str, np.ndarray]:
-        """What subgroups are made by."""
+        """Return the attributes that define subgroups."""
         return subgroups.attributes(self.sexes, self.ages, self.views, self.sources)
 
 
@@ -57,22 +57,20 @@ class Source:
     classes: Sequence[ClassResult]
 
     def as_dict(self) -> dict[str, Any]:
-        """`value`, `low` and `high` are the accuracy's."""
+        """Return all figures; `value`, `low` and `high` are the accuracy's."""
         accuracy = {name: getattr(self.overall.accuracy, name) for name in ("value", "low", "high")}
         row = {"images": self.images, "groups": self.groups, **accuracy, **self.overall.flat()}
-        return (
-            row if self.false_normal_rate is None else row | self.false_normal_rate.flat("false_normal_rate")
-        )
+        return row | flat(false_normal_rate=self.false_normal_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What evaluation measured on the test split."""
+    """Everything that evaluation measured on the test split."""
 
     overall: Overall
     macro_auroc: Estimate | None
     false_normal_rate: Estimate | None
-    """Share of images with a finding that are answered as one without; None when none has one."""
+    """Share of images with a finding that are answered as normal; None without such images."""
     abnormal: Mapping[str, Estimate] | None
     """`auroc` and `sensitivity` of "some finding" against none, by the summed probabilities; None without both."""
     ece_before: Estimate
@@ -82,7 +80,7 @@ class Report:
     """Share of conformal sets that hold the truth, before the top class is put into each."""
     promised_coverage: float
     set_coverage: Estimate
-    """The same of the sets that serving gives, which always hold the top class."""
+    """The same of the sets that serving returns, which always hold the top class."""
     set_size: Estimate
     """Mean number of classes in such a set."""
     abstained: Estimate
@@ -106,63 +104,67 @@ class Report:
         return self.overall.accuracy
 
     def scalars(self) -> dict[str, float]:
-        """Flat figures, as MLflow takes them and the job's last line shows them."""
-        named: dict[str, float | None] = {
+        """Return flat figures, as MLflow and the job's last line take them."""
+        named: dict[str, float] = {
             **self.overall.flat(),
-            **self.ece_before.flat("ece_before"),
-            **self.ece.flat("ece"),
-            **self.coverage.flat("coverage"),
-            **self.set_coverage.flat("set_coverage"),
-            **self.set_size.flat("set_size"),
-            **self.abstained.flat("abstained"),
+            **flat(
+                ece_before=self.ece_before,
+                ece=self.ece,
+                coverage=self.coverage,
+                set_coverage=self.set_coverage,
+                set_size=self.set_size,
+                abstained=self.abstained,
+            ),
             "images": self.accuracy.images,
             "groups": self.accuracy.groups,
+            **flat(
+                macro_auroc=self.macro_auroc,
+                false_normal_rate=self.false_normal_rate,
+                answered_accuracy=self.answered_accuracy,
+                **{f"abnormal_{name}": figure for name, figure in (self.abnormal or {}).items()},
+            ),
         }
-        for name, found in (
-            ("macro_auroc", self.macro_auroc),
-            ("false_normal_rate", self.false_normal_rate),
-            ("answered_accuracy", self.answered_accuracy),
-            *((f"abnormal_{name}", one) for name, one in (self.abnormal or {}).items()),
-        ):
-            if found is not None:
-                named |= found.flat(name)
-        return {name: float(value) for name, value in named.items() if value is not None}
+        return {name: float(value) for name, value in named.items()}
 
     def class_counts(self) -> list[ClassCount]:
-        """What the floors look at."""
+        """Return the inputs of the class floors."""
         return [
             ClassCount(
-                label=one.label,
-                recall=one.recall.value if one.recall else None,
-                images=one.images,
-                groups=one.groups,
+                label=result.label,
+                recall=result.recall.value if result.recall else None,
+                images=result.images,
+                groups=result.groups,
             )
-            for one in self.classes
+            for result in self.classes
         ]
 
     def as_dict(self) -> dict[str, Any]:
         return {
             **self.scalars(),
-            "classes": [one.flat() for one in self.classes],
-            "sources": {name: one.as_dict() for name, one in self.sources.items()},
-            "subgroups": [one.flat() for one in self.subgroups],
-            "abstention": [one.flat() for one in self.abstention],
-            "reliability": {name: [asdict(one) for one in bins] for name, bins in self.reliability.items()},
+            "classes": [part.flat() for part in self.classes],
+            "sources": {name: part.as_dict() for name, part in self.sources.items()},
+            "subgroups": [part.flat() for part in self.subgroups],
+            "abstention": [part.flat() for part in self.abstention],
+            "reliability": {name: [asdict(part) for part in bins] for name, bins in self.reliability.items()},
             "confusion": self.confusion_KK.tolist(),
         }
 
     def tables(self) -> dict[str, str]:
-        """File name → CSV."""
+        """Return file name → CSV."""
         by_source = [
-            {"source": name, **one.flat()} for name, source in self.sources.items() for one in source.classes
+            {"source": name, **part.flat()}
+            for name, source in self.sources.items()
+            for part in source.classes
         ]
         return {
-            "classes.csv": as_csv([one.flat() for one in self.classes]),
-            "confusion.csv": as_csv([one.flat() for one in self.cells]),
-            "sources.csv": as_csv([{"source": name, **one.as_dict()} for name, one in self.sources.items()]),
+            "classes.csv": as_csv([part.flat() for part in self.classes]),
+            "confusion.csv": as_csv([part.flat() for part in self.cells]),
+            "sources.csv": as_csv(
+                [{"source": name, **part.as_dict()} for name, part in self.sources.items()]
+            ),
             "source_classes.csv": as_csv(by_source),
-            "subgroups.csv": as_csv([one.flat() for one in self.subgroups]),
-            "abstention.csv": as_csv([one.flat() for one in self.abstention]),
+            "subgroups.csv": as_csv([part.flat() for part in self.subgroups]),
+            "abstention.csv": as_csv([part.flat() for part in self.abstention]),
         }
 
 
@@ -213,7 +215,7 @@ def build(answered: Answered, held_out: HeldOut, names: Sequence[str], fitted: C
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table whose columns are those of all rows."""
+    """Write a table whose columns are those of all rows."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     written = io.StringIO()
     table = csv.DictWriter(written, fieldnames=columns, lineterminator="\n")
@@ -247,5 +249,5 @@ def _source(
         groups=resampling.groups,
         overall=metrics.overall(labels_N, answers_N, len(names), resampling),
         false_normal_rate=resampling.share(missed_N, found_N),
-        classes=[one for one in occurring if one.images],
+        classes=[result for result in occurring if result.images],
     )

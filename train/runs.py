@@ -1,8 +1,8 @@
 """The record of a named run in the object store, so that a rerun continues it or finds it finished.
 
 `runs/NAME/run.json` names the current generation (`--fresh` begins the next one; nothing is deleted). Below
-`runs/NAME/gNNN/` lie `checkpoints/`, `first-weights.*` of a run that does not begin from scratch, `trained.json`
-when training is over, and `finished.json` when the model version is registered.
+`runs/NAME/gNNN/` lie `checkpoints/`, `first-weights.*` of a run that does not begin from scratch, `trained.json` when
+training is over, and `finished.json` when the model version is registered.
 """
 
 import re
@@ -19,7 +19,7 @@ class RunError(ValueError):
     """The name is impossible or belongs to a run of other settings; the message says what to do."""
 
 
-class Settled(Protocol):
+class RunConfig(Protocol):
     """The configuration of a run, of whatever model."""
 
     @property
@@ -55,25 +55,25 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a finished training leaves for the release."""
+    """The result of a finished training, for the release."""
 
     weights_key: str
-    """Of the safetensors file that is published, in the bucket `checkpoints`: the average where there is one."""
+    """Of the published safetensors file, in the bucket `checkpoints`: the average if there is one."""
     weights_sha256: str
     """Of the raw weights, never of their average."""
     steps: int
     history: list[dict[str, float]]
 
 
-def default_name(config: Settled, dataset_version: str, *, kind: str = "vit") -> str:
-    """The same settings on the same data are the same run."""
+def default_name(config: RunConfig, dataset_version: str, *, kind: str = "vit") -> str:
+    """Name a run after its settings and data: the same settings on the same data are the same run."""
     return f"{kind}-{dataset_version[:8]}-{config.fingerprint[:8]}"
 
 
 def begin(
-    store: ObjectStore, name: str, config: Settled, dataset_version: str, *, fresh: bool
+    store: ObjectStore, name: str, config: RunConfig, dataset_version: str, *, fresh: bool
 ) -> tuple[Run, bool]:
-    """The run to work on, and whether it was begun before.
+    """Return the run to work on, and whether it was begun before.
 
     Raises:
         RunError: the name cannot be used, or stands for a run of other settings or data.
@@ -98,7 +98,7 @@ def begin(
 
 
 def trained(store: ObjectStore, run: Run) -> Trained | None:
-    """What training left, None while it is not over."""
+    """Return the result of training, None until it is over."""
     values = _read(store, f"{run.folder}/trained.json")
     return None if values is None else Trained(**values)
 
@@ -110,7 +110,7 @@ def note_trained(store: ObjectStore, run: Run, result: Trained) -> None:
 def drop_weights(store: ObjectStore, name: str) -> None:
     """Remove the checkpoints of a run's current generation, and the note that they are there.
 
-    Begun again, the run trains anew; a model version that came of it has its own copy.
+    Begun again, the run trains anew; a registered model version has its own copy.
     """
     run = Run(**store.get_json(BUCKET, pointer(name)))
     store.delete(BUCKET, [f"{run.folder}/trained.json"])
@@ -118,7 +118,7 @@ def drop_weights(store: ObjectStore, name: str) -> None:
 
 
 def finished(store: ObjectStore, run: Run) -> dict[str, Any] | None:
-    """The outcome of a run whose model version is registered."""
+    """Return the outcome of a run whose model version is registered."""
     return _read(store, f"{run.folder}/finished.json")
 
 
@@ -127,7 +127,7 @@ def note_finished(store: ObjectStore, run: Run, outcome: dict[str, Any]) -> None
 
 
 def pointer(name: str) -> str:
-    """Key of the object that is there from the beginning of a run."""
+    """Return the key of the object that exists from the beginning of a run."""
     return f"runs/{name}/run.json"
 
 

@@ -1,6 +1,6 @@
-"""Local folders for what is on its way to or from the object store; those of processes that were killed are removed.
+"""Local temporary folders for files on their way to or from the object store; those of killed processes are removed.
 
-The folder's name has the process id, so that the next process of ours on this machine knows whose it was.
+The folder's name has the process id, so that the next process on this machine knows its owner.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ NAME = re.compile(r"raydiology-train-(\d+)-.+")
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A new empty folder, removed at the end."""
+    """Create an empty folder, removed at the end."""
     sweep()
     with tempfile.TemporaryDirectory(prefix=f"raydiology-train-{os.getpid()}-") as folder:
         yield Path(folder)
 
 
 def sweep() -> list[Path]:
-    """Remove what dead processes left."""
-    found = ((one, NAME.fullmatch(one.name)) for one in Path(tempfile.gettempdir()).iterdir())
-    dead = [one for one, match in found if match is not None and not psutil.pid_exists(int(match[1]))]
-    for one in dead:
-        shutil.rmtree(one, ignore_errors=True)  # another process may remove it too
+    """Remove the folders of dead processes."""
+    matches = ((path, NAME.fullmatch(path.name)) for path in Path(tempfile.gettempdir()).iterdir())
+    dead = [path for path, match in matches if match is not None and not psutil.pid_exists(int(match[1]))]
+    for path in dead:
+        shutil.rmtree(path, ignore_errors=True)  # another process may remove it too
     return dead

@@ -1,7 +1,7 @@
-"""How much of a model is left when the lungs are gone: chest films with the lungs masked out, and their borders only.
+"""Shortcut audit: the accuracy that remains on chest films without the lungs, and on their borders only.
 
-What it still answers right there it has from elsewhere: markers, frames, machines, the shape of a body. The lungs are
-taken to be where `train.lungs` says. `data.shortcut` asks beside it what the images alone give away.
+Remaining accuracy comes from elsewhere: markers, frames, machines, the shape of a body. `train.lungs` says where the
+lungs are. `data.shortcut` measures beside it what the images alone give away.
 """
 
 from collections import Counter
@@ -12,25 +12,25 @@ import numpy as np
 from data import shortcut
 from data.shortcut import Shortcuts
 from data.taxonomy import taxonomy
-from train.behaviour import Ask, Asked
+from train.behaviour import Ask, Predictions
 from train.bootstrap import Resampling, ratio
 from train.lungs import chest_box, inner_box
 from train.measured import Remaining
 
 IMAGES = 600
-"""Chest films that are asked again, at most."""
+"""Largest number of chest films that are asked again."""
 CLASS_IMAGES = 10
-"""A class with fewer films is left out: its recall is a matter of one or two."""
+"""A class with fewer films is left out: its recall would rest on one or two."""
 LEAST_LEARNED = 0.1
 """A model whose balanced accuracy is less than this above chance has learned too little to be audited."""
 
 Mask = Callable[[int], np.ndarray]
 MASKS: dict[str, Mask] = {"lungs_masked": chest_box, "borders_only": inner_box}
-"""Side → what is painted over."""
+"""Side → the mask of what is painted over."""
 
 
-def audit(ask: Ask, asked: Asked) -> list[Remaining]:
-    """One result a mask."""
+def audit(ask: Ask, asked: Predictions) -> list[Remaining]:
+    """Measure one result a mask."""
     limb_K = np.array([taxonomy()[name].region == "limb" for name in asked.names])
     counts = Counter(asked.labels_N.tolist())
     large_K = np.array([counts[k] >= CLASS_IMAGES for k in range(len(asked.names))])
@@ -44,15 +44,15 @@ def audit(ask: Ask, asked: Asked) -> list[Remaining]:
 
 
 def painted(pixels_NHW: np.ndarray, inside_HW: np.ndarray) -> np.ndarray:
-    """Each image with the mean grey of the rest of it where `inside_HW` is true."""
+    """Fill the place where `inside_HW` is true with the mean grey of the rest of each image."""
     result = pixels_NHW.copy()
     for image_HW in result:
         image_HW[inside_HW] = round(float(image_HW[~inside_HW].mean()))
     return result
 
 
-def probes(asked: Asked, sources: list[str]) -> Shortcuts:
-    """What borders and thumbnails of the test images give away of label and source, without any model."""
+def probes(asked: Predictions, sources: list[str]) -> Shortcuts:
+    """Probe what borders and thumbnails of the test images reveal of label and source, without any model."""
     chosen = np.random.default_rng(0).permutation(len(sources))[: shortcut.PROBED_IMAGES]
     labels = [asked.names[k] for k in asked.labels_N]
     return shortcut.shortcuts(
@@ -64,7 +64,7 @@ def probes(asked: Asked, sources: list[str]) -> Shortcuts:
     )
 
 
-def _remaining(name: str, mask: Mask, ask: Ask, some: Asked) -> Remaining:
+def _remaining(name: str, mask: Mask, ask: Ask, some: Predictions) -> Remaining:
     answers_N = some.probabilities_NK.argmax(axis=1)
     masked_N = ask(painted(some.pixels_NHW, mask(some.pixels_NHW.shape[1]))).argmax(axis=1)
     classes = np.unique(some.labels_N)
@@ -98,7 +98,7 @@ def _remaining(name: str, mask: Mask, ask: Ask, some: Asked) -> Remaining:
 
 
 def _balanced(counts_RD: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean recall over the classes, of the answers to the whole and to the masked films."""
+    """Compute the mean recall over the classes, of the answers to the whole and to the masked films."""
     true_RK = counts_RD[:, :classes]
     whole_RK, masked_RK = counts_RD[:, classes : 2 * classes], counts_RD[:, 2 * classes :]
     return np.nanmean(ratio(whole_RK, true_RK), axis=1), np.nanmean(ratio(masked_RK, true_RK), axis=1)

@@ -19,12 +19,12 @@ from train.setup import Setup
 
 
 class TrainingDivergedError(ExpectedError):
-    """The loss is no number any more."""
+    """The loss is no longer finite."""
 
 
 @dataclass(kw_only=True)
 class Speed:
-    """What one epoch took in this attempt, seconds; of this rank."""
+    """Durations of one epoch in this attempt, seconds; of this rank."""
 
     started_s: float = field(default_factory=time.perf_counter)
     data_s: float = 0.0
@@ -43,23 +43,23 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class Micro:
-    """What goes through the model at once."""
+    """The inputs of one forward pass."""
 
     x_BCHW: torch.Tensor
     targets_BK: torch.Tensor
     """Probabilities of the classes: one of them, or two where images are blended."""
     weights_B: torch.Tensor
-    """0 for an image that is only there so that a rank without images takes part."""
+    """0 for an image that only lets a rank without images take part."""
 
 
 def update(setup: Setup, progress: Progress, batch_B: np.ndarray, speed: Speed) -> tuple[float, float]:
-    """One update on one global batch; returns this rank's weighted loss and weight, summed over its images.
+    """Make one update on one global batch; return this rank's weighted loss and weight, summed over its images.
 
     Raises:
         TrainingDivergedError: the gradient is no number, on all ranks alike.
     """
     config, epoch = setup.config, progress.position.epoch
-    # dropout: a function of seed, step and rank, so that there is no generator whose state could be lost
+    # dropout is a function of seed, step and rank: no generator state to save
     torch.manual_seed(_seed(config.seed, progress.step, setup.rank))
     total = float(_weights(setup, setup.blend(epoch), batch_B).sum())
     parts = list(microbatches(setup, batch_B))
@@ -87,7 +87,7 @@ def update(setup: Setup, progress: Progress, batch_B: np.ndarray, speed: Speed) 
 
 
 def microbatches(setup: Setup, batch_B: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
-    """This rank's images of a global batch, cut into as many parts as every rank has, and whether each counts.
+    """Cut this rank's images of a global batch into as many parts as every rank has, and say whether each counts.
 
     Where there are not enough images for a part, it is an image of another one that does not count.
     """
@@ -99,7 +99,7 @@ def microbatches(setup: Setup, batch_B: np.ndarray) -> Iterator[tuple[np.ndarray
 
 
 def _loss(setup: Setup, micro: Micro, *, last: bool) -> torch.Tensor:
-    """The weighted sum over the images of a microbatch."""
+    """Sum the weighted losses over the images of a microbatch."""
     losses_B = F.cross_entropy(
         setup.strategy.logits(micro.x_BCHW, last=last),
         micro.targets_BK,
@@ -132,7 +132,7 @@ def _micro(setup: Setup, used_B: np.ndarray, counts: bool, epoch: int) -> Micro:
 
 
 def _weights(setup: Setup, blend: Blend, indices_B: np.ndarray) -> np.ndarray:
-    """What each image of the batch weighs: by its class, blended as the image is."""
+    """Return each image's weight: by its class, blended as the image is."""
     labels_N, own_B = setup.data.train.labels_N, blend.shares_N[indices_B]
     mine_B = setup.weights_K[labels_N[indices_B]]
     other_B = setup.weights_K[labels_N[blend.partners_N[indices_B]]]

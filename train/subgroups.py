@@ -1,7 +1,7 @@
-"""Does the model miss more in some people than in others? Tables by sex, age band, view and source.
+"""Subgroup tables by sex, age band, view and source: in which group does the model miss more?
 
-fairlearn's `MetricFrame` makes the tables, the gap of each comes with an interval over patients. Pure arithmetic on
-answers and what is known of the patients; knows no model.
+fairlearn's `MetricFrame` makes the tables, and each gap has an interval over patients. Pure arithmetic on answers and
+known attributes of the patients; knows no model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame
 
 from train.abstention import false_normal
-from train.bootstrap import Estimate, Resampling, ratio
+from train.bootstrap import Estimate, Resampling, flat, ratio
 from train.measured import Gap
 
 AGE_BANDS = ((18, "under 18"), (40, "18 to 39"), (60, "40 to 59"), (75, "60 to 74"), (200, "75 and over"))
@@ -30,7 +30,7 @@ class Row:
     subgroup: str
     images: int
     findings: int
-    """Images that show a finding: what the false-normal rate is a share of."""
+    """Images that show a finding: the denominator of the false-normal rate."""
     accuracy: Estimate
     false_normal_rate: Estimate | None
 
@@ -38,10 +38,7 @@ class Row:
         row: dict[str, Any] = {
             name: getattr(self, name) for name in ("attribute", "subgroup", "images", "findings")
         }
-        row |= self.accuracy.flat("accuracy")
-        return (
-            row if self.false_normal_rate is None else row | self.false_normal_rate.flat("false_normal_rate")
-        )
+        return row | flat(accuracy=self.accuracy, false_normal_rate=self.false_normal_rate)
 
 
 def attributes(
@@ -50,11 +47,11 @@ def attributes(
     views: Sequence[str | None],
     sources: Sequence[str],
 ) -> dict[str, np.ndarray]:
-    """What the tables are made by: attribute → value of each image, `UNKNOWN` where nobody knows."""
+    """Return attribute → value of each image, `UNKNOWN` where it is not recorded."""
     return {
-        "sex": np.array([one or UNKNOWN for one in sexes]),
-        "age": np.array([_band(one) for one in ages]),
-        "view": np.array([one.upper() if one else UNKNOWN for one in views]),
+        "sex": np.array([sex or UNKNOWN for sex in sexes]),
+        "age": np.array([_band(age) for age in ages]),
+        "view": np.array([view.upper() if view else UNKNOWN for view in views]),
         "source": np.array(list(sources)),
     }
 
@@ -66,7 +63,7 @@ def table(
     known: Mapping[str, np.ndarray],
     groups: Sequence[str],
 ) -> list[Row]:
-    """One row a subgroup, attribute by attribute."""
+    """Compute one row a subgroup, attribute by attribute."""
     missed_N, found_N = false_normal(labels_N, answers_N, names)
     right_N, group_N = labels_N == answers_N, np.asarray(groups)
     rows = []
@@ -96,7 +93,7 @@ def gaps(
     *,
     least_images: int,
 ) -> list[Gap]:
-    """The widest gap of each attribute, among subgroups with enough images with a finding; unknown is no subgroup."""
+    """Find each attribute's widest gap, among subgroups with enough images with a finding; unknown is no subgroup."""
     missed_N, found_N = false_normal(labels_N, answers_N, names)
     missed_F, group_F = missed_N[found_N], np.asarray(groups)[found_N]
     return [
@@ -108,8 +105,9 @@ def gaps(
 def _gap(
     attribute: str, missed_F: np.ndarray, values_F: np.ndarray, group_F: np.ndarray, least_images: int
 ) -> Gap:
-    sizes = {str(one): int((values_F == one).sum()) for one in np.unique(values_F) if one != UNKNOWN}
-    large = [one for one, size in sizes.items() if size >= least_images]
+    known = (subgroup for subgroup in np.unique(values_F) if subgroup != UNKNOWN)
+    sizes = {str(subgroup): int((values_F == subgroup).sum()) for subgroup in known}
+    large = [subgroup for subgroup, size in sizes.items() if size >= least_images]
     if len(large) < 2:
         return Gap(attribute=attribute, estimate=None, images=sorted([0, 0, *sizes.values()])[-2])
     among_F = np.isin(values_F, large)
@@ -117,7 +115,7 @@ def _gap(
     frame = _frame(~missed, missed, np.ones(len(missed), bool), values)
     rates = frame.by_group["false_normal_rate"].astype(float)
     resampling = Resampling(group_F[among_F].tolist())
-    of_RS = np.column_stack([values == one for one in large])
+    of_RS = np.column_stack([values == subgroup for subgroup in large])
     counts_RS = resampling.sums(np.column_stack([of_RS, of_RS & missed[:, None]]))
     rates_RS = ratio(counts_RS[:, len(large) :], counts_RS[:, : len(large)])
     most, least = str(rates.idxmax()), str(rates.idxmin())
@@ -134,7 +132,7 @@ def _gap(
 def _frame(
     right_N: np.ndarray, missed_N: np.ndarray, found_N: np.ndarray, values_N: np.ndarray
 ) -> MetricFrame:
-    """The figures by subgroup; the metrics are told which images they are given by their numbers."""
+    """Compute the figures by subgroup; the metrics get image numbers in place of labels."""
     numbers_N = np.arange(len(right_N))
     return MetricFrame(
         metrics={
@@ -151,10 +149,10 @@ def _frame(
     )
 
 
-def _with_interval(value: float, found: Estimate | None) -> Estimate:
-    assert found is not None  # a subgroup has an image
-    assert np.isclose(found.value, value)
-    return found
+def _with_interval(value: float, estimate: Estimate | None) -> Estimate:
+    assert estimate is not None  # a subgroup has an image
+    assert np.isclose(estimate.value, value)
+    return estimate
 
 
 def _band(age: float | None) -> str:

@@ -1,8 +1,8 @@
-"""What training takes of its machines – processor, memory, disk, network, GPUs – as system metrics of the MLflow run.
+"""Resource use of the machines that train – processor, memory, disk, network, GPUs – as system metrics of the run.
 
-MLflow's own monitors look, so its page `System metrics` shows the names. The sending is ours: theirs ends for good when
-MLflow does not answer once, and may hold the end of training up. One worker of each machine runs it, on threads that
-nobody waits for.
+MLflow's own monitors sample, so its page `System metrics` shows the names. Sending is our own: MLflow's sender ends
+for good after one failure, and may delay the end of training. One worker of each machine runs it, on background
+threads.
 """
 
 import logging
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 EVERY_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
 TIME = "time_ms"
-"""When a sample was taken; no metric."""
+"""Key of the time of a sample; no metric."""
 
 logger = logging.getLogger(__name__)
 
 
 class SampleLog(MetricLog):
-    """Sends samples as `MetricLog` sends epochs, at the second since the run was begun."""
+    """Sends samples as `MetricLog` sends epochs, at the second since the start of the run."""
 
     what = "system metrics"
 
@@ -38,7 +38,7 @@ class SampleLog(MetricLog):
         super().__init__(tracking_uri, run_id)
 
     def close(self) -> None:
-        """Wait a moment; what MLflow has not taken then may be lost."""
+        """Wait a moment; samples that MLflow has not accepted by then may be lost."""
         self.end(CLOSE_TIMEOUT_S)
 
     def _deliver(self, mlflow: "MlflowClient", run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
@@ -56,13 +56,13 @@ class SampleLog(MetricLog):
 
 
 def machine_name(node: int, workers_here: int, workers: int) -> str:
-    """What a machine is called among several that train; empty where it is the only one."""
+    """Name a machine among several that train; empty if it is the only one."""
     return "" if workers_here == workers else f"node-{node}"
 
 
 @contextmanager
 def watched(tracking_uri: str | None, run_id: str | None, machine: str = "") -> Iterator[None]:
-    """Sample this machine each `EVERY_S`, and a last time at the end.
+    """Sample this machine every `EVERY_S`, and a last time at the end.
 
     Args:
         machine: goes into the names; for when there are several.
@@ -95,7 +95,7 @@ def _look(log: SampleLog, ended: threading.Event) -> None:
 
 
 def _monitors() -> list[Any]:
-    """Seconds of imports, for which a worker that starts anew has no time: called when the first sample is due."""
+    """Create the monitors when the first sample is due: a restarting worker cannot spare seconds of imports."""
     from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
     from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor

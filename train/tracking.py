@@ -1,7 +1,7 @@
-"""MLflow: one run for one training run, whatever number of attempts it takes.
+"""MLflow runs: one for each training run, whatever number of attempts it takes.
 
-Training never waits for MLflow: a thread sends the rows, and what it could not send the driver adds at the
-end from the history in the last checkpoint.
+Training never waits for MLflow: a thread sends the rows, and the driver adds missing ones at the end from the history
+in the last checkpoint.
 """
 
 import logging
@@ -27,7 +27,7 @@ PARENT_TAG = "mlflow.parentRunId"
 CLOSE_TIMEOUT_S = 20.0
 RETRY_S = 5.0
 KEPT_ROWS = 10_000
-"""Of those that MLflow has not taken yet; the history in the checkpoints has them all."""
+"""Rows held while MLflow does not accept them; the history in the checkpoints has them all."""
 LOGGED_LATER = ("epoch", "step")
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class TrackingError(ExpectedError):
 
 
 class MetricLog:
-    """Sends rows of metrics to an MLflow run from a thread of its own, and again while MLflow is down."""
+    """Sends rows of metrics to an MLflow run from a thread of its own, and retries while MLflow is down."""
 
     what = "metrics"
 
@@ -65,12 +65,12 @@ class MetricLog:
         self._rows.put(row)
 
     def close(self) -> None:
-        """Wait a while for the queue to empty."""
+        """Wait up to `CLOSE_TIMEOUT_S` for the queue to empty."""
         if not self.end(CLOSE_TIMEOUT_S):
             logger.warning("MLflow is slow or down: the last metrics are logged when training is over")
 
     def end(self, within_s: float) -> bool:
-        """Take no more; whether all was sent in time."""
+        """Stop after the queued rows. Returns True if all were sent in time."""
         if self._thread is None:
             return True
         self._rows.put(None)
@@ -107,7 +107,7 @@ class MetricLog:
             ended = self._take(waiting, ended)
 
     def _take(self, waiting: "deque[Mapping[str, float]]", ended: bool) -> bool:
-        """Move a queued row to those that wait for MLflow, pausing where some were refused; whether it was the last."""
+        """Move a queued row to the waiting ones, pausing if some were refused. Returns True once the queue ended."""
         try:
             row = self._rows.get(timeout=RETRY_S if waiting else None)
         except queue.Empty:
@@ -119,7 +119,7 @@ class MetricLog:
 
 @contextmanager
 def answering(mlflow: "MlflowClient") -> Iterator[None]:
-    """Errors of MLflow as one line.
+    """Turn errors of MLflow into one line.
 
     Raises:
         TrackingError: it does not answer, or refuses.
@@ -152,7 +152,7 @@ def start_run(
     experiment: str = EXPERIMENT,
     parent: str | None = None,
 ) -> str:
-    """The id of the MLflow run that belongs to `run_key`; made at the first call.
+    """Return the id of the MLflow run of `run_key`, which the first call creates.
 
     Args:
         parent: id of the run that MLflow's page shows it below.
@@ -163,22 +163,22 @@ def start_run(
 
     with answering(mlflow):
         experiment_id = _experiment(mlflow, experiment)
-        found = mlflow.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run_key}'", max_results=1)
+        runs = mlflow.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run_key}'", max_results=1)
         tags = {RUN_TAG: run_key} | ({PARENT_TAG: parent} if parent else {})
-        run = found[0] if found else mlflow.create_run(experiment_id, run_name=name, tags=tags)
+        run = runs[0] if runs else mlflow.create_run(experiment_id, run_name=name, tags=tags)
         new = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
         mlflow.log_batch(run.info.run_id, params=new)  # those of the first attempt stay, as MLflow wants it
     return str(run.info.run_id)
 
 
 def log_rows(mlflow: "MlflowClient", run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
-    """Log rows of epochs, except those that are there already (an attempt may repeat an epoch)."""
+    """Log rows of epochs, except those already logged (an attempt may repeat an epoch)."""
     from mlflow.entities import Metric
 
-    there = {one.step for one in mlflow.get_metric_history(run_id, "train_loss")}
+    logged_epochs = {metric.step for metric in mlflow.get_metric_history(run_id, "train_loss")}
     now_ms = int(time.time() * 1000)
     for row in rows:
-        if int(row["epoch"]) not in there:
+        if int(row["epoch"]) not in logged_epochs:
             metrics = [
                 Metric(name, float(value), now_ms, int(row["epoch"]))
                 for name, value in row.items()
@@ -188,7 +188,7 @@ def log_rows(mlflow: "MlflowClient", run_id: str, rows: Sequence[Mapping[str, fl
 
 
 def set_status(mlflow: "MlflowClient", run_id: str, status: str) -> None:
-    """RUNNING, FINISHED or FAILED."""
+    """Set RUNNING, FINISHED or FAILED."""
     if status == "RUNNING":
         mlflow.update_run(run_id, status=status)
     else:
@@ -201,7 +201,7 @@ def log_files(mlflow: "MlflowClient", run_id: str, paths: list[Path], folder: st
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `a.b` names, as MLflow's parameters take them."""
+    """Flatten nested settings to `a.b` names, as MLflow's parameters take them."""
     pairs: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -214,9 +214,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _experiment(mlflow: "MlflowClient", name: str) -> str:
     from mlflow.exceptions import MlflowException
 
-    found = mlflow.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
+    experiment = mlflow.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
     try:
         return str(mlflow.create_experiment(name, tags={"mlflow.experimentKind": KIND}))
     except MlflowException as error:

@@ -1,4 +1,4 @@
-"""How good the model is on the validation split, after each epoch, counted over all ranks."""
+"""Validation after each epoch, counted over all ranks."""
 
 from contextlib import nullcontext
 
@@ -16,14 +16,14 @@ BATCH = 64  # images a rank
 
 @torch.no_grad()
 def validate(setup: Setup) -> dict[str, float]:
-    """Loss, accuracy and balanced accuracy, each image on one rank; of the average of the weights where there is one.
+    """Compute loss, accuracy and balanced accuracy, each image on one rank; of the averaged weights if there are any.
 
     (`no_grad`, as `inference_mode` and the views that FSDP keeps of gathered parameters do not go together.)
     """
     setup.strategy.module.eval()
     with setup.average.in_place() if setup.average else nullcontext():
         confusion_KK, loss_1 = _ask(setup)
-        setup.strategy.settle()
+        setup.strategy.reshard()
     confusion_KK, loss_1 = parallel.summed(confusion_KK), parallel.summed(loss_1)
     counts_K, right_K = confusion_KK.sum(dim=1), confusion_KK.diagonal()
     present_K = counts_K > 0
@@ -35,7 +35,7 @@ def validate(setup: Setup) -> dict[str, float]:
 
 
 def _ask(setup: Setup) -> tuple[torch.Tensor, torch.Tensor]:
-    """This rank's confusion matrix and sum of losses."""
+    """Compute this rank's confusion matrix and sum of losses."""
     images, classes = setup.data.validation, len(setup.data.classes)
     confusion_KK = torch.zeros(classes, classes, dtype=torch.float64, device=setup.device)
     loss_1 = torch.zeros(1, dtype=torch.float64, device=setup.device)

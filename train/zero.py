@@ -1,7 +1,7 @@
-"""Strategy `deepspeed`: ZeRO shares out the optimizer's state (stage 1), gradients (2) and parameters (3).
+"""Strategy `deepspeed`: ZeRO shards the optimizer's state (stage 1), gradients (2) and parameters (3).
 
-DeepSpeed lays the weights of a parameter group end to end and gives each rank an equal run of them, so its state
-goes on only with the same number of ranks. It is imported when it is asked for: that takes seconds.
+DeepSpeed lays the weights of a parameter group end to end and gives each rank an equal run of them, so its state can
+be loaded only by the same number of ranks. Imported on use: that takes seconds.
 """
 
 import contextlib
@@ -22,20 +22,20 @@ from train.optimizer import KINDS, adamw, begin, copied, set_rates
 from train.parallel import kept_buffers, prepare_blocks
 
 FLATS = ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition")
-"""What DeepSpeed's optimizers call them: stage 3, stages 1 and 2, stage 1 with bfloat16."""
+"""DeepSpeed's attributes of the master weights: stage 3, stages 1 and 2, stage 1 with bfloat16."""
 BUCKET = 50_000_000
 """Elements of a collective; DeepSpeed's own half a billion takes gigabytes of buffers."""
 
 
-class Zero:
-    """The masters are the flat float32 runs; the module's own parameters follow them."""
+class DeepSpeedZero:
+    """ZeRO; the master weights are the flat float32 runs, and the module's own parameters follow them."""
 
     elastic = False
 
     def __init__(self, module: torch.nn.Module, config: TrainConfig, device: torch.device) -> None:
         deepspeed = _deepspeed(device)
         half = config.precision == "bfloat16"
-        if half and any(one.is_floating_point() for one in module.buffers()):
+        if half and any(buffer.is_floating_point() for buffer in module.buffers()):
             raise TrainConfigError(
                 f"{config.model.name} has running statistics, which deepspeed would round to bfloat16: "
                 "take precision float32, or strategy ddp or fsdp"
@@ -63,14 +63,16 @@ class Zero:
         self.engine.step()
         return float(self.engine.get_global_grad_norm())
 
-    def settle(self) -> None:
-        """Stage 3 lets go of what it gathered at the end of each forward pass."""
+    def reshard(self) -> None:
+        """Do nothing: stage 3 releases gathered parameters at the end of each forward pass."""
 
-    def masters(self) -> dict[str, torch.Tensor]:
-        flats = {f"flat.{nth}": self._shared(one.detach()) for nth, one in enumerate(self._flats())}
-        return flats | {name: one for name, one in self.module.named_buffers() if one.is_floating_point()}
+    def master_weights(self) -> dict[str, torch.Tensor]:
+        flats = {f"flat.{nth}": self._shared(tensor.detach()) for nth, tensor in enumerate(self._flats())}
+        return flats | {
+            name: tensor for name, tensor in self.module.named_buffers() if tensor.is_floating_point()
+        }
 
-    def adopt(self) -> None:
+    def load_masters(self) -> None:
         if self.stage < 3:
             self.engine.optimizer.update_lp_params()
             return
@@ -78,32 +80,34 @@ class Zero:
             self.engine.optimizer._reassign_or_swap_out_partitioned_parameters(nth)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        found = {f"model.{name}": one for name, one in kept_buffers(self.module).items()}
+        tensors = {f"model.{name}": value for name, value in kept_buffers(self.module).items()}
         for nth, flat in enumerate(self._flats()):
             state = begin(self.adamw, flat)
-            found[f"model.flat.{nth}"] = self._shared(flat.detach())
+            tensors[f"model.flat.{nth}"] = self._shared(flat.detach())
             for kind in KINDS:
-                one = state[kind]
-                found[f"optimizer.{kind}.flat.{nth}"] = self._shared(one) if one.ndim else one
-        return found
+                value = state[kind]
+                tensors[f"optimizer.{kind}.flat.{nth}"] = self._shared(value) if value.ndim else value
+        return tensors
 
     def full_weights(self) -> dict[str, torch.Tensor]:
         from deepspeed.utils import safe_get_full_fp32_param
 
-        found = {}
+        weights = {}
         for (
             name,
             parameter,
         ) in self.module.named_parameters():  # one after the other, as each is gathered whole
             whole = safe_get_full_fp32_param(parameter)
             if dist.get_rank() == 0:
-                found[name] = copied(whole)
-        return found | {name: copied(one) for name, one in kept_buffers(self.module).items()}
+                weights[name] = copied(whole)
+        return weights | {name: copied(buffer) for name, buffer in kept_buffers(self.module).items()}
 
     def _flats(self) -> list[torch.Tensor]:
-        """This rank's runs of float32 weights, one a parameter group (stage 3: a sub-group)."""
+        """Return this rank's runs of float32 weights, one a parameter group (stage 3: a sub-group)."""
         optimizer = self.engine.optimizer
-        flats: list[torch.Tensor] = next(getattr(optimizer, one) for one in FLATS if hasattr(optimizer, one))
+        flats: list[torch.Tensor] = next(
+            getattr(optimizer, name) for name in FLATS if hasattr(optimizer, name)
+        )
         return flats
 
     def _shared(self, run: torch.Tensor) -> torch.Tensor:
@@ -111,7 +115,7 @@ class Zero:
 
 
 def _settings(config: TrainConfig, module: torch.nn.Module) -> dict[str, Any]:
-    bucket = min(BUCKET, sum(one.numel() for one in module.parameters()))
+    bucket = min(BUCKET, sum(parameter.numel() for parameter in module.parameters()))
     half = config.precision == "bfloat16"
     offload = {"offload_optimizer": {"device": "cpu", "pin_memory": True}} if config.cpu_offload else {}
     return {
@@ -137,7 +141,7 @@ def _settings(config: TrainConfig, module: torch.nn.Module) -> dict[str, Any]:
 
 
 def _deepspeed(device: torch.device) -> ModuleType:
-    """The library, for this kind of device; on a CPU it talks through gloo and compiles nothing.
+    """Import the library for this kind of device; on a CPU it uses gloo and compiles nothing.
 
     Raises:
         TrainConfigError: it is not installed.
@@ -151,10 +155,13 @@ def _deepspeed(device: torch.device) -> ModuleType:
             f"strategy deepspeed needs the package deepspeed, which does not load here ({error}): install it with "
             "`pip install --no-build-isolation deepspeed`, or take strategy fsdp"
         ) from error
-    for one in ("all_gather_into_tensor", "reduce_scatter_tensor"):  # torch's, for what DeepSpeed still calls
-        warnings.filterwarnings("ignore", f"`torch.distributed.{one}` is deprecated", FutureWarning)
+    for operation in (
+        "all_gather_into_tensor",
+        "reduce_scatter_tensor",
+    ):  # torch's, for what DeepSpeed still calls
+        warnings.filterwarnings("ignore", f"`torch.distributed.{operation}` is deprecated", FutureWarning)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # Its operation for shared memory would be compiled at the first start and leaves files when it is killed.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    found: ModuleType = deepspeed
-    return found
+    library: ModuleType = deepspeed
+    return library

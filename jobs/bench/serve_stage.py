@@ -89,7 +89,7 @@ class Stage:
         self.weigh(weights)
 
     def weigh(self, weights: Mapping[str, float]) -> None:
-        self.change("1", partial(routing.reweighted, weights=weights))
+        self.change("1", partial(routing.set_weights, weights=weights))
 
     def change(self, version: str, changed: Callable[[Routes], Routes]) -> None:
         with connect(self.settings.database_url) as connection:

@@ -42,7 +42,7 @@ class Door:
     """Holds handles as a front door does."""
 
     def __init__(self) -> None:
-        from serve.deployments import VersionHandle
+        from serve.front_door.replica_client import VersionHandle
 
         self.versions = {version: VersionHandle(version) for version in ("now", "before")}
 

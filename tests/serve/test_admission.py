@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from serve.admission import AdmissionError, Asked, admit
+from serve.admission import AdmissionError, Requirement, admit
 
 PASSED = {"verdict": "pass", "load_test": "pass", "load_test_rate": "10"}
-BOTH: tuple[Asked, ...] = ("evaluation", "load_test")
+BOTH: tuple[Requirement, ...] = ("evaluation", "load_test")
 
 
 def ask(
-    tags: dict[str, str], asks_for: tuple[Asked, ...] = BOTH, model: str = "xray-vit", **other: Any
+    tags: dict[str, str], asks_for: tuple[Requirement, ...] = BOTH, model: str = "xray-vit", **other: Any
 ) -> None:
     admit(model, "7", tags, environment="production", asks_for=asks_for, **{"load_rate": 10.0, **other})
 

@@ -12,8 +12,8 @@ import pytest
 from data.preprocess import Decoded, PixelConfig
 from serve.answer import Classified
 from serve.attempts import Attempt, Attempts, InfrastructureError, ModelError, NobodyAnsweredError
-from serve.board import Board
-from serve.breaker import BreakerConfig
+from serve.board import ServingSnapshot
+from serve.breaker import CircuitBreakerConfig
 from serve.card import OutlierRule
 from serve.faults import Fault
 from serve.routing import Routes, Target
@@ -27,7 +27,7 @@ ROUTES = Routes(
         Target(version="2", role="canary", bundle_key="b/2"),
     ),
 )
-BOARD = Board(routes={"xray-vit": ROUTES}, cards={"1": CARD, "2": CARD})
+SNAPSHOT = ServingSnapshot(routes={"xray-vit": ROUTES}, cards={"1": CARD, "2": CARD})
 CANARY = ROUTES.target("2")
 IMAGE = Decoded(shown_HW=np.zeros((80, 80), np.uint8), kind="png", width=80, height=80)
 EVEN = np.full(10, 0.1)
@@ -85,14 +85,14 @@ class Models:
 
 
 def ask(
-    models: Models, times: int = 1, board: Board = BOARD, **options: Any
+    models: Models, times: int = 1, snapshot: ServingSnapshot = SNAPSHOT, **options: Any
 ) -> list[tuple[str, list[Attempt]]]:
     attempts = Attempts(models, deadline_s=0.4, **options)
 
     async def all_of_them() -> list[tuple[str, list[Attempt]]]:
         found = []
         for _ in range(times):
-            served, tried = await attempts.answered(board, ROUTES, CANARY, IMAGE)
+            served, tried = await attempts.ask_with_fallback(snapshot, ROUTES, CANARY, IMAGE)
             found.append((served.version, tried))
         return found
 
@@ -136,9 +136,9 @@ def test_what_is_doubtful_about_the_image_or_strange_to_the_model_reaches_the_an
 
     def reason(image: Decoded, side: int = 64) -> tuple[str | None, tuple[str, ...]]:
         card = replace(judging, pixels=PixelConfig(side=side))
-        board = replace(BOARD, cards={"1": card, "2": card})
+        snapshot = replace(SNAPSHOT, cards={"1": card, "2": card})
         attempts = Attempts(Judging(sound, sound), deadline_s=0.4)
-        told = asyncio.run(attempts.one(board, CANARY, image, 0.4)).answer
+        told = asyncio.run(attempts.ask_version(snapshot, CANARY, image, 0.4)).answer
         assert told is not None
         return told.abstained_reason, told.concerns
 
@@ -154,14 +154,16 @@ def test_the_death_of_a_process_is_one_incident_however_many_requests_it_took() 
 
 def test_a_dead_canary_is_no_longer_asked_and_comes_back_by_itself() -> None:
     models = Models(sound, gone)
-    config = BreakerConfig(failures=2, open_s=0.2)
+    config = CircuitBreakerConfig(failures=2, open_s=0.2)
     attempts = Attempts(models, deadline_s=1, breaker=config)
 
     async def story() -> list[Attempt]:
-        tried = [(await attempts.answered(BOARD, ROUTES, CANARY, IMAGE))[1][0] for _ in range(6)]
+        tried = [(await attempts.ask_with_fallback(SNAPSHOT, ROUTES, CANARY, IMAGE))[1][0] for _ in range(6)]
         models.by_version["2"] = sound
         await asyncio.sleep(0.25)
-        return tried + [(await attempts.answered(BOARD, ROUTES, CANARY, IMAGE))[1][0] for _ in range(2)]
+        return tried + [
+            (await attempts.ask_with_fallback(SNAPSHOT, ROUTES, CANARY, IMAGE))[1][0] for _ in range(2)
+        ]
 
     tried = asyncio.run(story())
     assert models.asked.count("2") == 4  # two that opened it, none for a while, two that were answered
@@ -170,12 +172,12 @@ def test_a_dead_canary_is_no_longer_asked_and_comes_back_by_itself() -> None:
 
 def test_the_champion_is_asked_even_when_it_was_silent() -> None:
     models = Models(gone, sound)
-    attempts = Attempts(models, deadline_s=1, breaker=BreakerConfig(failures=1, open_s=60))
+    attempts = Attempts(models, deadline_s=1, breaker=CircuitBreakerConfig(failures=1, open_s=60))
 
     async def twice() -> None:
         for _ in range(2):
             with pytest.raises(NobodyAnsweredError):
-                await attempts.answered(BOARD, ROUTES, ROUTES.champion, IMAGE)
+                await attempts.ask_with_fallback(SNAPSHOT, ROUTES, ROUTES.champion, IMAGE)
 
     asyncio.run(twice())
     assert models.asked == ["1", "1"] * 2
@@ -188,7 +190,7 @@ def test_a_champion_whose_process_died_under_the_request_is_asked_again() -> Non
 
     models = Models(dead_once, sound)
     attempts = Attempts(models, deadline_s=1)
-    served, tried = asyncio.run(attempts.answered(BOARD, ROUTES, ROUTES.champion, IMAGE))
+    served, tried = asyncio.run(attempts.ask_with_fallback(SNAPSHOT, ROUTES, ROUTES.champion, IMAGE))
     assert served.version == "1"
     assert [one.outcome for one in tried] == ["infrastructure", "ok"]
 
@@ -196,7 +198,9 @@ def test_a_champion_whose_process_died_under_the_request_is_asked_again() -> Non
 def test_a_champion_that_erred_is_not_asked_again() -> None:
     models = Models(raising, sound)
     with pytest.raises(NobodyAnsweredError):
-        asyncio.run(Attempts(models, deadline_s=1).answered(BOARD, ROUTES, ROUTES.champion, IMAGE))
+        asyncio.run(
+            Attempts(models, deadline_s=1).ask_with_fallback(SNAPSHOT, ROUTES, ROUTES.champion, IMAGE)
+        )
     assert models.asked == ["1"]
 
 
@@ -224,7 +228,7 @@ def test_a_champion_without_a_process_is_waited_for() -> None:
     models = Models(sound, sound)
     models.absent = {"1"}
     served, tried = asyncio.run(
-        Attempts(models, deadline_s=1).answered(BOARD, ROUTES, ROUTES.champion, IMAGE)
+        Attempts(models, deadline_s=1).ask_with_fallback(SNAPSHOT, ROUTES, ROUTES.champion, IMAGE)
     )
     assert (served.version, [one.outcome for one in tried]) == ("1", ["ok"])
 
@@ -238,7 +242,7 @@ def test_where_both_fail_the_caller_is_told_to_come_again_and_both_attempts_are_
 
 def test_a_version_without_a_card_yet_is_passed_over() -> None:
     models = Models(sound, sound)
-    [(served, attempts)] = ask(models, board=Board(routes=BOARD.routes, cards={"1": CARD}))
+    [(served, attempts)] = ask(models, snapshot=ServingSnapshot(routes=SNAPSHOT.routes, cards={"1": CARD}))
     assert (served, attempts[0].outcome, models.asked) == ("1", "infrastructure", ["1"])
 
 
@@ -261,7 +265,7 @@ def test_both_attempts_stay_within_one_deadline() -> None:
 )
 def test_an_injected_fault_befalls_its_version_alone(fault: Fault, outcome: str, asked: list[str]) -> None:
     models = Models(sound, sound)
-    [(_, attempts)] = ask(models, board=replace(BOARD, faults={"2": fault}))
+    [(_, attempts)] = ask(models, snapshot=replace(SNAPSHOT, faults={"2": fault}))
     assert (attempts[0].outcome, models.asked) == (outcome, asked)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serve.batches import Batches
+from serve.batches import Batcher
 
 
 class Slow:
@@ -37,19 +37,19 @@ AT_ONCE_S, NEVER_S = 1e-9, 60.0
 def batches(
     slow: Slow,
     *,
-    most: int = 3,
+    max_batch_size: int = 3,
     processes: int = 1,
-    company_s: float = AT_ONCE_S,
-    gather_s: float = NEVER_S,
-    late_s: float = NEVER_S,
-) -> Batches[int, int]:
-    return Batches(
+    batch_wait_s: float = AT_ONCE_S,
+    second_batch_wait_s: float = NEVER_S,
+    stall_timeout_s: float = NEVER_S,
+) -> Batcher[int, int]:
+    return Batcher(
         slow.ask,
-        most=most,
+        max_batch_size=max_batch_size,
         processes=lambda: processes,
-        company_s=company_s,
-        gather_s=gather_s,
-        late_s=late_s,
+        batch_wait_s=batch_wait_s,
+        second_batch_wait_s=second_batch_wait_s,
+        stall_timeout_s=stall_timeout_s,
     )
 
 
@@ -62,12 +62,12 @@ async def soon() -> None:
 def test_one_alone_waits_for_nobody_and_who_comes_meanwhile_goes_together() -> None:
     async def work(slow: Slow) -> None:
         ours = batches(slow)
-        first = asyncio.create_task(ours.one(1))
+        first = asyncio.create_task(ours.submit(1))
         await soon()
-        rest = [asyncio.create_task(ours.one(nth)) for nth in (2, 3)]
+        rest = [asyncio.create_task(ours.submit(nth)) for nth in (2, 3)]
         await soon()
         assert slow.asked == [[1]]
-        rest += [asyncio.create_task(ours.one(nth)) for nth in range(4, 10)]
+        rest += [asyncio.create_task(ours.submit(nth)) for nth in range(4, 10)]
         await soon()
         assert slow.asked == [[1], [2, 3, 4]], "a full one is put at hand at once, and no third"
         for nth in range(4):
@@ -82,7 +82,7 @@ def test_one_alone_waits_for_nobody_and_who_comes_meanwhile_goes_together() -> N
 def test_who_comes_at_the_same_time_goes_together_and_a_second_process_is_used() -> None:
     async def work(slow: Slow) -> None:
         ours = batches(slow, processes=2)
-        asked = [asyncio.create_task(ours.one(nth)) for nth in range(7)]
+        asked = [asyncio.create_task(ours.submit(nth)) for nth in range(7)]
         await soon()
         assert slow.asked == [[0, 1, 2], [3, 4, 5]]
         slow.gates[1].set()
@@ -97,22 +97,22 @@ def test_who_comes_at_the_same_time_goes_together_and_a_second_process_is_used()
 
 def test_an_idle_process_waits_for_company_where_the_one_before_came_just_now() -> None:
     async def work(slow: Slow) -> None:
-        ours = batches(slow, most=4, processes=9, company_s=0.1)
-        asked = [asyncio.create_task(ours.one(1))]
+        ours = batches(slow, max_batch_size=4, processes=9, batch_wait_s=0.1)
+        asked = [asyncio.create_task(ours.submit(1))]
         await soon()
         assert slow.asked == [[1]], "nobody else is to be expected"
         for nth in (2, 3):
-            asked.append(asyncio.create_task(ours.one(nth)))
+            asked.append(asyncio.create_task(ours.submit(nth)))
             await soon()
         assert slow.asked == [[1]]
         while len(slow.asked) < 2:
             await asyncio.sleep(0.01)
         assert slow.asked[1] == [2, 3]
-        asked += [asyncio.create_task(ours.one(nth)) for nth in (4, 5, 6, 7)]
+        asked += [asyncio.create_task(ours.submit(nth)) for nth in (4, 5, 6, 7)]
         await soon()
         assert slow.asked[2] == [4, 5, 6, 7], "a full one waits for nobody"
         await asyncio.sleep(0.15)
-        asked.append(asyncio.create_task(ours.one(8)))
+        asked.append(asyncio.create_task(ours.submit(8)))
         await soon()
         assert slow.asked[3] == [8]
         for gate in slow.gates:
@@ -125,10 +125,10 @@ def test_an_idle_process_waits_for_company_where_the_one_before_came_just_now() 
 def test_who_gave_up_is_not_asked_about() -> None:
     async def work(slow: Slow) -> None:
         ours = batches(slow)
-        first, gone, last = (asyncio.create_task(ours.one(nth)) for nth in (1, 2, 3))
+        first, gone, last = (asyncio.create_task(ours.submit(nth)) for nth in (1, 2, 3))
         await soon()
         assert slow.asked == [[1, 2, 3]]
-        waiting = [asyncio.create_task(ours.one(nth)) for nth in (4, 5)]
+        waiting = [asyncio.create_task(ours.submit(nth)) for nth in (4, 5)]
         await soon()
         gone.cancel()  # its batch is under way: the others are answered all the same
         waiting[0].cancel()
@@ -143,10 +143,10 @@ def test_who_gave_up_is_not_asked_about() -> None:
 
 def test_a_batch_that_hangs_makes_room_for_the_next() -> None:
     async def work(slow: Slow) -> None:
-        ours = batches(slow, late_s=0.05)
-        hangs = asyncio.create_task(ours.one(1))
+        ours = batches(slow, stall_timeout_s=0.05)
+        hangs = asyncio.create_task(ours.submit(1))
         await soon()
-        second = asyncio.create_task(ours.one(2))
+        second = asyncio.create_task(ours.submit(2))
         await soon()
         assert slow.asked == [[1]]
         while len(slow.asked) < 2:
@@ -161,17 +161,17 @@ def test_a_batch_that_hangs_makes_room_for_the_next() -> None:
 
 def test_a_busy_process_gets_a_second_batch_when_somebody_has_waited_and_no_third() -> None:
     async def work(slow: Slow) -> None:
-        ours = batches(slow, gather_s=0.05)
-        asked = [asyncio.create_task(ours.one(1))]
+        ours = batches(slow, second_batch_wait_s=0.05)
+        asked = [asyncio.create_task(ours.submit(1))]
         await soon()
         for nth in (2, 3):
-            asked.append(asyncio.create_task(ours.one(nth)))
+            asked.append(asyncio.create_task(ours.submit(nth)))
             await soon()
         assert slow.asked == [[1]], "they wait for company"
         while len(slow.asked) < 2:
             await asyncio.sleep(0.01)
         assert slow.asked[1] == [2, 3]
-        asked.append(asyncio.create_task(ours.one(4)))
+        asked.append(asyncio.create_task(ours.submit(4)))
         await asyncio.sleep(0.15)
         assert len(slow.asked) == 2, "one at work and one at hand"
         slow.gates[0].set()
@@ -191,13 +191,18 @@ def test_an_error_is_everybodys_and_the_next_is_asked() -> None:
         raise OSError("away")
 
     async def work(_: Slow) -> None:
-        ours: Batches[int, int] = Batches(
-            broken, most=3, processes=lambda: 0, company_s=AT_ONCE_S, gather_s=1.0, late_s=1.0
+        ours: Batcher[int, int] = Batcher(
+            broken,
+            max_batch_size=3,
+            processes=lambda: 0,
+            batch_wait_s=AT_ONCE_S,
+            second_batch_wait_s=1.0,
+            stall_timeout_s=1.0,
         )
-        found = await asyncio.gather(ours.one(1), ours.one(2), return_exceptions=True)
+        found = await asyncio.gather(ours.submit(1), ours.submit(2), return_exceptions=True)
         assert [str(one) for one in found] == ["1 answers for 2 items"] * 2
         with pytest.raises(OSError, match="away"):
-            await ours.one(3)
+            await ours.submit(3)
 
     run(work)
 
@@ -205,7 +210,7 @@ def test_an_error_is_everybodys_and_the_next_is_asked() -> None:
 def test_a_loop_that_ends_leaves_nobody_waiting() -> None:
     async def work(slow: Slow) -> None:
         ours = batches(slow)
-        asked = asyncio.create_task(ours.one(1))
+        asked = asyncio.create_task(ours.submit(1))
         await soon()
         for task in ours._under_way:
             task.cancel()
@@ -215,7 +220,10 @@ def test_a_loop_that_ends_leaves_nobody_waiting() -> None:
     run(work)
 
 
-@pytest.mark.parametrize("wrong", [{"most": 0}, {"late_s": 0.0}, {"gather_s": 0.0}, {"company_s": 0.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_batch_size": 0}, {"stall_timeout_s": 0.0}, {"second_batch_wait_s": 0.0}, {"batch_wait_s": 0.0}],
+)
 def test_impossible_sizes_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least one item and positive times"):
         batches(Slow(), **wrong)

@@ -82,7 +82,7 @@ def test_what_training_calls_strange_serving_calls_strange(tmp_path: Path) -> No
     assert known_ND is not None
     found = fit(known_ND, np.arange(12) % CLASSES, known_ND, OutlierConfig())
     served_N = Classifier(tmp_path).judged(PIXELS_NHW)[:, -1]
-    assert np.allclose(served_N, found.strangeness(known_ND), rtol=1e-5, atol=1e-5)
+    assert np.allclose(served_N, found.score(known_ND), rtol=1e-5, atol=1e-5)
     assert (served_N > found.threshold + 1e-5).sum() == 0, "the threshold is one of these, but for rounding"
 
 

@@ -6,22 +6,22 @@ from typing import Any
 import pytest
 
 from serve.attempts import InfrastructureError, ModelError
-from serve.explained import Asked
-from serve.routing import Routes, Target, added, reweighted
+from serve.explained import ExplanationAttempt
+from serve.routing import Routes, Target, add, set_weights
 
-ROUTES = reweighted(
-    added(Routes(model="m", targets=(Target(version="1", role="champion", bundle_key="b"),)), "2", "c"),
+ROUTES = set_weights(
+    add(Routes(model="m", targets=(Target(version="1", role="champion", bundle_key="b"),)), "2", "c"),
     {"2": 0.5},
 )
 
 
-def asked(patient: str | None = None, study: str | None = None) -> Asked:
+def asked(patient: str | None = None, study: str | None = None) -> ExplanationAttempt:
     assignment = {"key": "request", **({"study": study} if study else {})}
     row = {"id": uuid.uuid4(), "patient_pseudonym": patient, "assignment": assignment}
-    return Asked.about(row, ROUTES)
+    return ExplanationAttempt.about(row, ROUTES)
 
 
-def attempt(one: Asked) -> dict[str, Any]:
+def attempt(one: ExplanationAttempt) -> dict[str, Any]:
     (found,) = one.as_record().attempts
     return found
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from serve.grouped import Grouped
+from serve.grouped import GroupCommit
 
 
 class Rounds:
@@ -20,10 +20,10 @@ class Rounds:
 def test_whoever_comes_while_a_round_is_under_way_goes_with_the_next() -> None:
     async def scenario() -> list[list[str]]:
         rounds = Rounds()
-        grouped = Grouped(rounds.work, most=3)
-        first = asyncio.create_task(grouped.ask("a"))
+        grouped = GroupCommit(rounds.work, max_group=3)
+        first = asyncio.create_task(grouped.submit("a"))
         await asyncio.sleep(0.005)
-        later = [asyncio.create_task(grouped.ask(word)) for word in "bcde"]
+        later = [asyncio.create_task(grouped.submit(word)) for word in "bcde"]
         assert await asyncio.gather(first, *later) == ["aa", "bb", "cc", "dd", "ee"]
         return rounds.groups
 
@@ -32,8 +32,8 @@ def test_whoever_comes_while_a_round_is_under_way_goes_with_the_next() -> None:
 
 def test_an_error_is_told_to_the_caller_that_it_is_of() -> None:
     async def scenario() -> list[object]:
-        grouped = Grouped(Rounds().work, most=8)
-        return list(await asyncio.gather(*(grouped.ask(word) for word in "aBc"), return_exceptions=True))
+        grouped = GroupCommit(Rounds().work, max_group=8)
+        return list(await asyncio.gather(*(grouped.submit(word) for word in "aBc"), return_exceptions=True))
 
     first, second, third = asyncio.run(scenario())
     assert (first, third) == ("aa", "cc")
@@ -49,11 +49,11 @@ def test_an_error_of_the_whole_round_is_told_to_all_of_it_and_the_next_round_goe
                 raise ConnectionError("gone")
             return words
 
-        grouped = Grouped(work, most=8)
-        outcomes = await asyncio.gather(grouped.ask("a"), grouped.ask("b"), return_exceptions=True)
+        grouped = GroupCommit(work, max_group=8)
+        outcomes = await asyncio.gather(grouped.submit("a"), grouped.submit("b"), return_exceptions=True)
         assert [type(one) for one in outcomes] == [ConnectionError, ConnectionError]
         failing = False
-        assert await grouped.ask("c") == "c"
+        assert await grouped.submit("c") == "c"
 
     asyncio.run(scenario())
 
@@ -61,8 +61,8 @@ def test_an_error_of_the_whole_round_is_told_to_all_of_it_and_the_next_round_goe
 def test_the_item_of_a_caller_that_leaves_is_carried_out_and_the_others_are_answered() -> None:
     async def scenario() -> list[list[str]]:
         rounds = Rounds()
-        grouped = Grouped(rounds.work, most=8)
-        leaving, staying = (asyncio.create_task(grouped.ask(word)) for word in "ab")
+        grouped = GroupCommit(rounds.work, max_group=8)
+        leaving, staying = (asyncio.create_task(grouped.submit(word)) for word in "ab")
         await asyncio.sleep(0.005)
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -20,7 +20,7 @@ from jobs.recipes import RECIPES
 from serve.classifier import Classifier
 from serve.heatmap import HeatConfig, heat
 from serve.overlay import overlay
-from serve.turn import Turn
+from serve.turn import SingleSlotExecutor
 from train.model import timm_kwargs
 
 QUICK = HeatConfig(steps=4)
@@ -123,10 +123,12 @@ def classifier(tmp_path: Path) -> Classifier:
 
 
 def test_a_second_heatmap_is_told_at_once_that_the_replica_is_busy(classifier: Classifier) -> None:
-    turn = Turn()
+    turn = SingleSlotExecutor()
 
     async def ask(times: int) -> list[np.ndarray | None]:
-        return list(await asyncio.gather(*(turn.take(classifier.heat, picture(), 1) for _ in range(times))))
+        return list(
+            await asyncio.gather(*(turn.try_run(classifier.heat, picture(), 1) for _ in range(times)))
+        )
 
     first, second, third = asyncio.run(ask(3))
     assert first is not None
@@ -137,7 +139,7 @@ def test_a_second_heatmap_is_told_at_once_that_the_replica_is_busy(classifier: C
 
 
 def test_predictions_are_answered_as_ever_while_a_heatmap_is_made(classifier: Classifier) -> None:
-    turn, pictures = Turn(), np.stack([picture(seed=one) for one in range(4)])
+    turn, pictures = SingleSlotExecutor(), np.stack([picture(seed=one) for one in range(4)])
     alone_NC = classifier.probabilities(pictures)
     answered = threading.Event()
 
@@ -148,7 +150,7 @@ def test_predictions_are_answered_as_ever_while_a_heatmap_is_made(classifier: Cl
         return heat_HW
 
     async def ask() -> None:
-        heating = asyncio.create_task(turn.take(long_look, picture()))
+        heating = asyncio.create_task(turn.try_run(long_look, picture()))
         for _ in range(3):
             answers_NC = await asyncio.to_thread(classifier.probabilities, pictures)
             assert np.array_equal(answers_NC, alone_NC)

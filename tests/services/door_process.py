@@ -18,12 +18,12 @@ from data.sandbox import Decoder
 from serve.answer import Classified
 from serve.attempts import InfrastructureError
 from serve.auth import KeyRing
-from serve.board import Board
+from serve.board import ServingSnapshot
 from serve.desk import Desk, DeskConfig
 from serve.explaining import Explaining
 from serve.http_app import build_app
 from serve.journal import Journal, JournalConfig
-from serve.line import Line
+from serve.line import PostgresConnection
 from serve.records import Records, RecordsConfig
 from serve.routing import Routes, Target
 from tests.cards import card
@@ -50,7 +50,7 @@ def main(port: int, folder: Path, journal_bytes: int) -> None:
     journal = Journal(folder, key, JournalConfig(max_bytes=journal_bytes))
     records = Records(settings.database_url, store, journal, RecordsConfig(deadline_s=1.0))
     keys = KeyRing(
-        Line(settings.database_url, records.database, deadline_s=1.0),
+        PostgresConnection(settings.database_url, records.database, deadline_s=1.0),
         copy=folder / "api_keys",
         copy_key=key,
     )
@@ -66,7 +66,7 @@ def main(port: int, folder: Path, journal_bytes: int) -> None:
         )
         target = Target(version="1", role="champion", bundle_key="bundles/1")
         routes = {"xray-vit": Routes(model="xray-vit", targets=(target,))}
-        desk.board = Board(routes=routes, cards={"1": card()})
+        desk.snapshot = ServingSnapshot(routes=routes, cards={"1": card()})
         app = build_app(desk, Explaining(desk), keys)
         uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 

@@ -10,7 +10,7 @@ import pytest
 from cluster.objects import ObjectStore
 from serve import desired, rollouts
 from serve.attempts import InfrastructureError, ModelError
-from serve.board import Board
+from serve.board import ServingSnapshot
 from serve.desk import Desk, DeskConfig
 from serve.explaining import Explaining
 from serve.explanation import Finding, explain, template_text
@@ -93,7 +93,7 @@ def ask(stage: Stage, words: dict[str, Words], rows: list[Any]) -> list[dict[str
             pseudonym_key=b"p" * 32,
             config=DeskConfig(explainer=stage.model),
         )
-        desk.board = Board(routes=desired.read(stage.connection))
+        desk.snapshot = ServingSnapshot(routes=desired.read(stage.connection))
         await records.open()
         explaining = Explaining(desk)
         told = list(await asyncio.gather(*(explaining.explain(row) for row in rows)))

@@ -25,15 +25,15 @@ from data.taxonomy import taxonomy
 from serve.answer import Classified
 from serve.attempts import InfrastructureError, ModelError
 from serve.auth import KeyRing
-from serve.board import Board
+from serve.board import ServingSnapshot
 from serve.desk import Desk, DeskConfig
 from serve.explaining import Explaining
 from serve.heatmaps import WAITING, heatmap_key
 from serve.http_app import MAX_FILE_BYTES, build_app
-from serve.line import Line
+from serve.line import PostgresConnection
 from serve.rate_limit import Rate, RateConfig
 from serve.records import Records, RecordsConfig
-from serve.routing import Routes, Target, added, reweighted
+from serve.routing import Routes, Target, add, set_weights
 from tests.cards import card
 from tests.planted import plant
 
@@ -119,9 +119,9 @@ class Door:
             model="xray-vit", targets=(Target(version="1", role="champion", bundle_key="bundles/1"),)
         )
         if canary:
-            routes = reweighted(added(routes, "2", "bundles/2"), {"2": canary})
-        desk.board = Board(routes={"xray-vit": routes}, cards={"1": CARD, "2": CARD})
-        keys = KeyRing(Line(url, records.database, deadline_s=PATIENT_S))
+            routes = set_weights(add(routes, "2", "bundles/2"), {"2": canary})
+        desk.snapshot = ServingSnapshot(routes={"xray-vit": routes}, cards={"1": CARD, "2": CARD})
+        keys = KeyRing(PostgresConnection(url, records.database, deadline_s=PATIENT_S))
         app = build_app(desk, Explaining(desk), keys, rates=self.rates, settings=self.settings)
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -12,8 +12,8 @@ import pytest
 from cluster.database import connect
 from cluster.objects import ObjectStore
 from serve import ledger
-from serve.line import AwayError, Line
-from serve.presence import Presence
+from serve.line import DatabaseUnavailableError, PostgresConnection
+from serve.presence import DependencyHealth
 from serve.problems import Problem
 from serve.record_rows import INSERTS, Failure, Record, write
 from serve.records import Records, RecordsConfig
@@ -204,12 +204,14 @@ def test_reading_what_is_new_uses_the_index(platform: Any) -> None:
 
 def test_a_stale_connection_costs_nobody_an_answer(platform: Any) -> None:
     async def scenario() -> None:
-        line = Line(platform.settings.database_url, Presence("PostgreSQL"), probes=True, deadline_s=2)
-        ((pid,),) = [tuple(row.values()) for row in await line.ask("SELECT pg_backend_pid()")]
+        line = PostgresConnection(
+            platform.settings.database_url, DependencyHealth("PostgreSQL"), is_probe=True, deadline_s=2
+        )
+        ((pid,),) = [tuple(row.values()) for row in await line.execute("SELECT pg_backend_pid()")]
         with connect(platform.settings.database_url) as connection:
             connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
         await asyncio.sleep(0.2)
-        assert await line.ask("SELECT 1 AS one") == [{"one": 1}]
+        assert await line.execute("SELECT 1 AS one") == [{"one": 1}]
         await line.close()
 
     asyncio.run(scenario())
@@ -217,10 +219,12 @@ def test_a_stale_connection_costs_nobody_an_answer(platform: Any) -> None:
 
 def test_a_statement_that_takes_too_long_counts_as_away_and_the_next_is_answered(platform: Any) -> None:
     async def scenario() -> None:
-        line = Line(platform.settings.database_url, Presence("PostgreSQL"), probes=True, deadline_s=0.3)
-        with pytest.raises(AwayError, match="within"):
-            await line.ask("SELECT pg_sleep(5)")
-        assert await line.ask("SELECT 1 AS one") == [{"one": 1}]
+        line = PostgresConnection(
+            platform.settings.database_url, DependencyHealth("PostgreSQL"), is_probe=True, deadline_s=0.3
+        )
+        with pytest.raises(DatabaseUnavailableError, match="within"):
+            await line.execute("SELECT pg_sleep(5)")
+        assert await line.execute("SELECT 1 AS one") == [{"one": 1}]
         await line.close()
 
     asyncio.run(scenario())
@@ -228,19 +232,19 @@ def test_a_statement_that_takes_too_long_counts_as_away_and_the_next_is_answered
 
 def test_while_the_database_is_away_nobody_waits_for_it_but_who_probes(platform: Any) -> None:
     async def scenario() -> None:
-        database = Presence("PostgreSQL")
-        asking = Line(platform.settings.database_url, database, deadline_s=0.5)
-        with pytest.raises(AwayError):
-            await asking.ask("SELECT pg_sleep(5)")
-        assert not database.here
+        database = DependencyHealth("PostgreSQL")
+        asking = PostgresConnection(platform.settings.database_url, database, deadline_s=0.5)
+        with pytest.raises(DatabaseUnavailableError):
+            await asking.execute("SELECT pg_sleep(5)")
+        assert not database.is_up
         started_at = time.monotonic()
-        with pytest.raises(AwayError, match="away"):
-            await asking.ask("SELECT 1")
+        with pytest.raises(DatabaseUnavailableError, match="away"):
+            await asking.execute("SELECT 1")
         assert time.monotonic() - started_at < 0.1
-        probing = Line(platform.settings.database_url, database, deadline_s=0.5, probes=True)
-        await probing.ask("SELECT 1")
-        assert database.here
-        assert await asking.ask("SELECT 1 AS one") == [{"one": 1}]
+        probing = PostgresConnection(platform.settings.database_url, database, deadline_s=0.5, is_probe=True)
+        await probing.execute("SELECT 1")
+        assert database.is_up
+        assert await asking.execute("SELECT 1 AS one") == [{"one": 1}]
         await asking.close()
         await probing.close()
 
@@ -249,11 +253,13 @@ def test_while_the_database_is_away_nobody_waits_for_it_but_who_probes(platform:
 
 def test_a_caller_that_leaves_does_not_break_the_line(platform: Any) -> None:
     async def scenario() -> None:
-        line = Line(platform.settings.database_url, Presence("PostgreSQL"), probes=True, deadline_s=2)
-        leaving = asyncio.create_task(line.ask("SELECT pg_sleep(0.3)"))
+        line = PostgresConnection(
+            platform.settings.database_url, DependencyHealth("PostgreSQL"), is_probe=True, deadline_s=2
+        )
+        leaving = asyncio.create_task(line.execute("SELECT pg_sleep(0.3)"))
         await asyncio.sleep(0.1)
         leaving.cancel()
-        assert await line.ask("SELECT 1 AS one") == [{"one": 1}]
+        assert await line.execute("SELECT 1 AS one") == [{"one": 1}]
         await line.close()
 
     asyncio.run(scenario())
@@ -262,7 +268,9 @@ def test_a_caller_that_leaves_does_not_break_the_line(platform: Any) -> None:
 def test_rows_written_twice_are_there_once(platform: Any) -> None:
     async def scenario() -> None:
         line, row = (
-            Line(platform.settings.database_url, Presence("PostgreSQL"), probes=True, deadline_s=2),
+            PostgresConnection(
+                platform.settings.database_url, DependencyHealth("PostgreSQL"), is_probe=True, deadline_s=2
+            ),
             record().as_row(),
         )
         assert await write(line, INSERTS["prediction"], [row]) == [True]

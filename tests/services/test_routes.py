@@ -13,7 +13,7 @@ import pytest
 
 from cluster.database import connect
 from serve import desired, faults, routing, standby
-from serve.board import Board, BoardKeeper
+from serve.board import ServingSnapshot, SnapshotWatcher
 from serve.faults import Fault
 from serve.routing import Routes, RoutingError
 
@@ -28,7 +28,7 @@ def model(platform: Any) -> str:
             connection,
             name,
             "2",
-            partial(routing.added, version="2", bundle_key="bundles/2"),
+            partial(routing.add, version="2", bundle_key="bundles/2"),
             actor="t",
             action="add",
         )
@@ -41,7 +41,7 @@ def weigh(platform: Any, model: str, share: float) -> Routes:
             connection,
             model,
             "2",
-            partial(routing.reweighted, weights={"2": share}),
+            partial(routing.set_weights, weights={"2": share}),
             actor="t",
             action="weigh",
         )
@@ -70,15 +70,15 @@ def test_a_change_that_is_refused_leaves_everything_as_it_was(platform: Any, mod
 
 
 class Door:
-    """The board of one front door, which follows PostgreSQL while `within` runs."""
+    """The snapshot of one front door, which follows PostgreSQL while `within` runs."""
 
     def __init__(self, read_card: Callable[[str], Any] = lambda key: key) -> None:
-        self.boards: list[Board] = []
-        self.keeper = BoardKeeper(read_card, self.boards.append, classifier="none")
+        self.snapshots: list[ServingSnapshot] = []
+        self.watcher = SnapshotWatcher(read_card, self.snapshots.append, classifier="none")
 
     def within(self, url: str, work: Callable[[], Any]) -> None:
         async def both() -> None:
-            following = asyncio.create_task(self.keeper.follow(url))
+            following = asyncio.create_task(self.watcher.follow(url))
             try:
                 await work()
             finally:
@@ -89,7 +89,10 @@ class Door:
     async def sees(self, model: str, weights: dict[str, float]) -> float:
         """Seconds until it does."""
         began_s = time.monotonic()
-        while model not in self.keeper.board.routes or self.keeper.board.routes[model].weights != weights:
+        while (
+            model not in self.watcher.snapshot.routes
+            or self.watcher.snapshot.routes[model].weights != weights
+        ):
             assert time.monotonic() - began_s < 20
             await asyncio.sleep(0.002)
         return time.monotonic() - began_s
@@ -119,7 +122,7 @@ def test_a_front_door_whose_connection_was_cut_follows_again_and_keeps_its_board
     async def work() -> None:
         await door.sees(model, {"1": 1.0, "2": 0.0})
         await asyncio.to_thread(cut_listeners, platform)
-        assert door.keeper.board.routes[model].champion.version == "1"
+        assert door.watcher.snapshot.routes[model].champion.version == "1"
         await asyncio.to_thread(weigh, platform, model, 0.25)
         await door.sees(model, {"1": 0.75, "2": 0.25})
 
@@ -136,12 +139,12 @@ def cut_listeners(platform: Any) -> None:
 
 def test_a_front_door_hears_of_faults_as_it_does_of_routes(platform: Any, model: str) -> None:
     door = Door()
-    door.keeper = BoardKeeper(lambda key: key, door.boards.append, classifier=model)
+    door.watcher = SnapshotWatcher(lambda key: key, door.snapshots.append, classifier=model)
     told = Fault(error_rate=0.2, crash=True)
 
     async def until(faults_by_version: dict[str, Fault]) -> None:
         began_s = time.monotonic()
-        while door.keeper.board.faults != faults_by_version:
+        while door.watcher.snapshot.faults != faults_by_version:
             assert time.monotonic() - began_s < 20
             await asyncio.sleep(0.01)
 
@@ -164,11 +167,11 @@ def test_older_routes_never_replace_newer_ones_whichever_way_they_come(platform:
     door = Door()
 
     async def work() -> None:
-        await door.keeper.take({model: new})
-        await door.keeper.take({model: old})
+        await door.watcher.take({model: new})
+        await door.watcher.take({model: old})
 
     asyncio.run(work())
-    assert [one.routes[model] for one in door.boards] == [new]
+    assert [one.routes[model] for one in door.snapshots] == [new]
 
 
 def test_a_version_whose_card_cannot_be_read_holds_no_change_up_and_is_read_later(
@@ -184,12 +187,12 @@ def test_a_version_whose_card_cannot_be_read_holds_no_change_up_and_is_read_late
 
     routes = weigh(platform, model, 0.1)
     door = Door(read_card)
-    door.keeper = BoardKeeper(read_card, door.boards.append, classifier=model)
-    asyncio.run(door.keeper.take({model: routes}))
-    assert door.keeper.board.routes[model] == routes
-    assert set(door.keeper.board.cards) == {"1"}
-    asyncio.run(door.keeper.take({model: replace(routes, revision=routes.revision)}))
-    assert set(door.keeper.board.cards) == {"1", "2"}
+    door.watcher = SnapshotWatcher(read_card, door.snapshots.append, classifier=model)
+    asyncio.run(door.watcher.take({model: routes}))
+    assert door.watcher.snapshot.routes[model] == routes
+    assert set(door.watcher.snapshot.cards) == {"1"}
+    asyncio.run(door.watcher.take({model: replace(routes, revision=routes.revision)}))
+    assert set(door.watcher.snapshot.cards) == {"1", "2"}
 
 
 def stage(platform: Any, model: str, version: str, **given: Any) -> bool:
@@ -246,5 +249,5 @@ def test_who_serves_or_is_rolled_out_is_not_made_a_staged_version(platform: Any,
 
 def test_a_rollout_takes_a_staged_version_over(platform: Any, model: str) -> None:
     stage(platform, model, "3", share=0.05)
-    taken = routing.added(routes_of(platform, model), "3", "bundles/3")
+    taken = routing.add(routes_of(platform, model), "3", "bundles/3")
     assert (taken.target("3").role, taken.weights["3"]) == ("canary", 0.0)

@@ -3,7 +3,7 @@ import pytest
 
 from data.preprocess import PixelConfig
 from train import behaviour
-from train.behaviour import Ask, Asked, behaviours
+from train.behaviour import Ask, Predictions, behaviours
 from train.lungs import two_lungs
 from train.measured import Behaviour
 
@@ -11,9 +11,9 @@ NAMES = ("normal", "lung_opacity", "bone_normal", "bone_fracture")
 SIDE = 48
 
 
-def asked(labels: np.ndarray, ask: Ask) -> Asked:
+def asked(labels: np.ndarray, ask: Ask) -> Predictions:
     pixels = np.random.default_rng(0).integers(60, 120, (len(labels), SIDE, SIDE)).astype(np.uint8)
-    return Asked(
+    return Predictions(
         pixels_NHW=pixels,
         labels_N=labels,
         groups=[f"p{i}" for i in range(len(labels))],

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from train.checkpoint import CheckpointError
 from train.checkpoint_run import RunCheckpoints
 from train.checkpoint_store import CheckpointStore, Mark, Receipt, Retention, mark_of
-from train.checkpoint_writer import StoreAwayError
+from train.checkpoint_writer import StoreUnavailableError
 
 
 class Unsteady(CheckpointStore):
@@ -137,10 +137,10 @@ def test_the_end_of_a_run_waits_for_the_store_and_then_says_what_to_do(
     attempt = begin(patience_s=0.5)
     store.broken = ConnectionError("the server went away")
     attempt.commit(Mark(step=10), content("state"))
-    with pytest.raises(StoreAwayError, match="run the same command again") as caught:
+    with pytest.raises(StoreUnavailableError, match="run the same command again") as caught:
         attempt.flush()
     assert "\n" not in str(caught.value)
-    with pytest.raises(StoreAwayError):
+    with pytest.raises(StoreUnavailableError):
         attempt.commit(Mark(step=20), content("state"))
 
 

@@ -14,12 +14,12 @@ from threadpoolctl import threadpool_limits
 
 from data.preprocess import PixelConfig
 from train import behaviour, report, shortcut_audit, subgroups
-from train.behaviour import Asked
+from train.behaviour import Predictions
 from train.calibration import Calibration, CalibrationConfig, calibrate, probabilities
 from train.comparison import compare
 from train.gates import GateResult, Gates, judge, overall
 from train.lungs import two_lungs
-from train.measured import Comparison, Measured
+from train.measured import Comparison, GateInputs
 from train.report import Answered, HeldOut, Report
 
 SIDE = 32
@@ -122,7 +122,7 @@ def judged(
 ) -> dict[str, GateResult]:
     """What evaluation measures of a model, and the verdicts."""
     found = figures(model, test, held_out)
-    asked = Asked(
+    asked = Predictions(
         pixels_NHW=test.pixels_NHW,
         labels_N=test.labels_N,
         groups=test.groups,
@@ -132,7 +132,7 @@ def judged(
     known = subgroups.attributes(
         test.sexes, [None] * len(test.groups), [None] * len(test.groups), test.groups
     )
-    measured = Measured(
+    measured = GateInputs(
         accuracy=found.accuracy,
         classes=found.class_counts(),
         calibration_error=found.ece,

@@ -11,18 +11,18 @@ class Alone:
         self.module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
         self.adopted = 0
 
-    def masters(self) -> dict[str, torch.Tensor]:
+    def master_weights(self) -> dict[str, torch.Tensor]:
         named = {name: one.detach() for name, one in self.module.named_parameters()}
         return named | {name: one for name, one in self.module.named_buffers() if one.is_floating_point()}
 
-    def adopt(self) -> None:
+    def load_masters(self) -> None:
         self.adopted += 1
 
 
 def test_the_average_is_the_one_of_its_formula() -> None:
     strategy = Alone()
     average = Average(strategy, decay=0.9)  # type: ignore[arg-type]
-    expected = strategy.masters()["0.weight"].clone()
+    expected = strategy.master_weights()["0.weight"].clone()
     for step in range(200):
         with torch.no_grad():
             strategy.module[0].weight.copy_(torch.full((2, 3), float(step)))

@@ -11,7 +11,7 @@ from PIL import Image
 from train import figures, model_card, report
 from train.calibration import CalibrationConfig, calibrate
 from train.gates import Gates, judge, overall
-from train.measured import Measured
+from train.measured import GateInputs
 from train.report import Answered, HeldOut
 
 NAMES = ("normal", "covid19", "tuberculosis")
@@ -65,7 +65,7 @@ def written(built: report.Report, **change: Any) -> str:
         "calibration": {"temperature": 0.75, "abstain_below": 0.4},
         **change,
     }
-    measured = Measured(accuracy=built.accuracy, classes=built.class_counts())
+    measured = GateInputs(accuracy=built.accuracy, classes=built.class_counts())
     results = judge(measured, Gates(), "production")
     return model_card.card(
         model_version="3",

@@ -8,7 +8,7 @@ import pytest
 
 from train.bootstrap import Estimate
 from train.gates import GateError, GateResult, Gates, judge, overall
-from train.measured import Behaviour, ClassCount, Comparison, Gap, Measured, Remaining
+from train.measured import Behaviour, ClassCount, Comparison, Gap, GateInputs, Remaining
 
 GATES = Gates()
 
@@ -21,7 +21,7 @@ def compared(value: float, half: float = 0.02) -> Comparison:
     return Comparison(champion="7", difference=estimate(value, half), bound=value - 0.8 * half)
 
 
-GOOD = Measured(
+GOOD = GateInputs(
     accuracy=estimate(0.92),
     classes=[ClassCount(label=name, recall=0.8, images=60, groups=40) for name in GATES.required_classes],
     calibration_error=estimate(0.02, 0.01),
@@ -45,7 +45,7 @@ def gate(name: str, environment: str = "production", gates: Gates = GATES, **cha
     return by_name(judge(replace(GOOD, **change), gates, environment))[name]
 
 
-def with_class(**change: object) -> Measured:
+def with_class(**change: object) -> GateInputs:
     return replace(GOOD, classes=[replace(GOOD.classes[0], **change), *GOOD.classes[1:]])  # type: ignore[arg-type]
 
 
@@ -108,7 +108,7 @@ def test_a_class_that_is_not_required_may_have_too_few() -> None:
 
 
 def test_an_empty_test_split_halts() -> None:
-    results = judge(Measured(accuracy=None, classes=[]), GATES, "development")
+    results = judge(GateInputs(accuracy=None, classes=[]), GATES, "development")
     assert by_name(results)["accuracy"].verdict == "not evaluable"
     assert overall(results) == "fail"
 

@@ -5,7 +5,7 @@ import pytest
 import safetensors.numpy
 
 from serve import outliers as served
-from train.outliers import FILE, OutlierConfig, Outliers, fit
+from train.outliers import FILE, OodDetector, OutlierConfig, fit
 
 DEPTH = 24
 CENTRES_KD = np.random.default_rng(7).normal(size=(4, DEPTH)) * 3
@@ -20,13 +20,13 @@ def features(count: int, seed: int, *, off: float = 0.0) -> tuple[np.ndarray, np
     return (CENTRES_KD[labels_N] + noise_ND + away_D).astype(np.float32), labels_N
 
 
-def fitted(count: int = 1200, validated: int = 800, **settings: float) -> Outliers:
+def fitted(count: int = 1200, validated: int = 800, **settings: float) -> OodDetector:
     known_ND, labels_N = features(count, 0)
     return fit(known_ND, labels_N, features(validated, 1)[0], OutlierConfig(**settings))
 
 
-def share(found: Outliers, features_ND: np.ndarray) -> float:
-    return float((found.strangeness(features_ND) > found.threshold).mean())
+def share(found: OodDetector, features_ND: np.ndarray) -> float:
+    return float((found.score(features_ND) > found.threshold).mean())
 
 
 def test_new_images_like_the_known_ones_are_called_strange_as_often_as_promised() -> None:
@@ -45,7 +45,7 @@ def test_what_lies_beside_every_class_is_strange_and_what_lies_in_one_is_not() -
 def test_with_few_validation_images_the_card_promises_what_they_can_show() -> None:
     found = fitted(validated=19)
     assert found.false_alarms == pytest.approx(1 / 20)
-    assert found.threshold == found.strangeness(features(19, 1)[0]).max()
+    assert found.threshold == found.score(features(19, 1)[0]).max()
 
 
 def test_a_class_without_images_and_a_direction_without_spread_do_no_harm() -> None:
@@ -54,7 +54,7 @@ def test_a_class_without_images_and_a_direction_without_spread_do_no_harm() -> N
     some = labels_N != 2
     found = fit(known_ND[some], labels_N[some], known_ND[some], OutlierConfig())
     assert found.arrays["class_means_KD"].shape == (3, DEPTH)
-    assert np.isfinite(found.strangeness(known_ND)).all()
+    assert np.isfinite(found.score(known_ND)).all()
 
 
 def test_serving_reads_the_file_and_finds_the_same() -> None:
@@ -62,8 +62,8 @@ def test_serving_reads_the_file_and_finds_the_same() -> None:
     arrays: Mapping[str, np.ndarray] = safetensors.numpy.load(found.as_file())
     for off in (0.0, 1.5):
         features_ND = features(50, 6, off=off)[0]
-        ours_N = served.Outliers(arrays).strangeness(features_ND)
-        assert np.allclose(ours_N, found.strangeness(features_ND), rtol=1e-6, atol=1e-6)
+        ours_N = served.OodDetector(arrays).score(features_ND)
+        assert np.allclose(ours_N, found.score(features_ND), rtol=1e-6, atol=1e-6)
     assert (found.as_card()["file"], served.FILE) == (FILE, FILE)
 
 

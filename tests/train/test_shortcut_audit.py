@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from train.behaviour import Ask, Asked
+from train.behaviour import Ask, Predictions
 from train.lungs import chest_box, inner_box, two_lungs
 from train.shortcut_audit import audit, painted, probes
 
@@ -26,9 +26,9 @@ def sees_the_mark(pixels_NHW: np.ndarray) -> np.ndarray:
     return np.eye(3)[(pixels_NHW[:, :3, :3].mean(axis=(1, 2)) > 200).astype(int)]
 
 
-def audited(ask: Ask, count: int = 80, answers: np.ndarray | None = None) -> Asked:
+def audited(ask: Ask, count: int = 80, answers: np.ndarray | None = None) -> Predictions:
     pixels, labels = pictures(count)
-    return Asked(
+    return Predictions(
         pixels_NHW=pixels,
         labels_N=labels,
         groups=[f"p{i // 2}" for i in range(count)],

@@ -1,0 +1,1 @@
+"""The data plane: one request from upload to answer."""
