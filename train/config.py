@@ -1,14 +1,16 @@
-"""What a training run does: every number that changes its result, as frozen dataclasses checked at construction.
+"""Settings of a training run, as frozen dataclasses that are checked at construction.
 
-Recipes (`jobs/recipes.py`) and the command line fill them; the resolved configuration is logged to MLflow and
-stored in the model's card. Nothing here knows where the run happens, except how much machine it asks for.
+`WorkersConfig` has what both models share, `TrainConfig` is a run of the ViT, `train.llm_config.LlmConfig` one of
+the language model. Recipes (`jobs/recipes.py`) and the command line fill them; the resolved configuration is logged
+to MLflow and stored in the model's card. Knows neither Ray nor torch.
 """
 
 import difflib
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 MACHINE_FIELDS = frozenset(
     {
@@ -29,27 +31,34 @@ MACHINE_FIELDS = frozenset(
         "keep_every_epochs",
     }
 )
-"""Fields that say how much machine is used and not what is learned; a run may go on with others."""
+"""Settings that say how much machine a run uses and not what it learns; a resumed run may change them."""
 
-STARTS = ("scratch", "champion", "timm")
-CHOICES: dict[str, tuple[object, ...]] = {
-    "precision": ("float32", "bfloat16"),
-    "strategy": ("ddp", "fsdp", "deepspeed"),
-    "fsdp_unit": ("block", "model"),
-    "zero_stage": (1, 2, 3),
-}
-
+Precision = Literal["float32", "bfloat16"]
 GIVEN = frozenset({"in_chans", "num_classes", "img_size", "pretrained"})
-"""Keyword arguments of timm that are not a choice."""
+"""Keyword arguments of `timm.create_model` that follow from the dataset."""
 
 
 class TrainConfigError(ValueError):
-    """A setting has an impossible value; the message names it."""
+    """A setting has an impossible value; the message names it and, where possible, what to set instead."""
 
 
-def _check(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raise TrainConfigError with this message unless the condition holds."""
     if not condition:
         raise TrainConfigError(message)
+
+
+def require_choices(config: Any, prefix: str = "") -> None:
+    """Check each field whose type is a Literal.
+
+    Raises:
+        TrainConfigError: its value is none of the literals.
+    """
+    for setting in fields(config):
+        if get_origin(setting.type) is Literal:
+            choices, value = get_args(setting.type), getattr(config, setting.name)
+            listed = ", ".join(map(str, choices))
+            require(value in choices, f"{prefix}{setting.name} is one of {listed}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +74,17 @@ class ModelConfig:
     drop_path_rate: float = 0.0
     """Stochastic depth, the rate of the last block (arXiv:1603.09382)."""
     start: Literal["scratch", "champion", "timm"] = "scratch"
-    """The first weights: random ones from the seed, those of the registry's champion, or timm's pretrained ones."""
+    """Initial weights: random from the seed, those of the registry's champion, or timm's pretrained ones."""
 
     def __post_init__(self) -> None:
-        _check(
+        require(
             not self.kwargs.keys() & GIVEN,
             f"model.kwargs may not have {', '.join(sorted(GIVEN))}: they follow from the dataset",
         )
         for name in ("drop_rate", "drop_path_rate"):
             value = getattr(self, name)
-            _check(0 <= value < 1, f"model.{name} must lie in [0, 1), got {value}")
-        _check(self.start in STARTS, f"model.start is one of {', '.join(STARTS)}, got {self.start!r}")
+            require(0 <= value < 1, f"model.{name} must lie in [0, 1), got {value}")
+        require_choices(self, "model.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +108,14 @@ class OptimConfig:
     """Factor on the rate from a block to the one below it, the head having the whole rate; 1 is none."""
 
     def __post_init__(self) -> None:
-        _check(self.learning_rate > 0, f"optim.learning_rate must be positive, got {self.learning_rate}")
-        _check(self.weight_decay >= 0, f"optim.weight_decay must not be negative, got {self.weight_decay}")
+        require(self.learning_rate > 0, f"optim.learning_rate must be positive, got {self.learning_rate}")
+        require(self.weight_decay >= 0, f"optim.weight_decay must not be negative, got {self.weight_decay}")
         for name in ("beta1", "beta2", "warmup_share"):
             value = getattr(self, name)
-            _check(0 <= value < 1, f"optim.{name} must lie in [0, 1), got {value}")
-        _check(0 <= self.final_share <= 1, f"optim.final_share must lie in [0, 1], got {self.final_share}")
-        _check(self.clip_norm >= 0, f"optim.clip_norm must not be negative, got {self.clip_norm}")
-        _check(0 < self.layer_decay <= 1, f"optim.layer_decay must lie in (0, 1], got {self.layer_decay}")
+            require(0 <= value < 1, f"optim.{name} must lie in [0, 1), got {value}")
+        require(0 <= self.final_share <= 1, f"optim.final_share must lie in [0, 1], got {self.final_share}")
+        require(self.clip_norm >= 0, f"optim.clip_norm must not be negative, got {self.clip_norm}")
+        require(0 < self.layer_decay <= 1, f"optim.layer_decay must lie in (0, 1], got {self.layer_decay}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,147 +138,178 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            _check(value >= 0, f"augment.{name} must not be negative, got {value}")
-        _check(self.zoom < 1 and self.contrast < 1, "augment.zoom and augment.contrast must be below 1")
+            require(value >= 0, f"augment.{name} must not be negative, got {value}")
+        require(self.zoom < 1 and self.contrast < 1, "augment.zoom and augment.contrast must be below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class WorkersConfig:
+    """Settings that training of either model shares: passes over the data, workers, checkpoints."""
+
+    PARTS: ClassVar[Mapping[str, type[Any]]] = {}
+    """Settings that are dataclasses themselves, by name."""
+
+    epochs: int
+    batch_size: int
+    """Samples of a global batch, over all workers."""
+    microbatch_size: int
+    """Samples that a worker passes through the model at once."""
+    precision: Precision = "float32"
+    """Of forward and backward pass; weights, gradients and optimizer state stay float32."""
+    seed: int = 0
+    """Of initial weights, sample order, augmentation and dropout."""
+    checkpoint_every_steps: int
+    """Interval between checkpoints besides those at the end of each epoch; 0: only those. Changes no weights."""
+    num_workers: int
+    min_workers: int = 0
+    """Fewest workers that the run continues with while the cluster has no room for `num_workers`; 0: no fewer."""
+    resize_check_s: float = 60.0
+    """Interval at which a run with fewer than `num_workers` looks for room for more, seconds."""
+    cpus_per_worker: int = 1
+    use_gpu: bool = False
+    max_failures: int = 3
+    """Number of worker deaths that the run survives; -1: any number."""
+    keep_checkpoints: int = 2
+    """Number of newest checkpoints that stay in the object store."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "num_workers", "cpus_per_worker", "keep_checkpoints"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be at least 1, got {value}")
+        require_choices(self)
+        require(
+            self.checkpoint_every_steps >= 0,
+            f"checkpoint_every_steps must not be negative, got {self.checkpoint_every_steps}",
+        )
+        require(
+            0 <= self.min_workers <= self.num_workers,
+            f"min_workers must lie between 0 and num_workers {self.num_workers}, got {self.min_workers}",
+        )
+        require(self.resize_check_s > 0, f"resize_check_s must be positive, got {self.resize_check_s}")
+        require(self.max_failures >= -1, f"max_failures must be at least -1, got {self.max_failures}")
+        require(
+            self.num_workers <= self.batch_size,
+            f"num_workers {self.num_workers} is more than the batch_size {self.batch_size}: every worker needs a "
+            "sample",
+        )
+
+    def accumulation(self, workers: int | None = None) -> int:
+        """Return the number of microbatches that each worker takes for one update.
+
+        Args:
+            workers: number of workers; by default `num_workers`.
+        """
+        share = -(-self.batch_size // (workers or self.num_workers))
+        return -(-share // self.microbatch_size) if self.microbatch_size else 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return nested plain values, as JSON takes them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Invert `as_dict`.
+
+        Raises:
+            TrainConfigError: a key is no setting; the message names it.
+        """
+        parts = {
+            name: _build(kind, values[name], f"{name}.") for name, kind in cls.PARTS.items() if name in values
+        }
+        config: Self = _build(cls, {**values, **parts})
+        return config
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all settings that change what is learned, without `MACHINE_FIELDS`; 16 hexadecimal digits."""
+        learned = {name: value for name, value in self.as_dict().items() if name not in MACHINE_FIELDS}
+        return hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(WorkersConfig):
     """One training run of the ViT."""
+
+    PARTS: ClassVar[Mapping[str, type[Any]]] = {
+        "model": ModelConfig,
+        "optim": OptimConfig,
+        "augment": AugmentConfig,
+    }
 
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     epochs: int = 10
     batch_size: int = 64
-    """Images in a global batch, over all workers: `microbatch_size` x `accumulation` x `num_workers`."""
+    """Images of a global batch, over all workers: `microbatch_size` x `accumulation` x `num_workers`."""
     microbatch_size: int = 0
-    """Images that a worker takes through the model at once; 0: its whole part of the global batch."""
-    seed: int = 0
-    """Of the first weights, the order, the augmentation and dropout."""
+    """Images that a worker passes through the model at once; 0: its whole share of the global batch."""
     label_smoothing: float = 0.0
     class_balance: float = 0.0
     """0: every image weighs the same; 1: every class does; between: the weight is (1 / share) to this power."""
     ema_decay: float = 0.0
-    """Of the moving average of the weights, which is what is evaluated and published when it is on; 0 is off."""
+    """Decay of the moving average of the weights, which is evaluated and published when it is on; 0: off."""
     strategy: Literal["ddp", "fsdp", "deepspeed"] = "fsdp"
-    """Who holds what: `ddp` everything on every worker, `fsdp` and `deepspeed` share it out."""
+    """How weights lie on the workers: `ddp` replicates them, `fsdp` and `deepspeed` shard them."""
     zero_stage: Literal[1, 2, 3] = 2
-    """What `deepspeed` shares out: 1 the optimizer's state, 2 gradients too, 3 parameters too."""
+    """What `deepspeed` shards: 1 the optimizer's state, 2 gradients too, 3 parameters too."""
     fsdp_unit: Literal["block", "model"] = "block"
     """What `fsdp` gathers at once: a `block` takes the least memory, the whole `model` the fewest collectives."""
     cpu_offload: bool = False
-    """Keep what `fsdp` and `deepspeed` share out in the memory of the host."""
+    """Keep what `fsdp` and `deepspeed` shard in the memory of the host."""
     activation_checkpointing: bool = False
     """Keep only each block's input for the backward pass and compute the rest again."""
     compile: bool = False
     """Compile each block with `torch.compile`."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of parameters in forward and backward; gradients are always reduced and applied in float32."""
     memory_share: float = 0.25
     """A worker keeps its pixels in memory up to this share of the machine's, and beyond it in a local file."""
     checkpoint_every_steps: int = 50
-    """Besides the end of each epoch; 0 is only there. Changes nothing of what is learned."""
     num_workers: int = 2
-    min_workers: int = 0
-    """With how many the run goes on while the cluster has no place for `num_workers`; 0: with no fewer."""
-    resize_check_s: float = 60.0
-    """How often a run with fewer workers than it could have looks for a place for more."""
-    cpus_per_worker: int = 1
-    use_gpu: bool = False
-    max_failures: int = 3
-    """How many deaths of workers the run survives; -1 is any number."""
-    keep_checkpoints: int = 2
-    """How many of the newest checkpoints stay in the object store."""
     keep_every_epochs: int = 0
-    """The checkpoint at the end of each such epoch stays as well; 0 is none."""
+    """The checkpoint at the end of each such epoch stays as well; 0: none."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "num_workers", "cpus_per_worker", "keep_checkpoints"):
-            value = getattr(self, name)
-            _check(value >= 1, f"{name} must be at least 1, got {value}")
+        super().__post_init__()
         for name in ("label_smoothing", "ema_decay"):
             value = getattr(self, name)
-            _check(0 <= value < 1, f"{name} must lie in [0, 1), got {value}")
-        _check(0 <= self.class_balance <= 1, f"class_balance must lie in [0, 1], got {self.class_balance}")
-        _check(0 < self.memory_share <= 1, f"memory_share must lie in (0, 1], got {self.memory_share}")
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            _check(value in choices, f"{name} is one of {', '.join(map(str, choices))}, got {value!r}")
-        for name in ("checkpoint_every_steps", "keep_every_epochs"):
-            _check(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
-        _check(
-            0 <= self.min_workers <= self.num_workers,
-            f"min_workers must lie between 0 and num_workers {self.num_workers}, got {self.min_workers}",
+            require(0 <= value < 1, f"{name} must lie in [0, 1), got {value}")
+        require(0 <= self.class_balance <= 1, f"class_balance must lie in [0, 1], got {self.class_balance}")
+        require(0 < self.memory_share <= 1, f"memory_share must lie in (0, 1], got {self.memory_share}")
+        for name in ("microbatch_size", "keep_every_epochs"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        once = self.microbatch_size * self.num_workers
+        require(
+            not once or self.batch_size % once == 0,
+            f"batch_size {self.batch_size} is no multiple of microbatch_size {self.microbatch_size} x num_workers "
+            f"{self.num_workers} = {once}",
         )
-        _check(self.resize_check_s > 0, f"resize_check_s must be positive, got {self.resize_check_s}")
-        _check(self.max_failures >= -1, f"max_failures must be at least -1, got {self.max_failures}")
-        self._check_batch()
         self._check_strategy()
 
-    def _check_batch(self) -> None:
-        workers, micro = self.num_workers, self.microbatch_size
-        _check(
-            workers <= self.batch_size,
-            f"num_workers {workers} is more than the batch_size {self.batch_size}: every worker needs an image",
-        )
-        _check(micro >= 0, f"microbatch_size must not be negative, got {micro}")
-        _check(
-            not micro or self.batch_size % (micro * workers) == 0,
-            f"batch_size {self.batch_size} is no multiple of microbatch_size {micro} x num_workers {workers} = "
-            f"{micro * workers}",
-        )
-
     def _check_strategy(self) -> None:
-        _check(
+        require(
             self.strategy != "deepspeed" or self.min_workers in (0, self.num_workers),
             f"min_workers {self.min_workers} does not go with strategy deepspeed, which goes on with as many workers "
             "as it began with: take ddp or fsdp",
         )
-        _check(
+        require(
             not self.cpu_offload or self.strategy != "ddp",
             "cpu_offload does not go with strategy ddp, which shares nothing out: take fsdp or deepspeed",
         )
-        _check(
+        require(
             not self.cpu_offload or self.use_gpu,
             "cpu_offload needs use_gpu: on a CPU everything is in the memory of the host already",
         )
-        _check(
+        require(
             not (self.compile and self.strategy == "deepspeed" and self.zero_stage == 3),
             "compile does not go with zero_stage 3, which fetches parameters within a block: take stage 1 or 2, "
             "or fsdp",
         )
 
-    def accumulation(self, workers: int | None = None) -> int:
-        """Microbatches that a worker takes for one update; with fewer workers there are more."""
-        part = -(-self.batch_size // (workers or self.num_workers))
-        return -(-part // self.microbatch_size) if self.microbatch_size else 1
 
-    def as_dict(self) -> dict[str, Any]:
-        """Nested plain values, as JSON takes them."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """The inverse of `as_dict`.
-
-        Raises:
-            TrainConfigError: there is a key that is no setting; the message names it.
-        """
-        parts = {"model": ModelConfig, "optim": OptimConfig, "augment": AugmentConfig}
-        given = {name: _made(parts[name], one, f"{name}.") for name, one in values.items() if name in parts}
-        return cast(TrainConfig, _made(cls, {**values, **given}))
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of everything that changes what is learned; the amount of machine is left out."""
-        learned = {name: value for name, value in self.as_dict().items() if name not in MACHINE_FIELDS}
-        return hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _made(kind: type[Any], values: dict[str, Any], prefix: str = "") -> Any:
-    unknown = sorted(values.keys() - {one.name for one in fields(kind)})
-    near = difflib.get_close_matches(unknown[0], [one.name for one in fields(kind)], 1) if unknown else []
+def _build(kind: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
+    names = [setting.name for setting in fields(kind)]
+    unknown = sorted(values.keys() - set(names))
+    near = difflib.get_close_matches(unknown[0], names, 1) if unknown else []
     hint = f": did you mean {prefix}{near[0]}?" if near else ""
-    _check(not unknown, f"there is no setting {', '.join(prefix + one for one in unknown)}{hint}")
+    require(not unknown, f"there is no setting {', '.join(prefix + name for name in unknown)}{hint}")
     return kind(**values)

@@ -1,173 +1,289 @@
-"""The training loop itself: epochs, steps, validation, checkpoints; knows neither Ray nor MLflow nor S3.
+"""The training loop of both models: epochs, steps, validation, checkpoints. Knows neither Ray, MLflow nor S3.
 
-Every rank runs it with the same arguments. At a given position all that happens is a pure function of the
-configuration, the data and the state, so a run that was interrupted ends with the same bits.
+Every rank runs it with the same arguments. Everything that happens at a position is a pure function of the
+configuration, the data and the state, so an interrupted run ends with the same bits.
 """
 
+import hashlib
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
+from cluster.expected import ExpectedError
 from train import checkpoint, parallel
 from train.checkpoint import Progress
 from train.checkpoint_store import Mark
-from train.sample_order import epoch_order, global_batch
+from train.config import OptimConfig, WorkersConfig
+from train.sample_order import batches_per_epoch, epoch_order, global_batch
 from train.schedule import learning_rate
-from train.setup import Setup
-from train.step import Speed, TrainingDivergedError, update
-from train.validate import validate
 
 SKIPPED_BATCHES = 4
-"""How many, from the one at which the loss stopped being a number; at most to the end of its epoch."""
+"""Batches that are skipped after a divergence, from the one that diverged; at most to the end of its epoch."""
 
 logger = logging.getLogger(__name__)
 
 
-class LeaveError(Exception):
-    """The machine is about to be taken away; everything so far is committed, and the run goes on elsewhere."""
+class TrainingDivergedError(ExpectedError):
+    """The global gradient is NaN or infinite."""
 
 
-class HaltError(Exception):
-    """Whoever watches wants the run to end here for now; everything so far is committed."""
+class Preempted(Exception):
+    """The machine is about to be taken away; the state is committed, and the run continues elsewhere."""
+
+
+class StopRequested(Exception):
+    """`TrainingCallbacks.should_continue` returned False; the state is committed."""
+
+
+@dataclass(kw_only=True)
+class Speed:
+    """Time and work of one epoch in this attempt, on this rank."""
+
+    started_s: float = field(default_factory=time.perf_counter)
+    cpu_s: float = field(default_factory=time.process_time)
+    data_s: float = 0.0
+    """Time that updates waited for their data, seconds."""
+    steps: int = 0
+    samples: int = 0
+    """Images or tokens of all ranks."""
+
+    def count(self, samples: int) -> None:
+        """Count one update on this many samples."""
+        self.steps += 1
+        self.samples += samples
+
+    def row(self, unit: str) -> dict[str, float]:
+        """Return samples a second as `{unit}_per_s`, and the mean of seconds a step as `step_s`."""
+        took_s = max(time.perf_counter() - self.started_s, 1e-9)
+        return {f"{unit}_per_s": self.samples / took_s, "step_s": took_s / max(self.steps, 1)}
+
+
+class Setup(Protocol):
+    """A model with its data and settings on one rank; all ranks call each method together."""
+
+    @property
+    def config(self) -> WorkersConfig:
+        """The settings of the run."""
+
+    @property
+    def optim(self) -> OptimConfig:
+        """The part of the settings that the learning rate follows from."""
+
+    @property
+    def about(self) -> Mapping[str, object]:
+        """What a checkpoint must belong to, as JSON takes it."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def hashes(self) -> Sequence[str]:
+        """Hash of each training sample; they determine the order."""
+
+    @property
+    def elastic(self) -> bool:
+        """Whether a run can continue with another number of ranks."""
+
+    @property
+    def skips_diverged(self) -> bool:
+        """Whether a run goes back once and skips the batches that diverged, instead of ending."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return every tensor that the rest of the run depends on, by name; a resumed run fills them in place."""
+
+    def adopt(self) -> None:
+        """Compute with the state as it was filled."""
+
+    def buffers(self) -> list[torch.Tensor]:
+        """Return the running statistics that each rank has for itself until the end of an epoch."""
+
+    def update(self, progress: Progress, batch_B: np.ndarray, speed: Speed) -> tuple[float, float]:
+        """Apply one update on one global batch, and count it in `speed`.
+
+        Args:
+            batch_B: indices into `hashes`.
+        Returns:
+            this rank's weighted sum of losses, and its sum of weights.
+        Raises:
+            TrainingDivergedError: on all ranks alike.
+        """
+
+    def validate(self) -> dict[str, float]:
+        """Return the metrics of the validation split, the same on all ranks; empty where there is none."""
+
+    def speed_row(self, speed: Speed) -> dict[str, float]:
+        """Return the metrics of an epoch that no rerun repeats."""
+
+    def final_weights(self) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+        """Yield the unsharded weights by file name, complete on rank 0."""
+
+    def close(self) -> None:
+        """Release open files; the data are not used afterwards."""
+
+
+def count_batches(setup: Setup) -> int:
+    """Return the number of global batches of an epoch."""
+    return batches_per_epoch(len(setup.hashes), setup.config.batch_size)
+
+
+def count_steps(setup: Setup) -> int:
+    """Return the number of steps of the whole run."""
+    return count_batches(setup) * setup.config.epochs
+
+
+def rate_at(setup: Setup, step: int) -> float:
+    """Return the learning rate of a step, counted from 0."""
+    return learning_rate(step, count_steps(setup), setup.optim)
 
 
 class Checkpoints(Protocol):
-    """Where checkpoints go to and come from; all ranks call each method together."""
+    """Storage of a run's checkpoints; all ranks call each method together."""
 
     def newest(self) -> AbstractContextManager[Path | None]:
-        """The last whole checkpoint as a local folder with the files of all ranks, None when there is none."""
+        """Provide the last whole checkpoint as a local folder with the files of all ranks; None if there is none."""
 
     def commit(self, mark: Mark, write: Callable[[Path], None]) -> None:
-        """Publish a checkpoint while training goes on.
+        """Publish a checkpoint while training continues.
 
         Args:
-            write: fills a local folder with this rank's files; called later, on another thread, so it may touch
-                nothing that training changes.
+            write: fills a local folder with this rank's files; called later on another thread, so it must not read
+                what training changes.
         """
 
     def flush(self) -> None:
-        """Wait until the newest checkpoint that was given to `commit` is there."""
+        """Wait until the last committed checkpoint is published."""
 
     def must_leave(self) -> bool:
-        """Whether the machine is about to be taken away; the same on all ranks. Asked after each step."""
+        """Return whether the machine is about to be taken away, the same on all ranks; called after each step."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
-    """Who is told how it goes, on each rank."""
+class TrainingCallbacks:
+    """Functions that the loop calls on each rank."""
 
-    step: Callable[[Progress, int, float], None]
-    """Called after each update with the progress, the total of steps and this rank's loss."""
-    epoch: Callable[[dict[str, float], dict[str, float]], None]
-    """Called after each epoch with its metrics, and with its speed, which no rerun repeats."""
-    goes_on: Callable[[list[dict[str, float]]], bool] | None = None
-    """Asked by all ranks together, with the rows of all epochs so far, once the epoch is committed, and first when a
-    run goes on; False ends it there."""
+    step: Callable[[Progress, int, float], None] = lambda progress, steps, loss: None
+    """Called after each update with the progress, the number of steps of the run and this rank's mean loss."""
+    epoch: Callable[[dict[str, float], dict[str, float]], None] = lambda row, speed: None
+    """Called after each epoch with its metrics, and with those that no rerun repeats."""
+    should_continue: Callable[[list[dict[str, float]]], bool] | None = None
+    """Called by all ranks with the rows of all epochs so far, once each epoch is committed and when a run resumes;
+    False ends the run there."""
 
 
-def fit(setup: Setup, checkpoints: Checkpoints, watch: Watch | None = None) -> Progress:
+NO_CALLBACKS = TrainingCallbacks()
+
+
+def fit(setup: Setup, checkpoints: Checkpoints, callbacks: TrainingCallbacks = NO_CALLBACKS) -> Progress:
     """Train from the newest checkpoint, or from the beginning, to the last epoch.
 
     Raises:
         CheckpointError: the newest checkpoint belongs to another run.
-        TrainingDivergedError: the loss became NaN or infinite, and did so again after its batches were skipped.
-        LeaveError: the machine is about to be taken away.
-        HaltError: `watch.goes_on` said no.
+        TrainingDivergedError: the gradient is NaN or infinite; where batches are skipped, for the second time.
+        Preempted: the machine is about to be taken away.
+        StopRequested: `callbacks.should_continue` returned False.
     """
-    progress = _newest(setup, checkpoints)
+    progress = _restore(setup, checkpoints)
     if progress is None:
         progress = Progress()
-        _commit(setup, progress, checkpoints)  # what a loss that is no number goes back to
+        if setup.skips_diverged:
+            _commit(setup, progress, checkpoints)  # so that a divergence before the next one has a way back
     elif progress.history:
-        _ask(setup, progress, checkpoints, watch)
+        _stop_if_requested(setup, progress, checkpoints, callbacks)
     while progress.position.epoch < setup.config.epochs:
         speed = Speed()
         try:
-            _train_epoch(setup, progress, checkpoints, watch, speed)
+            _train_epoch(setup, progress, checkpoints, callbacks, speed)
         except TrainingDivergedError as error:
+            if not setup.skips_diverged:
+                raise
             progress = _go_back(setup, progress, checkpoints, error)
             continue
         row = _close_epoch(setup, progress)
-        if watch is not None:
-            watch.epoch(row, speed.row())
+        callbacks.epoch(row, setup.speed_row(speed))
         _commit(setup, progress, checkpoints)
-        _ask(setup, progress, checkpoints, watch)
+        _stop_if_requested(setup, progress, checkpoints, callbacks)
     checkpoints.flush()
     return progress
 
 
-def _ask(setup: Setup, progress: Progress, checkpoints: Checkpoints, watch: Watch | None) -> None:
-    """Ask whether the run goes on, with everything so far in the store; after the last epoch it is only told."""
-    if watch is not None and watch.goes_on is not None:
+def _stop_if_requested(
+    setup: Setup, progress: Progress, checkpoints: Checkpoints, callbacks: TrainingCallbacks
+) -> None:
+    """Call `should_continue` with the state committed; after the last epoch its answer changes nothing."""
+    if callbacks.should_continue is not None:
         checkpoints.flush()
-        goes_on = watch.goes_on(progress.history)
-        if not goes_on and progress.position.epoch < setup.config.epochs:
-            raise HaltError
+        continues = callbacks.should_continue(progress.history)
+        if not continues and progress.position.epoch < setup.config.epochs:
+            raise StopRequested
 
 
-def _newest(setup: Setup, checkpoints: Checkpoints) -> Progress | None:
-    """Bring the model to the newest checkpoint; None where there is none."""
+def _restore(setup: Setup, checkpoints: Checkpoints) -> Progress | None:
+    """Fill the state from the newest checkpoint; None if there is none."""
     with checkpoints.newest() as folder:
         if folder is None:
             return None
-        found = checkpoint.load(folder, setup.state(), setup.about, elastic=setup.strategy.elastic)
-    setup.strategy.load_masters()
-    return found
+        progress = checkpoint.load(folder, setup.state(), setup.about, elastic=setup.elastic)
+    setup.adopt()
+    return progress
 
 
 def _train_epoch(
-    setup: Setup, progress: Progress, checkpoints: Checkpoints, watch: Watch | None, speed: Speed
+    setup: Setup, progress: Progress, checkpoints: Checkpoints, callbacks: TrainingCallbacks, speed: Speed
 ) -> None:
-    """The rest of the epoch that the position stands in; a checkpoint where one is due on the way."""
+    """Train the rest of the current epoch."""
     config, epoch = setup.config, progress.position.epoch
-    order_N = epoch_order(setup.data.train.hashes, seed=config.seed, epoch=epoch)
-    setup.strategy.module.train()
+    order_N = epoch_order(setup.hashes, seed=config.seed, epoch=epoch)
     while progress.position.epoch == epoch:
         batch_B = global_batch(order_N, batch=progress.position.batch, batch_size=config.batch_size)
+        # dropout depends on seed, step and rank only, so that checkpoints need no generator state
+        torch.manual_seed(_seed(config.seed, progress.step, dist.get_rank()))
         skipped = progress.step in progress.skipped
-        loss_sum, weight_sum = (0.0, 0.0) if skipped else update(setup, progress, batch_B, speed)
+        loss_sum, weight_sum = (0.0, 0.0) if skipped else setup.update(progress, batch_B, speed)
         progress.loss_sum += loss_sum
         progress.weight_sum += weight_sum
         progress.step += 1
-        progress.position = progress.position.advanced(setup.batches)
-        if watch is not None and not skipped:
-            watch.step(progress, setup.steps, loss_sum / max(weight_sum, 1e-9))
-        _keep(setup, progress, checkpoints)
+        progress.position = progress.position.advanced(count_batches(setup))
+        if not skipped:
+            callbacks.step(progress, count_steps(setup), loss_sum / max(weight_sum, 1e-9))
+        _commit_if_due(setup, progress, checkpoints)
 
 
-def _keep(setup: Setup, progress: Progress, checkpoints: Checkpoints) -> None:
-    """Commit after a step where that is due, or where the machine goes; at the end of an epoch its close commits."""
-    every, leaves = setup.config.checkpoint_every_steps, checkpoints.must_leave()
-    if progress.position.batch and (leaves or (every and progress.step % every == 0)):
+def _commit_if_due(setup: Setup, progress: Progress, checkpoints: Checkpoints) -> None:
+    """Commit after a step, at the interval or before the machine goes; the end of an epoch has its own commit."""
+    interval, leaves = setup.config.checkpoint_every_steps, checkpoints.must_leave()
+    if progress.position.batch and (leaves or (interval and progress.step % interval == 0)):
         _commit(setup, progress, checkpoints)
         if leaves:
             checkpoints.flush()
-            raise LeaveError
+            raise Preempted
 
 
 def _go_back(
     setup: Setup, progress: Progress, checkpoints: Checkpoints, error: TrainingDivergedError
 ) -> Progress:
-    """Return to the last good state, from which the batches that the loss broke at are passed over.
+    """Return to the newest checkpoint, and skip the batches from the one that diverged.
 
-    They begin at the step that broke, so what follows does not depend on which checkpoint it was.
+    The skipped steps do not depend on which checkpoint that is, so what follows does not either.
     Raises:
-        TrainingDivergedError: it happened before in this run.
+        TrainingDivergedError: batches of this run were skipped before.
     """
     if progress.skipped:
         raise TrainingDivergedError(
             f"{error}; steps {progress.skipped[0]} to {progress.skipped[-1]} were skipped for the same reason before"
         ) from error
-    rest = setup.batches - progress.position.batch
+    rest = count_batches(setup) - progress.position.batch
     skipped = [progress.step + nth for nth in range(min(SKIPPED_BATCHES, rest))]
     checkpoints.flush()
-    restored = _newest(setup, checkpoints)
+    restored = _restore(setup, checkpoints)
     assert restored is not None  # the first one is committed before the first step
     restored.skipped = skipped
     _commit(setup, restored, checkpoints)
@@ -176,16 +292,16 @@ def _go_back(
 
 
 def _close_epoch(setup: Setup, progress: Progress) -> dict[str, float]:
-    """Bring together what each rank has for itself, validate, and append the epoch's row to the history."""
+    """Average running statistics and losses over the ranks, validate, and append the row to the history."""
     parallel.average(setup.buffers())
-    own_2 = torch.tensor([progress.loss_sum, progress.weight_sum], dtype=torch.float64, device=setup.device)
-    loss_sum, weight_sum = parallel.summed(own_2).tolist()
+    sums_2 = torch.tensor([progress.loss_sum, progress.weight_sum], dtype=torch.float64, device=setup.device)
+    loss_sum, weight_sum = parallel.summed(sums_2).tolist()
     row = {
         "epoch": progress.position.epoch,
         "step": progress.step,
         "train_loss": loss_sum / max(weight_sum, 1e-9),
-        "learning_rate": learning_rate(progress.step - 1, setup.steps, setup.config.optim),
-        **validate(setup),
+        "learning_rate": rate_at(setup, progress.step - 1),
+        **setup.validate(),
     }
     progress.loss_sum = progress.weight_sum = 0.0
     progress.history.append(row)
@@ -193,14 +309,18 @@ def _close_epoch(setup: Setup, progress: Progress) -> dict[str, float]:
 
 
 def _commit(setup: Setup, progress: Progress, checkpoints: Checkpoints) -> None:
-    """Copy the state and have the copy published."""
+    """Copy the state and publish the copy; the last one has the weights in files of their own."""
     state, ended = setup.state(), progress.position.epoch == setup.config.epochs
-    own = {one.data_ptr() for one in setup.buffers() if one.numel()}
+    own = {buffer.data_ptr() for buffer in setup.buffers() if buffer.numel()}
     part = checkpoint.snapshot(
         state,
         progress,
         setup.about,
-        own={name for name, one in state.items() if not isinstance(one, DTensor) and one.data_ptr() in own},
+        own={
+            name
+            for name, tensor in state.items()
+            if not isinstance(tensor, DTensor) and tensor.data_ptr() in own
+        },
         whole=dict(setup.final_weights()) if ended else None,
     )
     closes = progress.step > 0 and progress.position.batch == 0
@@ -210,3 +330,7 @@ def _commit(setup: Setup, progress: Progress, checkpoints: Checkpoints) -> None:
         rollbacks=int(bool(progress.skipped)),
     )
     checkpoints.commit(mark, part.write)
+
+
+def _seed(*parts: int) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest(), "big")

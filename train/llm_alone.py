@@ -1,4 +1,4 @@
-"""Fine-tuning in one process on one device, without Ray, store or MLflow: for a notebook, a GPU, a measurement.
+"""Fine-tune in one process on one device, without Ray, store or MLflow: for a notebook, a GPU, a measurement.
 
 from train.llm_alone import learn
 weights, progress = learn(LlmConfig(method="lora"), base, pairs, torch.device("cuda"))
@@ -13,13 +13,13 @@ import torch.distributed as dist
 
 from train.checkpoint import Progress
 from train.checkpoint_store import Mark
-from train.fit import Watch
+from train.fit import NO_CALLBACKS, TrainingCallbacks, fit
 from train.llm_config import LlmConfig
-from train.llm_fit import fit, prepare
+from train.llm_fit import prepare
 from train.llm_tokens import Pair
 
 
-class NoCheckpoints:
+class Forgetful:
     """Discards checkpoints; implements `train.fit.Checkpoints`."""
 
     @contextmanager
@@ -27,10 +27,10 @@ class NoCheckpoints:
         yield None
 
     def commit(self, mark: Mark, write: Callable[[Path], None]) -> None:
-        """Discard the checkpoint."""
+        """Do nothing."""
 
     def flush(self) -> None:
-        """Return at once: nothing is written."""
+        """Return at once."""
 
     def must_leave(self) -> bool:
         return False
@@ -38,7 +38,7 @@ class NoCheckpoints:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Open a process group of one."""
+    """Provide a process group of one."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         yield
@@ -47,10 +47,18 @@ def alone() -> Iterator[None]:
 
 
 def learn(
-    config: LlmConfig, base: Path, pairs: Sequence[Pair], device: torch.device, watch: Watch | None = None
+    config: LlmConfig,
+    base: Path,
+    pairs: Sequence[Pair],
+    device: torch.device,
+    callbacks: TrainingCallbacks = NO_CALLBACKS,
 ) -> tuple[dict[str, torch.Tensor], Progress]:
-    """Fine-tune; return what was learned, by name, and the progress."""
+    """Fine-tune to the last epoch.
+
+    Returns:
+        the learned parameters by name, and the progress with its history.
+    """
     with alone():
-        setup = prepare(config, base, pairs, run="alone", device=device)
-        progress = fit(setup, NoCheckpoints(), watch)
-        return setup.weights(), progress
+        context = prepare(config, base, pairs, run="alone", device=device)
+        progress = fit(context, Forgetful(), callbacks)
+        return context.weights(), progress

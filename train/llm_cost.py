@@ -10,12 +10,15 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from train import llm_alone
-from train.fit import Watch
-from train.llm_config import METHODS, PRECISIONS, LlmConfig, Method
+from train.config import Precision
+from train.fit import TrainingCallbacks, fit
+from train.llm_config import LlmConfig, Method
+from train.llm_fit import prepare
 from train.llm_tokens import Pair
 
 COLUMNS = (
@@ -30,14 +33,14 @@ COLUMNS = (
 CPU_METHODS: tuple[Method, ...] = ("full", "lora")
 MIB = 2**20
 STATE = 3
-"""A checkpoint stores each learned number three times: the weight and AdamW's two moments, float32."""
+"""Numbers of a checkpoint for each learned parameter: the weight and AdamW's two moments, float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     config: LlmConfig
     learned: int
-    """Numbers that are learned."""
+    """Number of learned parameters."""
     step_s: float
     step_cpu_s: float
     tokens_per_s: float
@@ -51,38 +54,40 @@ class Cost:
 
 def settings(config: LlmConfig) -> list[LlmConfig]:
     """Return method x precision x accumulation at one global batch; QLoRA has one precision."""
-    whole, methods = config.batch_size, METHODS if config.use_gpu else CPU_METHODS
+    whole, methods = config.batch_size, get_args(Method) if config.use_gpu else CPU_METHODS
     micros = sorted({whole, 1}, reverse=True)
     return [
         replace(config, method=method, precision=precision, microbatch_size=micro, num_workers=1)
-        for method, precision, micro in product(methods, PRECISIONS, micros)
+        for method, precision, micro in product(methods, get_args(Precision), micros)
         if (method, precision) != ("qlora", "float32")
     ]
 
 
 def measure(config: LlmConfig, base: Path, pairs: Sequence[Pair], steps: int) -> Cost:
-    """Measure the mean over `steps` updates, after one that warms up; call it in a process of its own."""
+    """Return the mean over `steps` updates after a warm-up; call it in a process of its own, whose peak it reads."""
     torch.set_num_threads(config.cpus_per_worker)
     device = torch.device("cuda" if config.use_gpu else "cpu")
     rates: list[dict[str, float]] = []
     with llm_alone.alone():
-        setup = llm_alone.prepare(config, base, pairs, run="cost", device=device)
-        few = replace(setup, rows=setup.rows[: config.batch_size], config=replace(config, epochs=1 + steps))
-        watch = Watch(step=lambda progress, total, loss: None, epoch=lambda row, speed: rates.append(speed))
-        llm_alone.fit(few, llm_alone.NoCheckpoints(), watch)
-    after = rates[1:]  # an epoch is one step here
+        context = prepare(config, base, pairs, run="cost", device=device)
+        few = replace(
+            context, rows=context.rows[: config.batch_size], config=replace(config, epochs=1 + steps)
+        )
+        callbacks = TrainingCallbacks(epoch=lambda row, speed: rates.append(speed))
+        fit(few, llm_alone.Forgetful(), callbacks)
+    measured = rates[1:]  # an epoch is one step here
 
     def mean(name: str) -> float:
-        return sum(rate[name] for rate in after) / len(after)
+        return sum(row[name] for row in measured) / len(measured)
 
     return Cost(
         config=config,
-        learned=sum(weight.numel() for weight in setup.weights().values()),
+        learned=sum(tensor.numel() for tensor in context.weights().values()),
         step_s=mean("step_s"),
         step_cpu_s=mean("step_cpu_s"),
         tokens_per_s=mean("tokens_per_s"),
         peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        peak_gpu_memory_mib=after[-1].get("peak_gpu_memory_mib"),
+        peak_gpu_memory_mib=measured[-1].get("peak_gpu_memory_mib"),
     )
 
 
@@ -94,12 +99,17 @@ def table(
     steps: int,
     progress: Callable[[int, int, str], None],
 ) -> tuple[list[Cost], str]:
-    """Measure every setting, one after the other; return the figures, and as Markdown."""
-    costs, chosen = [], settings(config)
-    for nth, setting in enumerate(chosen):
-        progress(
-            nth, len(chosen), f"{setting.method}, {setting.precision}, {setting.microbatch_size} rows at once"
-        )
+    """Measure every setting, one after the other.
+
+    Args:
+        progress: called before each with the number measured, the number of all and a note.
+    Returns:
+        the costs, and a Markdown table of them.
+    """
+    costs, configs = [], settings(config)
+    for nth, setting in enumerate(configs):
+        note = f"{setting.method}, {setting.precision}, {setting.microbatch_size} rows at once"
+        progress(nth, len(configs), note)
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             costs.append(process.submit(measure, setting, base, pairs, steps).result())
     return costs, _markdown(costs)
@@ -113,7 +123,7 @@ def _markdown(costs: Sequence[Cost]) -> str:
         cells = [
             cost.config.method,
             cost.config.precision,
-            f"{cost.config.microbatch_size} x {cost.config.parts(1)}",
+            f"{cost.config.microbatch_size} x {cost.config.accumulation(1)}",
             f"{cost.learned:,}",
             f"{cost.checkpoint_mib:,.1f} MiB",
             f"{cost.step_s:.2f}",

@@ -1,7 +1,7 @@
 """Fine-tune the language model on the cluster: the driver's side, up to the learned weights.
 
-`finetune` can be called again at any time with the same arguments: it continues what was interrupted and returns
-finished work at once. The caller has joined the Ray cluster, and releases what was learned.
+`finetune` can be called again at any time with the same arguments: it continues an interrupted run and returns a
+finished one at once. The caller has joined the Ray cluster, and releases the learned weights.
 """
 
 import functools
@@ -16,24 +16,21 @@ import safetensors.torch
 import torch
 
 from cluster import bundles
-from cluster.objects import ObjectStore, arrow_filesystem
+from cluster.objects import ObjectStore
 from cluster.settings import Settings
 from train import runs, tracking
-from train.checkpoint import WEIGHTS_NAME
-from train.checkpoint_store import CheckpointStore
-from train.inference import weights_sha256
 from train.llm_config import LlmConfig
-from train.llm_loop import LlmPlace, llm_loop_per_worker
+from train.llm_loop import LlmInputs
 from train.llm_tokens import Pair
 from train.scratch import scratch
-from train.trainer import TrainError, fit_on_workers, last_state
+from train.workers import checkpoints_of, run_status, train_run
 
 EXPERIMENT = "xray-llm"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """What a finished fine-tuning leaves."""
+    """Result of a finished fine-tuning."""
 
     run: runs.Run
     run_id: str
@@ -42,12 +39,12 @@ class Learned:
     """Whether the run had been begun before."""
     trained: runs.Trained
     weights: dict[str, torch.Tensor]
-    """What was learned, by name."""
+    """The learned parameters, by name."""
 
 
 @contextmanager
 def base_model(settings: Settings, bundle_key: str) -> Iterator[Path]:
-    """The files of a registered language model, verified, in a folder that goes away again.
+    """Provide the verified files of a registered language model in a temporary folder.
 
     Raises:
         BundleError: it is absent, unsigned, or a file of it was changed.
@@ -58,9 +55,8 @@ def base_model(settings: Settings, bundle_key: str) -> Iterator[Path]:
 
 
 def data_version(base_key: str, pairs: Sequence[Pair]) -> str:
-    """Hash of what is learned from what."""
-    told = json.dumps([base_key, sorted(pairs)]).encode()
-    return hashlib.sha256(told).hexdigest()[:16]
+    """Hash the base model's bundle and the pairs; 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps([base_key, sorted(pairs)]).encode()).hexdigest()[:16]
 
 
 def finetune(
@@ -73,11 +69,11 @@ def finetune(
     fresh: bool,
     params: dict[str, str],
 ) -> Learned:
-    """Run the workers to the end.
+    """Fine-tune to the last epoch.
 
     Args:
         base_key: the bundle of the model to start from.
-        run_name: continued when it is unfinished; None: made of settings and data.
+        run_name: an unfinished run is continued; None: a name made of settings and data.
         params: further parameters of the MLflow run.
     Raises:
         TrainError, RunError, TrackingError: one line each.
@@ -86,53 +82,20 @@ def finetune(
     name = run_name or runs.default_name(config, version, kind="llm")
     run, begun = runs.begin(store, name, config, version, fresh=fresh)
     mlflow = tracking.client(settings.mlflow_tracking_uri)
-    told = tracking.flat(config.as_dict()) | {"data_version": version, "pairs": len(pairs)} | params
-    run_id = tracking.start_run(mlflow, run.key, run.name, told, experiment=EXPERIMENT)
-    done = runs.trained(store, run) or _fit(settings, store, config, base_key, pairs, run, run_id)
+    settings_and_data = tracking.flat(config.as_dict()) | {"data_version": version, "pairs": len(pairs)}
+    run_id = tracking.start_run(mlflow, run.key, run.name, settings_and_data | params, experiment=EXPERIMENT)
+    trained = runs.trained(store, run)
+    if trained is None:
+        inputs = LlmInputs(
+            base=functools.partial(base_model, settings, base_key),
+            pairs=pairs,
+            mlflow_tracking_uri=settings.mlflow_tracking_uri,
+            mlflow_run_id=run_id,
+            store=checkpoints_of(settings, store, run),
+        )
+        with run_status(mlflow, run_id):
+            trained = train_run(store, config, run, inputs)
     with tracking.answering(mlflow):
-        tracking.log_rows(mlflow, run_id, done.history)
-    weights = safetensors.torch.load(store.get(runs.BUCKET, done.weights_key))
-    return Learned(run=run, run_id=run_id, resumed=begun, trained=done, weights=weights)
-
-
-def _fit(
-    settings: Settings,
-    store: ObjectStore,
-    config: LlmConfig,
-    base_key: str,
-    pairs: Sequence[Pair],
-    run: runs.Run,
-    run_id: str,
-) -> runs.Trained:
-    mlflow = tracking.client(settings.mlflow_tracking_uri)
-    with tracking.answering(mlflow):
-        tracking.set_status(mlflow, run_id, "RUNNING")
-    place = LlmPlace(
-        base=functools.partial(base_model, settings, base_key),
-        pairs=pairs,
-        mlflow_tracking_uri=settings.mlflow_tracking_uri,
-        mlflow_run_id=run_id,
-        store=CheckpointStore(
-            arrow_filesystem(settings),
-            store.path(runs.BUCKET, run.checkpoints),
-            witness=store.path(runs.BUCKET, runs.pointer(run.name)),
-        ),
-    )
-    try:
-        last = fit_on_workers(config, place, run.key, llm_loop_per_worker)
-        host, weights = last_state(place.store, last)
-    except TrainError as error:
-        try:
-            with tracking.answering(mlflow):
-                tracking.set_status(mlflow, run_id, "FAILED")
-        except tracking.TrackingError as also:
-            raise TrainError(f"{error}; and {also}") from error
-        raise
-    trained = runs.Trained(
-        weights_key=f"{run.checkpoints}/{last}/{WEIGHTS_NAME}",
-        weights_sha256=weights_sha256(safetensors.torch.load(weights)),
-        steps=host["step"],
-        history=host["history"],
-    )
-    runs.note_trained(store, run, trained)
-    return trained
+        tracking.log_rows(mlflow, run_id, trained.history)
+    weights = safetensors.torch.load(store.get(runs.BUCKET, trained.weights_key))
+    return Learned(run=run, run_id=run_id, resumed=begun, trained=trained, weights=weights)

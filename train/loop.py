@@ -1,41 +1,43 @@
 """What each Ray Train worker runs: the loop of `train.fit` with Ray's context and the run's checkpoints.
 
-The workers' configuration is plain data (Ray shows it in the dashboard); whatever holds a secret travels in
-`Place`. The metrics of MLflow and progress are rank 0's, its system metrics those of one worker of each machine.
+The workers' settings are plain data (Ray shows them in its dashboard); anything that holds a secret travels in
+`RunInputs`, which also has what differs between the models. Rank 0 sends the metrics to MLflow and reports progress;
+one worker of each machine sends system metrics.
 """
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
 
 import ray.train
 import ray.train.torch
 import torch
 
 from cluster.progress import report
-from train.checkpoint import CheckpointError, Progress
+from train import setup
+from train.checkpoint import AVERAGE_NAME, WEIGHTS_NAME, CheckpointError, Progress
 from train.checkpoint_run import RunCheckpoints
 from train.checkpoint_store import CheckpointStore, Retention
-from train.config import TrainConfig
+from train.config import TrainConfig, WorkersConfig
 from train.dataset import TrainingData
-from train.fit import HaltError, LeaveError, Watch, fit
+from train.fit import Preempted, Setup, StopRequested, TrainingCallbacks, TrainingDivergedError, fit
 from train.parallel import make_deterministic
-from train.setup import prepare
-from train.step import TrainingDivergedError
 from train.system_metrics import machine_name, watched
 from train.tracking import MetricLog
 
 REPORT_INTERVAL_S = 0.5
+Config = TypeVar("Config", bound=WorkersConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoFar:
-    """What rank 0 tells when an epoch is committed, to whoever decides whether the run goes on."""
+class EpochReport:
+    """State of a run when an epoch is committed, for the decision whether it continues."""
 
     attempt: str
-    """Tells the attempts at a run apart."""
+    """Differs between the attempts at a run."""
     cpu_s: float
     """CPU time of the processes of all workers of this attempt, since each began."""
     history: list[dict[str, float]]
@@ -43,72 +45,132 @@ class SoFar:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a run finds its data and tells its metrics."""
+class RunInputs(ABC, Generic[Config]):
+    """Where a run reads its data and writes its metrics and checkpoints, and what its model needs of the worker."""
 
-    load: Callable[[], TrainingData]
+    stage: ClassVar[str]
+    """Name of the progress lines."""
+    loading: ClassVar[str]
+    """What the worker does before the first step, for the first progress line."""
+    system_metrics: ClassVar[bool] = False
+    """Whether machines are sampled during the run."""
+    unusable: ClassVar[tuple[type[Exception], ...]] = ()
+    """Errors of `prepare` that another attempt would end in as well."""
+
     mlflow_tracking_uri: str | None
-    """None: metrics go nowhere but into the checkpoints."""
+    """None: metrics are in the checkpoints only."""
     mlflow_run_id: str | None
     store: CheckpointStore
+    should_continue: Callable[[EpochReport], bool] | None = None
+    """Called on rank 0 after each epoch and when a run resumes; False pauses it. None: to the last epoch."""
+
+    @abstractmethod
+    def prepare(self, config: Config, run: str, device: torch.device) -> Setup:
+        """Load the data and build the model, on a worker.
+
+        Args:
+            run: identity of the run.
+        """
+
+    @abstractmethod
+    def note(self, loss: float, latest: Mapping[str, float]) -> str:
+        """Return what a progress line says of the loss and of the latest epoch, whose metrics are empty at first."""
+
+    def retention(self, config: Config) -> Retention:
+        """Return which checkpoints stay."""
+        return Retention(newest=config.keep_checkpoints)
+
+    def published(self, config: Config) -> str:
+        """Return the file of the last checkpoint whose weights are published."""
+        return WEIGHTS_NAME
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitInputs(RunInputs[TrainConfig]):
+    """Inputs of a run of the ViT."""
+
+    stage: ClassVar[str] = "train"
+    loading: ClassVar[str] = "loading the dataset"
+    system_metrics: ClassVar[bool] = True
+
+    load: Callable[[], TrainingData]
     start: Callable[[], dict[str, torch.Tensor]] | None = None
-    """The first weights; None: random ones."""
-    goes_on: Callable[[SoFar], bool] | None = None
-    """Asked on rank 0 after each epoch, and first when a run goes on; False ends it for now. None: to the end."""
+    """Reads the initial weights; None: random ones."""
+
+    def prepare(self, config: TrainConfig, run: str, device: torch.device) -> Setup:
+        data = self.load()
+        start = self.start() if self.start else None
+        return setup.prepare(config, data, run=run, device=device, start=start)
+
+    def note(self, loss: float, latest: Mapping[str, float]) -> str:
+        if not latest:
+            return f"loss {loss:.2f}"
+        accuracy, speed = latest["validation_accuracy"], latest["images_per_s"]
+        return f"loss {loss:.2f}, validation accuracy {accuracy:.2f}, {speed:.0f} images/s"
+
+    def retention(self, config: TrainConfig) -> Retention:
+        return Retention(newest=config.keep_checkpoints, every_epochs=config.keep_every_epochs)
+
+    def published(self, config: TrainConfig) -> str:
+        return AVERAGE_NAME if config.ema_decay else WEIGHTS_NAME
 
 
-def train_loop_per_worker(config: dict[str, Any], place: Place) -> dict[str, str]:
+def train_loop_per_worker(
+    values: dict[str, Any], kind: type[Config], inputs: RunInputs[Config]
+) -> dict[str, str]:
     """Train on this worker's device until the last epoch.
 
     Args:
-        config: {"train": `TrainConfig.as_dict()`, "run": identity of the run}.
+        values: {"train": `WorkersConfig.as_dict()`, "run": identity of the run}.
+        kind: class of the settings.
     Returns:
-        how it ended, the same on all ranks: {"checkpoint": name of the last one}, {"left": why} when the machine is
-        about to be taken away and the run is to go on elsewhere, {"halted": name of the last checkpoint} where
-        `place.goes_on` said no, {"diverged": why} or {"stopped": why} when another attempt would end the same way.
+        how it ended, the same on all ranks: {"checkpoint": name of the last one}; {"left": why} if the machine is
+        about to be taken away and the run continues elsewhere; {"halted": name of the last checkpoint} if
+        `inputs.should_continue` returned False; {"diverged": why} or {"stopped": why} if another attempt would end
+        the same way.
     """
-    settings = TrainConfig.from_dict(config["train"])
-    make_deterministic(settings.cpus_per_worker)
-    logging.getLogger().setLevel(logging.WARNING)  # Ray Train says each report through the root logger
-    rank = ray.train.get_context().get_world_rank()
-    if rank == 0:
-        report("train", 0, 1, "loading the dataset")
-    device = ray.train.torch.get_device() if settings.use_gpu else torch.device("cpu")
-    data = place.load()
-    start = place.start() if place.start else None
-    setup = prepare(settings, data, run=config["run"], device=device, start=start)
-    retention = Retention(newest=settings.keep_checkpoints, every_epochs=settings.keep_every_epochs)
-    checkpoints = RunCheckpoints(place.store, retention, leaves=_is_preempted)
+    config = kind.from_dict(values["train"])
+    make_deterministic(config.cpus_per_worker)
+    logging.getLogger().setLevel(logging.WARNING)  # Ray Train logs each report through the root logger
+    context = ray.train.get_context()
+    shown = context.get_world_rank() == 0
+    if shown:
+        report(inputs.stage, 0, 1, inputs.loading)
+    device = ray.train.torch.get_device() if config.use_gpu else torch.device("cpu")
     try:
-        tracking_uri = place.mlflow_tracking_uri
+        prepared = inputs.prepare(config, values["run"], device)
+    except inputs.unusable as error:
+        return {"stopped": str(error)}
+    checkpoints = RunCheckpoints(inputs.store, inputs.retention(config), leaves=_is_preempted)
+    tracking_uri, run_id = inputs.mlflow_tracking_uri, inputs.mlflow_run_id
+    sampled = inputs.system_metrics and context.get_local_rank() == 0
+    try:
         with (
-            watched(tracking_uri if _first_of_machine() else None, place.mlflow_run_id, _machine()),
-            MetricLog.opened(tracking_uri if rank == 0 else None, place.mlflow_run_id) as metrics,
+            watched(tracking_uri if sampled else None, run_id, _machine()),
+            MetricLog.opened(tracking_uri if shown else None, run_id) as metrics,
         ):
-            watch = _watch(settings, metrics, shown=rank == 0)
-            fit(setup, checkpoints, replace(watch, goes_on=_asker(place, checkpoints)))
-        assert checkpoints.current is not None
-        ending = {"checkpoint": checkpoints.current}
-    except LeaveError:
+            fit(prepared, checkpoints, _callbacks(config, inputs, checkpoints, metrics, shown=shown))
+        ending = {"checkpoint": _current(checkpoints)}
+    except Preempted:
         ending = {"left": "the machine is about to be taken away"}
-    except HaltError:
-        assert checkpoints.current is not None
-        ending = {"halted": checkpoints.current}
+    except StopRequested:
+        ending = {"halted": _current(checkpoints)}
     except TrainingDivergedError as error:
         ending = {"diverged": str(error)}
     except CheckpointError as error:
         ending = {"stopped": str(error)}
     checkpoints.close()
-    data.close()
+    prepared.close()
     return ending
+
+
+def _current(checkpoints: RunCheckpoints) -> str:
+    assert checkpoints.current is not None
+    return checkpoints.current
 
 
 def _is_preempted() -> bool:
     return ray.train.get_preemption_info() is not None
-
-
-def _first_of_machine() -> bool:
-    return ray.train.get_context().get_local_rank() == 0
 
 
 def _machine() -> str:
@@ -116,24 +178,21 @@ def _machine() -> str:
     return machine_name(context.get_node_rank(), context.get_local_world_size(), context.get_world_size())
 
 
-def _asker(place: Place, checkpoints: RunCheckpoints) -> Callable[[list[dict[str, float]]], bool] | None:
-    """Asks on rank 0, with the CPU time of all ranks; the answer is the same on all of them."""
-    asked = place.goes_on
-    if asked is None:
-        return None
+def _callbacks(
+    config: Config,
+    inputs: RunInputs[Config],
+    checkpoints: RunCheckpoints,
+    metrics: MetricLog,
+    *,
+    shown: bool,
+) -> TrainingCallbacks:
+    """Make the callbacks: progress lines, at most two a second, and a row to Ray and MLflow after each epoch.
 
-    def goes_on(history: list[dict[str, float]]) -> bool:
-        cpu_s = sum(checkpoints.gathered(time.process_time()))
-        first = ray.train.get_context().get_world_rank() == 0
-        so_far = SoFar(attempt=checkpoints.attempt, cpu_s=cpu_s, history=history)
-        return bool(checkpoints.from_rank_0(asked(so_far) if first else None))
-
-    return goes_on
-
-
-def _watch(config: TrainConfig, metrics: MetricLog, *, shown: bool) -> Watch:
-    """Progress lines, at most two a second, and a row to Ray and MLflow after each epoch; `shown` on rank 0."""
-    last_s, newest = 0.0, ""
+    Args:
+        shown: whether this is rank 0, which reports progress and decides for all whether the run continues.
+    """
+    last_s, decide = 0.0, inputs.should_continue
+    latest: dict[str, float] = {}
 
     def step(progress: Progress, steps: int, loss: float) -> None:
         nonlocal last_s
@@ -141,16 +200,18 @@ def _watch(config: TrainConfig, metrics: MetricLog, *, shown: bool) -> Watch:
         if shown and (now_s - last_s >= REPORT_INTERVAL_S or progress.step == steps):
             last_s = now_s
             current = min(progress.position.epoch + 1, config.epochs)
-            report(
-                "train", progress.step, steps, f"epoch {current} of {config.epochs}, loss {loss:.2f}{newest}"
-            )
+            note = f"epoch {current} of {config.epochs}, {inputs.note(loss, latest)}"
+            report(inputs.stage, progress.step, steps, note)
 
     def epoch(row: dict[str, float], speed: dict[str, float]) -> None:
-        nonlocal newest
-        newest = (
-            f", validation accuracy {row['validation_accuracy']:.2f}, {speed['images_per_s']:.0f} images/s"
-        )
+        latest.update(row | speed)
         metrics.put(row | speed)
         ray.train.report(row)  # by all ranks, as it waits for them
 
-    return Watch(step=step, epoch=epoch)
+    def should_continue(history: list[dict[str, float]]) -> bool:
+        assert decide is not None
+        cpu_s = sum(checkpoints.gathered(time.process_time()))
+        epoch_report = EpochReport(attempt=checkpoints.attempt, cpu_s=cpu_s, history=history)
+        return bool(checkpoints.from_rank_0(decide(epoch_report) if shown else None))
+
+    return TrainingCallbacks(step=step, epoch=epoch, should_continue=should_continue if decide else None)

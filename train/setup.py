@@ -1,26 +1,29 @@
-"""What stays the same over a run, on one rank: the model as its strategy lays it out, the data, the settings."""
+"""The ViT on one rank, as the training loop needs it: the model as its strategy lays it out, data, settings."""
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from train.checkpoint import AVERAGE_NAME, WEIGHTS_NAME
-from train.config import TrainConfig, TrainConfigError
+from train import step, validate
+from train.checkpoint import AVERAGE_NAME, WEIGHTS_NAME, Progress
+from train.config import OptimConfig, TrainConfig, TrainConfigError
 from train.dataset import TrainingData, class_weights
 from train.ema import Average
+from train.fit import Speed
 from train.mixup import Blend, blend
 from train.model import build_vit
-from train.sample_order import batches_per_epoch
 from train.strategy import Strategy, wrap
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
+class TrainContext:
+    """Implements `train.fit.Setup`."""
+
     config: TrainConfig
     data: TrainingData
     run: str
@@ -31,8 +34,9 @@ class Setup:
     weights_K: np.ndarray
     """Weight of an image by class."""
     blend: Callable[[int], Blend]
-    """Who is blended with whom in an epoch."""
+    """Which images are blended with which in an epoch."""
     device: torch.device
+    skips_diverged: bool = True
 
     @property
     def rank(self) -> int:
@@ -43,16 +47,19 @@ class Setup:
         return dist.get_world_size()
 
     @property
-    def batches(self) -> int:
-        return batches_per_epoch(len(self.data.train), self.config.batch_size)
+    def optim(self) -> OptimConfig:
+        return self.config.optim
 
     @property
-    def steps(self) -> int:
-        return self.batches * self.config.epochs
+    def hashes(self) -> Sequence[str]:
+        return self.data.train.hashes
+
+    @property
+    def elastic(self) -> bool:
+        return self.strategy.elastic
 
     @property
     def about(self) -> dict[str, object]:
-        """What its checkpoints belong to, as JSON takes it."""
         model = self.config.model
         return {
             "architecture": f"{model.name} {json.dumps(model.kwargs, sort_keys=True)}",
@@ -61,19 +68,32 @@ class Setup:
         }
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Every tensor that the rest of the run depends on, by name; filled in place when a run goes on."""
         return self.strategy.tensors() | (self.average.tensors() if self.average else {})
 
+    def adopt(self) -> None:
+        self.strategy.load_masters()
+
     def buffers(self) -> list[torch.Tensor]:
-        """The running statistics that each rank has for itself between two agreements."""
         return [*self.strategy.module.buffers(), *(self.average.buffers() if self.average else [])]
 
+    def update(self, progress: Progress, batch_B: np.ndarray, speed: Speed) -> tuple[float, float]:
+        return step.update(self, progress, batch_B, speed)
+
+    def validate(self) -> dict[str, float]:
+        return validate.validate(self)
+
+    def speed_row(self, speed: Speed) -> dict[str, float]:
+        return {**speed.row("images"), "data_wait_s": speed.data_s / max(speed.steps, 1)}
+
     def final_weights(self) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-        """Unsharded weights by file name: the raw ones, and their average where there is one; all ranks call it."""
+        """Yield the raw weights, and their average if there is one; all ranks call it."""
         yield WEIGHTS_NAME, self.strategy.full_weights()
         if self.average is not None:
             with self.average.in_place():
                 yield AVERAGE_NAME, self.strategy.full_weights()
+
+    def close(self) -> None:
+        self.data.close()
 
 
 def prepare(
@@ -83,31 +103,33 @@ def prepare(
     run: str,
     device: torch.device,
     start: Mapping[str, torch.Tensor] | None = None,
-) -> Setup:
+) -> TrainContext:
     """Build the model, lay it out over the ranks, and give it its optimizer.
 
     Args:
-        start: the first weights, by name; without them they depend on the seed alone.
+        start: initial weights by name; None: random ones that depend on the seed alone.
+    Raises:
+        TrainConfigError: the initial weights are of another model, or the strategy cannot be had.
     """
     torch.manual_seed(config.seed)
     model = build_vit(config.model, classes=len(data.classes), side=data.pixels.side)
     if start is not None:
-        _begin_with(model, start, config)
+        _load_initial(model, start, config)
     strategy = wrap(model, config, device)
-    mixed = functools.partial(blend, data.train.hashes, alpha=config.augment.mixup, seed=config.seed)
-    return Setup(
+    blended = functools.partial(blend, data.train.hashes, alpha=config.augment.mixup, seed=config.seed)
+    return TrainContext(
         config=config,
         data=data,
         run=run,
         strategy=strategy,
         average=Average(strategy, config.ema_decay) if config.ema_decay else None,
         weights_K=class_weights(data.train.labels_N, len(data.classes), config.class_balance),
-        blend=functools.lru_cache(maxsize=1)(lambda epoch: mixed(epoch=epoch)),
+        blend=functools.lru_cache(maxsize=1)(lambda epoch: blended(epoch=epoch)),
         device=device,
     )
 
 
-def _begin_with(model: torch.nn.Module, start: Mapping[str, torch.Tensor], config: TrainConfig) -> None:
+def _load_initial(model: torch.nn.Module, start: Mapping[str, torch.Tensor], config: TrainConfig) -> None:
     try:
         model.load_state_dict(start)
     except RuntimeError as error:

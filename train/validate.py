@@ -1,6 +1,7 @@
-"""Validation after each epoch, counted over all ranks."""
+"""Metrics of the ViT on the validation split, counted over all ranks."""
 
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,45 +10,48 @@ import torch.nn.functional as F
 from train import parallel
 from train.dataset import inputs
 from train.sample_order import rank_slice
-from train.setup import Setup
+
+if TYPE_CHECKING:
+    from train.setup import TrainContext
 
 BATCH = 64  # images a rank
 
 
 @torch.no_grad()
-def validate(setup: Setup) -> dict[str, float]:
-    """Compute loss, accuracy and balanced accuracy, each image on one rank; of the averaged weights if there are any.
+def validate(context: "TrainContext") -> dict[str, float]:
+    """Return loss, accuracy and balanced accuracy, of the average of the weights if there is one.
 
-    (`no_grad`, as `inference_mode` and the views that FSDP keeps of gathered parameters do not go together.)
+    Each image is on one rank. (`no_grad`, as FSDP's views of gathered parameters do not work in `inference_mode`.)
     """
-    setup.strategy.module.eval()
-    with setup.average.in_place() if setup.average else nullcontext():
-        confusion_KK, loss_1 = _ask(setup)
-        setup.strategy.reshard()
+    context.strategy.module.eval()
+    with context.average.in_place() if context.average else nullcontext():
+        confusion_KK, loss_1 = _count(context)
+        context.strategy.reshard()
+    context.strategy.module.train()
     confusion_KK, loss_1 = parallel.summed(confusion_KK), parallel.summed(loss_1)
     counts_K, right_K = confusion_KK.sum(dim=1), confusion_KK.diagonal()
     present_K = counts_K > 0
     return {
-        "validation_loss": float(loss_1) / len(setup.data.validation),
+        "validation_loss": float(loss_1) / len(context.data.validation),
         "validation_accuracy": float(right_K.sum() / counts_K.sum()),
         "validation_balanced_accuracy": float((right_K[present_K] / counts_K[present_K]).mean()),
     }
 
 
-def _ask(setup: Setup) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute this rank's confusion matrix and sum of losses."""
-    images, classes = setup.data.validation, len(setup.data.classes)
-    confusion_KK = torch.zeros(classes, classes, dtype=torch.float64, device=setup.device)
-    loss_1 = torch.zeros(1, dtype=torch.float64, device=setup.device)
-    together = BATCH * setup.world_size
+def _count(context: "TrainContext") -> tuple[torch.Tensor, torch.Tensor]:
+    """Return this rank's confusion matrix and sum of losses."""
+    images, classes = context.data.validation, len(context.data.classes)
+    confusion_KK = torch.zeros(classes, classes, dtype=torch.float64, device=context.device)
+    loss_1 = torch.zeros(1, dtype=torch.float64, device=context.device)
+    together = BATCH * context.world_size
     for start in range(0, len(images), together):
         batch_B = np.arange(start, min(start + together, len(images)))
-        mine_B = rank_slice(batch_B, rank=setup.rank, world_size=setup.world_size)
+        mine_B = rank_slice(batch_B, rank=context.rank, world_size=context.world_size)
         used_B = mine_B if len(mine_B) else batch_B[:1]  # every rank takes part in gathering the weights
-        logits_BK = setup.strategy.logits(inputs(images, used_B, setup.data.pixels).to(setup.device))
+        logits_BK = context.strategy.logits(inputs(images, used_B, context.data.pixels).to(context.device))
         if not len(mine_B):
             continue
-        labels_B = torch.from_numpy(images.labels_N[mine_B]).to(setup.device)
+        labels_B = torch.from_numpy(images.labels_N[mine_B]).to(context.device)
         loss_1 += F.cross_entropy(logits_BK, labels_B, reduction="sum")
         cells_B = labels_B * classes + logits_BK.argmax(dim=1)
         confusion_KK += torch.bincount(cells_B, minlength=classes**2).view(classes, classes)

@@ -1,7 +1,7 @@
-"""One trial: an ordinary training run whose epochs Tune hears of, and which ends with an epoch when Tune says so.
+"""One trial: an ordinary training run that reports its epochs to Tune, and ends after an epoch when Tune decides so.
 
-Tune's side is `TrialDriver`, an actor that takes no processor; in a thread of it runs what `jobs.train` runs too
-(`train.trainer.fit_on_workers`), with the run's own checkpoints. Whatever is killed, the trial goes on from them.
+Tune's side is `TrialDriver`, an actor that takes no processor; a thread of it runs what `jobs.train` runs too
+(`train.workers.fit_on_workers`), with the run's own checkpoints, from which a killed trial continues.
 """
 
 import json
@@ -9,7 +9,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,16 @@ from cluster.expected import ExpectedError
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
 from data.versions import manifest
-from train import runs, trainer
+from train import runs, trainer, workers
 from train.branch import branch
 from train.checkpoint_store import CheckpointStore
 from train.config import TrainConfig
-from train.loop import Place, SoFar
+from train.loop import EpochReport
 from tune import space as spaces
 from tune.epoch_gate import Event
 
 TRIAL = "trial"
-"""Under this name Tune's configuration of a trial has `Assignment` as plain values."""
+"""Key of Tune's configuration of a trial below which `Assignment` is, as plain values."""
 POINTER = "pointer.json"
 
 logger = logging.getLogger(__name__)
@@ -37,20 +37,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Which trial an actor of Tune's drives."""
+    """The trial that an actor of Tune's drives."""
 
     number: int
     run: str
     """Name of the training run."""
     known_epoch: int
-    """Rows up to this one are no news."""
+    """The ledger has the rows up to this epoch."""
     mlflow_run_id: str | None
     settings: spaces.Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """A checkpoint of a trial, as Tune keeps it: only where it is."""
+    """Place of a checkpoint of a trial; Tune's own checkpoints hold nothing else."""
 
     run: str
     generation: int
@@ -66,13 +66,13 @@ class TrialEnvironment:
     """Handle of the actor `tune.epoch_gate.EpochGate`."""
     epochs: int
     metric: str
-    """Which Tune insists on hearing of, also from a trial that has none."""
-    train: Callable[[Assignment, Origin | None, Callable[[SoFar], bool]], dict[str, float]]
-    """Trains a trial to its end; returns the row of its last epoch.
+    """The metric that Tune requires in each result, also in that of a trial without one."""
+    train: Callable[[Assignment, Origin | None, Callable[[EpochReport], bool]], dict[str, float]]
+    """Train a trial to its end and return the row of its last epoch.
 
-    Raises what `trainer.fit_on_workers` does."""
+    Raises what `train.workers.fit_on_workers` does."""
     pointer: Callable[[Assignment, int], Origin] | None = None
-    """Where the checkpoint at the end of an epoch is; None where no trial begins with another one's."""
+    """Return the place of the checkpoint at the end of an epoch; None if trials never start from others."""
 
 
 class TrialDriver(ray.tune.Trainable):
@@ -85,7 +85,7 @@ class TrialDriver(ray.tune.Trainable):
         self._row: Event = {}
 
     def step(self) -> Event:
-        """The next epoch's row, once it is there; with the last one, how the trial ended."""
+        """Wait for the next epoch's row; the last one has how the trial ended."""
         if self._thread is None:
             self._begin()
         event = self._next()
@@ -106,7 +106,7 @@ class TrialDriver(ray.tune.Trainable):
         self._origin = Origin(**json.loads(Path(checkpoint, POINTER).read_text()))
 
     def cleanup(self) -> None:
-        """Tune wants no more of it: the workers end with the epoch that they are in, and their processors are free."""
+        """End the workers with their current epoch, so that their processors are free."""
         if self._thread is not None:
             ray.get(self._environment.gate.leave.remote(self._key))
             self._thread.join()
@@ -130,9 +130,9 @@ class TrialDriver(ray.tune.Trainable):
         try:
             last = self._environment.train(self._assignment, self._origin, asked)
             ending: Event = {**last, "row": last, "ending": "complete"}
-        except trainer.HaltedError:
+        except workers.PausedError:
             ending = {"ending": "halted"}
-        except trainer.DivergedError as error:
+        except workers.DivergedError as error:
             ending = {"ending": "failed", "why": str(error)}
         except (ExpectedError, ValueError, OSError) as error:
             ending = {"ending": "broke", "why": " ".join(str(error).split())}
@@ -149,9 +149,11 @@ class _EpochReporter:
     gate: Any
     key: str
 
-    def __call__(self, so_far: SoFar) -> bool:
-        goes_on: bool = ray.get(self.gate.tell.remote(self.key, so_far.attempt, so_far.cpu_s, so_far.history))
-        return goes_on
+    def __call__(self, report: EpochReport) -> bool:
+        should_continue: bool = ray.get(
+            self.gate.tell.remote(self.key, report.attempt, report.cpu_s, report.history)
+        )
+        return should_continue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,24 +165,21 @@ class Runs:
     dataset_version: str
 
     def __call__(
-        self, assignment: Assignment, origin: Origin | None, goes_on: Callable[[SoFar], bool]
+        self, assignment: Assignment, origin: Origin | None, should_continue: Callable[[EpochReport], bool]
     ) -> dict[str, float]:
         config = spaces.applied(self.base, assignment.settings)
         store = ObjectStore(self.settings)
         run, _ = runs.begin(store, assignment.run, config, self.dataset_version, fresh=False)
-        done = runs.trained(store, run)
-        if done is None:
+        trained = runs.trained(store, run)
+        if trained is None:
             start = trainer.first_weights(
                 self.settings, store, config, manifest(store, self.dataset_version), run
             )
-            place = trainer.place_of(self.settings, store, config, run, assignment.mlflow_run_id, start)
+            inputs = trainer.inputs_of(self.settings, store, config, run, assignment.mlflow_run_id, start)
             if origin is not None:
-                self._begin_with(store, origin, run, place.store)
-            place = Place(**{**vars(place), "goes_on": goes_on})
-            done = trainer.keep(
-                store, config, run, place.store, trainer.fit_on_workers(config, place, run.key)
-            )
-        return done.history[-1]
+                self._begin_with(store, origin, run, inputs.store)
+            trained = workers.train_run(store, config, run, replace(inputs, should_continue=should_continue))
+        return trained.history[-1]
 
     def pointer(self, assignment: Assignment, epoch: int) -> Origin:
         config = spaces.applied(self.base, assignment.settings)
@@ -190,7 +189,7 @@ class Runs:
         return Origin(run=run.name, generation=run.generation, fingerprint=run.fingerprint, epoch=epoch)
 
     def _begin_with(self, store: ObjectStore, origin: Origin, run: runs.Run, own: CheckpointStore) -> None:
-        """Copy the checkpoint that the trial is to go on from, unless that was done before or it is its own."""
+        """Copy the checkpoint that the trial starts from, unless it is its own or was copied before."""
         source = runs.Run(
             name=origin.run,
             generation=origin.generation,
@@ -198,4 +197,4 @@ class Runs:
             dataset_version=self.dataset_version,
         )
         if source != run and not own.committed():
-            branch(trainer.checkpoints_of(self.settings, store, source), origin.epoch, own, run.key)
+            branch(workers.checkpoints_of(self.settings, store, source), origin.epoch, own, run.key)

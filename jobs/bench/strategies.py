@@ -26,9 +26,9 @@ from jobs.bench.figure import Figure
 from train.checkpoint import Progress
 from train.config import ModelConfig, TrainConfig
 from train.dataset import Images, TrainingData
+from train.fit import Speed
 from train.sample_order import global_batch
 from train.setup import prepare
-from train.step import Speed, update
 
 RANKS, BATCH, UPDATES, SIDE = 2, 8, 3, 64
 MODEL = ModelConfig(name="vit_small_patch16_224")
@@ -38,13 +38,13 @@ MIB = 2**20
 
 
 def held(snapshot: Mapping[Any, Mapping[Any, int]]) -> int:
-    """Bytes of parameters, gradients and optimizer state in one moment, over all devices."""
-    kinds = [one for device in snapshot.values() for one in device.items()]
+    """Return the bytes of parameters, gradients and optimizer state in one moment, over all devices."""
+    kinds = [item for device in snapshot.values() for item in device.items()]
     return sum(size for kind, size in kinds if str(getattr(kind, "value", kind)) not in OTHER)
 
 
 def watched(kind: type[Any]) -> type[Any]:
-    """One of torch's trackers that remembers the highest sum of what is held."""
+    """Derive a tracker of torch's that remembers the highest sum of what is held."""
 
     class Watched(kind):
         peak = 0
@@ -69,27 +69,27 @@ def data() -> TrainingData:
 
 
 def rank(nth: int, store: Path, strategy: str) -> int:
-    """Peak bytes on this rank."""
+    """Return the peak bytes of this rank."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=nth, world_size=RANKS)
     config = TrainConfig(model=MODEL, strategy=strategy, batch_size=BATCH)  # type: ignore[arg-type]
-    setup = prepare(config, data(), run="bench", device=torch.device("cpu"))
+    context = prepare(config, data(), run="bench", device=torch.device("cpu"))
     progress = Progress()
 
     def step() -> None:
         batch_B = global_batch(np.arange(BATCH * UPDATES), batch=progress.step, batch_size=BATCH)
-        update(setup, progress, batch_B, Speed())
+        context.update(progress, batch_B, Speed())
         progress.step += 1
 
     step()  # optimizer state and DDP's buckets are there after it
-    most = sharded_peak if strategy == "fsdp" else whole_peak
-    found = most(setup.strategy, lambda: progress.step < UPDATES, step)
+    measure = sharded_peak if strategy == "fsdp" else whole_peak
+    peak_bytes = measure(context.strategy, lambda: progress.step < UPDATES, step)
     dist.destroy_process_group()
-    return found
+    return peak_bytes
 
 
 def sharded_peak(strategy: Any, more: Callable[[], bool], step: Callable[[], None]) -> int:
-    """What torch's tracker sees: shards, what is gathered of them for a while, and the buffers for that."""
+    """Return the peak that torch's tracker sees: shards, gathered parameters and the buffers of collectives."""
     tracker = watched(FSDPMemTracker)(strategy.module, strategy.torch)
     with tracker:
         while more():
@@ -99,7 +99,7 @@ def sharded_peak(strategy: Any, more: Callable[[], bool], step: Callable[[], Non
 
 
 def whole_peak(strategy: Any, more: Callable[[], bool], step: Callable[[], None]) -> int:
-    """DDP gathers nothing, so all there is lies there between backward pass and update; a bucket is counted once."""
+    """Return what lies there between backward pass and update, as DDP gathers nothing; buckets are counted once."""
     seen: list[int] = []
     update_weights = strategy.update
 
@@ -120,7 +120,7 @@ def whole_peak(strategy: Any, more: Callable[[], bool], step: Callable[[], None]
 
 
 def peak(strategy: str) -> float:
-    """MiB, the mean of the ranks."""
+    """Return the mean of the ranks' peaks, MiB."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "jobs.bench.strategies"]

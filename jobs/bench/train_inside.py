@@ -1,6 +1,6 @@
-"""What the training benchmarks run inside their platform, one JSON line last: `python -m jobs.bench.train_inside WHAT`.
+"""The training benchmarks inside their platform, one JSON line last: `python -m jobs.bench.train_inside WHAT`.
 
-Our side is `train.trainer.fit_on_workers`, as `jobs.train` calls it; the workers note the time of each step in a file.
+Our side is `train.workers.fit_on_workers`, as `jobs.train` calls it; the workers note the time of each step in a file.
 The peers are in `jobs.bench.train_peers`. Both sides have the same model, images, batches and number of workers.
 """
 
@@ -23,11 +23,13 @@ from cluster.objects import arrow_filesystem
 from cluster.settings import Settings
 from jobs.bench import train_peers as peers
 from jobs.runtime import entry
+from train import fit
 from train.checkpoint_store import CheckpointStore
 from train.config import AugmentConfig, ModelConfig, TrainConfig
 from train.dataset import TrainingData
-from train.loop import Place
-from train.trainer import fit_on_workers
+from train.loop import VitInputs
+from train.setup import TrainContext
+from train.workers import fit_on_workers
 
 STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
 CONFIG = TrainConfig(
@@ -47,22 +49,19 @@ STALL_INTERVAL = 50
 
 
 def load(notes: Path, images: int) -> TrainingData:
-    """The images, of this worker; makes it note when each update ended and how long each snapshot took."""
-    from train import fit
-
-    peers.note_steps(fit, "update", notes, lambda setup, progress, *_: (setup.rank, progress.step))
-    peers.note_steps(
-        fit, "_commit", notes.with_suffix(".commits"), lambda setup, progress, *_: (setup.rank, progress.step)
-    )
+    """Return the images; has this worker note when each update ended and how long each snapshot took."""
+    commits = notes.with_suffix(".commits")
+    for owner, name, file in ((TrainContext, "update", notes), (fit, "_commit", commits)):
+        peers.note_steps(owner, name, file, lambda context, progress, *_: (context.rank, progress.step))
     return peers.data(images)
 
 
 def train(settings: Settings, name: str, notes: Path, config: TrainConfig, images: int) -> None:
     store = CheckpointStore(arrow_filesystem(settings), f"{settings.bucket('checkpoints')}/bench/{name}")
-    place = Place(
+    inputs = VitInputs(
         load=functools.partial(load, notes, images), mlflow_tracking_uri=None, mlflow_run_id=None, store=store
     )
-    fit_on_workers(config, place, name)
+    fit_on_workers(config, inputs, name)
 
 
 def recovery(settings: Settings, folder: Path) -> dict[str, float]:
@@ -70,23 +69,23 @@ def recovery(settings: Settings, folder: Path) -> dict[str, float]:
         "ours": lambda name, notes: train(settings, name, notes, CONFIG, peers.BATCH * RECOVERY_STEPS),
         "peer": lambda name, notes: peers.stock(settings, name, notes, steps=RECOVERY_STEPS),
     }
-    found: dict[str, list[float]] = {side: [] for side in sides}
+    times: dict[str, list[float]] = {side: [] for side in sides}
     for nth, step in enumerate(KILL_AT):
         for side, work in sides.items():
             notes = folder / f"{side}-{nth}"
-            found[side].append(_recovered(functools.partial(work, f"{side}-{nth}", notes), notes, step))
-    sys.stderr.write(f"seconds to the first new step: {found}\n")
-    return {side: statistics.median(times) for side, times in found.items()}
+            times[side].append(_recovered(functools.partial(work, f"{side}-{nth}", notes), notes, step))
+    sys.stderr.write(f"seconds to the first new step: {times}\n")
+    return {side: statistics.median(seconds) for side, seconds in times.items()}
 
 
 def _recovered(work: Callable[[], None], notes: Path, step: int) -> float:
-    """Seconds from the kill of a worker after this step to the end of the first step beyond all that were done."""
+    """Return the seconds from the kill of a worker after this step to the end of the first new step."""
     killed: list[float] = []
 
     def kill() -> None:
         while not peers.read(notes) or peers.read(notes)[-1]["step"] < step:
             time.sleep(0.02)
-        pid = next(record["pid"] for record in reversed(peers.read(notes)) if record["rank"] == 1)
+        pid = next(row["pid"] for row in reversed(peers.read(notes)) if row["rank"] == 1)
         psutil.Process(pid).kill()
         killed.append(time.time())
 
@@ -94,21 +93,17 @@ def _recovered(work: Callable[[], None], notes: Path, step: int) -> float:
     killer.start()
     work()
     killer.join()
-    done = max(record["step"] for record in peers.read(notes) if record["ended_at"] <= killed[0])
-    return min(record["ended_at"] for record in peers.read(notes) if record["step"] > done) - killed[0]
+    done = max(row["step"] for row in peers.read(notes) if row["ended_at"] <= killed[0])
+    return min(row["ended_at"] for row in peers.read(notes) if row["step"] > done) - killed[0]
 
 
 def stall(settings: Settings, folder: Path) -> dict[str, float]:
-    """Time of steps during which an upload may go on beside that of the others, and the copies."""
+    """Measure the share of time that checkpoints take: steps beside an upload against others, and the copies."""
     config = replace(CONFIG, checkpoint_every_steps=STALL_INTERVAL)
     notes = folder / "stall"
     train(settings, "stall", notes, config, peers.BATCH * (4 * STALL_INTERVAL + 2))
-    took = {record["step"]: record["took_s"] for record in peers.read(notes) if record["rank"] == 0}
-    copies = [
-        record
-        for record in peers.read(notes.with_suffix(".commits"))
-        if record["rank"] == 0 and record["step"]
-    ]
+    took = {row["step"]: row["took_s"] for row in peers.read(notes) if row["rank"] == 0}
+    copies = [row for row in peers.read(notes.with_suffix(".commits")) if row["rank"] == 0 and row["step"]]
     intervals = range(1, 4)
     calm_s = statistics.mean(
         took[step]
@@ -118,14 +113,14 @@ def stall(settings: Settings, folder: Path) -> dict[str, float]:
     slowed_s = statistics.mean(
         sum(took[STALL_INTERVAL * nth + after] - calm_s for after in range(15)) for nth in intervals
     )
-    copy_s = statistics.median(copy["took_s"] for copy in copies)
+    copy_s = statistics.median(row["took_s"] for row in copies)
     sys.stderr.write(f"step {calm_s:.4f} s, copy {copy_s:.4f} s, slowed down in all {slowed_s:.4f} s\n")
     return {"ours": (copy_s + max(slowed_s, 0.0)) / (STALL_INTERVAL * calm_s)}
 
 
 def torchrun(settings: Settings, folder: Path) -> dict[str, float]:
-    """Images a second between the tenth and the last step, the sides in turns."""
-    found: dict[str, list[float]] = {"ours": [], "peer": []}
+    """Measure images a second between the tenth and the last step, the sides in turns."""
+    rates: dict[str, list[float]] = {"ours": [], "peer": []}
     for nth in range(ROUNDS):
         ours, plain = folder / f"ours-{nth}", folder / f"plain-{nth}"
         config = replace(CONFIG, checkpoint_every_steps=STALL_INTERVAL)
@@ -135,10 +130,10 @@ def torchrun(settings: Settings, folder: Path) -> dict[str, float]:
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([*command, *script], env=env, check=True, stdout=subprocess.DEVNULL)
         for side, notes in (("ours", ours), ("peer", plain)):
-            ends = [record["ended_at"] for record in peers.read(notes) if record["rank"] == 0]
-            found[side].append(peers.BATCH * (len(ends) - 11) / (ends[-1] - ends[10]))
-    sys.stderr.write(f"images a second: {found}\n")
-    return {side: statistics.median(rates) for side, rates in found.items()}
+            ends = [row["ended_at"] for row in peers.read(notes) if row["rank"] == 0]
+            rates[side].append(peers.BATCH * (len(ends) - 11) / (ends[-1] - ends[10]))
+    sys.stderr.write(f"images a second: {rates}\n")
+    return {side: statistics.median(values) for side, values in rates.items()}
 
 
 WHAT: dict[str, Callable[[Settings, Path], dict[str, float]]] = {

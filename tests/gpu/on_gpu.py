@@ -27,11 +27,11 @@ from jobs.recipes import recipe
 from train.checkpoint import Progress
 from train.config import AugmentConfig, ModelConfig
 from train.dataset import Images, TrainingData
+from train.fit import Speed
 from train.memory import estimate
 from train.parallel import make_deterministic
 from train.sample_order import epoch_order, global_batch
-from train.setup import Setup, prepare
-from train.step import Speed, update
+from train.setup import TrainContext, prepare
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 ALONE = {"num_workers": 1, "use_gpu": True}
@@ -120,13 +120,13 @@ def rung(name: str, *, compiled: bool) -> dict[str, float]:
     side = found.etl.pixels.side
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    setup = prepare(config, noise(share * 2, side), run="rung", device=CUDA)
+    context = prepare(config, noise(share * 2, side), run="rung", device=CUDA)
     progress, speed, started_s = Progress(), Speed(), 0.0
     for nth in range(WARM_UP + STEPS):
         if nth == WARM_UP:
             torch.cuda.synchronize()
             speed, started_s = Speed(), time.perf_counter()
-        one_update(setup, progress, speed)
+        one_update(context, progress, speed)
     torch.cuda.synchronize()
     took_s = time.perf_counter() - started_s
     return {
@@ -137,10 +137,9 @@ def rung(name: str, *, compiled: bool) -> dict[str, float]:
     }
 
 
-def one_update(setup: Setup, progress: Progress, speed: Speed) -> None:
-    setup.strategy.module.train()
-    order_N = epoch_order(setup.data.train.hashes, seed=0, epoch=0)
-    update(setup, progress, global_batch(order_N, batch=0, batch_size=setup.config.batch_size), speed)
+def one_update(context: TrainContext, progress: Progress, speed: Speed) -> None:
+    order_N = epoch_order(context.hashes, seed=0, epoch=0)
+    context.update(progress, global_batch(order_N, batch=0, batch_size=context.config.batch_size), speed)
     progress.step += 1
 
 
@@ -157,7 +156,7 @@ def scenarios(folder: Path) -> dict[str, Callable[[], object]]:
 def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as `train.trainer` sets it for its workers
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as `train.workers` sets it for its workers
     make_deterministic(threads=1)
     torch.cuda.set_device(0)
     dist.init_process_group(

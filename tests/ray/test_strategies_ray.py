@@ -12,8 +12,8 @@ from data.preprocess import PixelConfig
 from train.checkpoint_store import CheckpointStore
 from train.config import ModelConfig, TrainConfig
 from train.dataset import Images, TrainingData
-from train.loop import Place
-from train.trainer import fit_on_workers
+from train.loop import VitInputs
+from train.workers import fit_on_workers
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray(\..*)?"),  # Ray about itself
@@ -46,8 +46,8 @@ def load() -> TrainingData:
 
 def average(folder: Path, config: TrainConfig) -> dict[str, np.ndarray]:
     store = CheckpointStore(pyarrow.fs.LocalFileSystem(), str(folder))
-    place = Place(load=load, mlflow_tracking_uri=None, mlflow_run_id=None, store=store)
-    last = fit_on_workers(config, place, "key")
+    inputs = VitInputs(load=load, mlflow_tracking_uri=None, mlflow_run_id=None, store=store)
+    last = fit_on_workers(config, inputs, "key")
     return safetensors.numpy.load((folder / last / "average.safetensors").read_bytes())
 
 

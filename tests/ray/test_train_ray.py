@@ -16,8 +16,8 @@ from data.preprocess import PixelConfig
 from train.checkpoint_store import CheckpointStore
 from train.config import ModelConfig, OptimConfig, TrainConfig
 from train.dataset import Images, TrainingData
-from train.loop import Place
-from train.trainer import TrainError, fit_on_workers
+from train.loop import VitInputs
+from train.workers import TrainError, fit_on_workers
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray(\..*)?"),  # Ray about itself
@@ -55,10 +55,10 @@ def load(pids: Path | None) -> TrainingData:
 def train(folder: Path, pids: Path | None = None, config: TrainConfig = CONFIG) -> Path:
     """Train to the end; the folder of the last checkpoint."""
     store = CheckpointStore(pyarrow.fs.LocalFileSystem(), str(folder))
-    place = Place(
+    inputs = VitInputs(
         load=functools.partial(load, pids), mlflow_tracking_uri=None, mlflow_run_id=None, store=store
     )
-    return folder / fit_on_workers(config, place, "key")
+    return folder / fit_on_workers(config, inputs, "key")
 
 
 def contents(checkpoint: Path) -> dict[str, bytes]:

@@ -15,8 +15,8 @@ from data.preprocess import PixelConfig
 from train.checkpoint_store import CheckpointStore
 from train.config import ModelConfig, OptimConfig, TrainConfig
 from train.dataset import Images, TrainingData
-from train.loop import Place, SoFar
-from train.trainer import DivergedError, TrainError, fit_on_workers
+from train.loop import EpochReport, VitInputs
+from train.workers import DivergedError, TrainError, fit_on_workers
 from tune import space as spaces
 from tune import sweep_store
 from tune.capacity import Node
@@ -64,7 +64,7 @@ class Trials:
         self.folder = folder
 
     def __call__(
-        self, assignment: Assignment, origin: Origin | None, goes_on: Callable[[SoFar], bool]
+        self, assignment: Assignment, origin: Origin | None, should_continue: Callable[[EpochReport], bool]
     ) -> dict[str, float]:
         if assignment.number == 1:
             raise DivergedError("the loss is no number")
@@ -72,8 +72,14 @@ class Trials:
             raise TrainError("the machine has no memory left")
         store = CheckpointStore(pyarrow.fs.LocalFileSystem(), str(self.folder / assignment.run))
         config = spaces.applied(TRAIN, assignment.settings)
-        place = Place(load=load, mlflow_tracking_uri=None, mlflow_run_id=None, store=store, goes_on=goes_on)
-        last = fit_on_workers(config, place, assignment.run)
+        inputs = VitInputs(
+            load=load,
+            mlflow_tracking_uri=None,
+            mlflow_run_id=None,
+            store=store,
+            should_continue=should_continue,
+        )
+        last = fit_on_workers(config, inputs, assignment.run)
         store.fetch(last, self.folder, "progress.json")
         history: list[dict[str, float]] = json.loads((self.folder / "progress.json").read_text())["history"]
         return history[-1]

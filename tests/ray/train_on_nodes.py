@@ -27,8 +27,9 @@ from train.checkpoint import PROGRESS_NAME
 from train.checkpoint_store import CheckpointStore
 from train.config import AugmentConfig, ModelConfig, TrainConfig
 from train.dataset import Images, TrainingData
-from train.loop import Place
-from train.trainer import fit_on_workers
+from train.loop import VitInputs
+from train.setup import TrainContext
+from train.workers import fit_on_workers
 
 CRAWL_S = 1.0
 STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
@@ -61,22 +62,22 @@ def images(count: int, prefix: str) -> Images:
 
 def load(notes: Path, changes: bool) -> TrainingData:
     """The data; makes this worker's updates noted, and slow where the run waits for a change."""
-    from train import checkpoint_run, fit
+    from train import checkpoint_run
 
-    update = fit.update
+    update = TrainContext.update
 
-    def noted(setup: Any, progress: Any, batch_B: np.ndarray, speed: Any) -> tuple[float, float]:
+    def noted(context: TrainContext, progress: Any, batch_B: np.ndarray, speed: Any) -> tuple[float, float]:
         for workers, first, end in (DEATH, ARRIVAL, NOTICE) if changes else ():
-            if setup.world_size == workers and first <= progress.step < end:
+            if context.world_size == workers and first <= progress.step < end:
                 time.sleep(CRAWL_S)
-        done = update(setup, progress, batch_B, speed)
-        if setup.rank == 0:
+        done = update(context, progress, batch_B, speed)
+        if context.rank == 0:
             ids = hashlib.sha256(batch_B.tobytes()).hexdigest()[:8]
             with notes.open("a") as file:
-                file.write(json.dumps([progress.step, setup.world_size, ids]) + "\n")
+                file.write(json.dumps([progress.step, context.world_size, ids]) + "\n")
         return done
 
-    fit.update = noted
+    TrainContext.update = noted
     checkpoint_run.LOOK_S = 0.1  # it is counted in steps, at the pace of those before: few, once they crawl
     return TrainingData(
         train=images(200, "t"),
@@ -106,9 +107,9 @@ def train(folder: Path, happens: Callable[[Path], None] | None = None) -> dict[s
     notes = folder / "notes"
     store = CheckpointStore(pyarrow.fs.LocalFileSystem(), str(folder / "checkpoints"))
     data = functools.partial(load, notes, happens is not None)
-    place = Place(load=data, mlflow_tracking_uri=None, mlflow_run_id=None, store=store)
+    inputs = VitInputs(load=data, mlflow_tracking_uri=None, mlflow_run_id=None, store=store)
     with ThreadPoolExecutor(1) as side:  # nodes can be added on the main thread only
-        last = side.submit(fit_on_workers, CONFIG, place, "key")
+        last = side.submit(fit_on_workers, CONFIG, inputs, "key")
         if happens is not None:
             happens(notes)
         name = last.result()

@@ -21,10 +21,8 @@ from train.checkpoint_run import RunCheckpoints
 from train.checkpoint_store import CheckpointStore, Retention
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
 from train.dataset import Images, TrainingData
-from train.fit import HaltError, Watch, fit
+from train.fit import StopRequested, TrainingCallbacks, TrainingDivergedError, fit
 from train.setup import prepare
-from train.step import TrainingDivergedError
-from train.validate import validate
 
 CPU = torch.device("cpu")
 STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
@@ -101,10 +99,10 @@ def run(
     halt_at: int | None = None,
 ) -> dict[str, object]:
     """Train to the end or until the kill; what the run left, on rank 0."""
-    setup = prepare(config, poisoned(data()) if poison else data(), run=name, device=device)
-    first_validation = validate(setup)["validation_loss"]
+    context = prepare(config, poisoned(data()) if poison else data(), run=name, device=device)
+    first_validation = context.validate()["validation_loss"]
     if poison:
-        setup.strategy.module.register_forward_hook(break_on_white)
+        context.strategy.module.register_forward_hook(break_on_white)
     losses: list[float] = []
     before_2 = [0.0, 0.0]
 
@@ -122,12 +120,13 @@ def run(
     try:
         told: list[int] = []
 
-        def goes_on(history: list[dict[str, float]]) -> bool:
+        def should_continue(history: list[dict[str, float]]) -> bool:
             told.append(len(history))
             return len(history) != halt_at
 
-        progress = fit(setup, checkpoints, Watch(step=step, epoch=lambda row, speed: None, goes_on=goes_on))
-    except HaltError:
+        callbacks = TrainingCallbacks(step=step, should_continue=should_continue)
+        progress = fit(context, checkpoints, callbacks)
+    except StopRequested:
         return {"told": told, "losses": losses, "checkpoint": checkpoints.current}
     except Killed:
         checkpoints.flush()
@@ -136,7 +135,7 @@ def run(
         return {"stopped": str(error)}
     finally:
         checkpoints.close()
-    for file, tensors in setup.final_weights():
+    for file, tensors in context.final_weights():
         if dist.get_rank() == 0:
             safetensors.torch.save_file(tensors, folder / file)
     return {

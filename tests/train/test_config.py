@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig, TrainConfigError
+from train.runs import default_name
 
 
 def test_a_configuration_survives_json_shaped_values() -> None:
@@ -19,11 +20,27 @@ def test_the_fingerprint_knows_what_is_learned_and_not_on_how_many_machines() ->
     assert replace(config, augment=AugmentConfig(zoom=0)).fingerprint != config.fingerprint
 
 
+def test_stored_runs_keep_their_fingerprints_and_names() -> None:
+    """A run that was begun by earlier code is found by these."""
+    config = TrainConfig(
+        model=ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 2}, start="champion"),
+        optim=OptimConfig(learning_rate=2e-3),
+        augment=AugmentConfig(mixup=0.4),
+        epochs=4,
+        strategy="ddp",
+        seed=7,
+        num_workers=4,
+    )
+    assert TrainConfig().fingerprint == "b19841942a655ba4"
+    assert config.fingerprint == "472a391190651d48"
+    assert default_name(config, "0123456789ab") == "vit-01234567-472a3911"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"epochs": 0}, "epochs"),
-        ({"batch_size": 2, "num_workers": 3}, "every worker needs an image"),
+        ({"batch_size": 2, "num_workers": 3}, "every worker needs a sample"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"class_balance": -0.1}, "class_balance"),
         ({"precision": "int8"}, "precision"),

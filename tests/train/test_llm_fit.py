@@ -15,13 +15,12 @@ from train import llm_fit, llm_merge, llm_model, llm_nf4, llm_pack
 from train.checkpoint import CheckpointError, Progress
 from train.checkpoint_run import RunCheckpoints
 from train.checkpoint_store import CheckpointStore, Retention
-from train.fit import Watch
+from train.fit import Speed, TrainingCallbacks, TrainingDivergedError, fit
 from train.inference import weights_sha256
 from train.llm_alone import alone, learn
 from train.llm_config import LlmConfig, LoraConfig
 from train.llm_model import LlmModelError
 from train.llm_weights import verify
-from train.step import TrainingDivergedError
 
 PAIRS = [(f"What is number {nth}?", f"It is {nth}, a number.") for nth in range(11)]
 CONFIG = LlmConfig(
@@ -54,16 +53,16 @@ def train(
             raise Killed
 
     with alone():
-        setup = llm_fit.prepare(config, base, PAIRS, run="run", device=CPU)
+        context = llm_fit.prepare(config, base, PAIRS, run="run", device=CPU)
         store = CheckpointStore(pyarrow.fs.LocalFileSystem(), str(folder))
         checkpoints = RunCheckpoints(store, Retention(newest=2))
         try:
-            llm_fit.fit(setup, checkpoints, Watch(step=step, epoch=lambda row, speed: None))
+            fit(context, checkpoints, TrainingCallbacks(step=step))
         except Killed:
             checkpoints.flush()
         finally:
             checkpoints.close()
-        return weights_sha256(setup.weights()), losses, [folder / name for name in store.committed()]
+        return weights_sha256(context.weights()), losses, [folder / name for name in store.committed()]
 
 
 @pytest.mark.parametrize(
@@ -109,14 +108,14 @@ def test_accumulation_and_packing_change_the_work_and_not_the_gradient(tiny_llm:
     gradients = {}
     for name, config in ways.items():
         with alone():
-            setup = llm_fit.prepare(config, tiny_llm, PAIRS, run="run", device=CPU)
-            chosen = [llm_pack.batch([row]) for row in setup.rows]
+            context = llm_fit.prepare(config, tiny_llm, PAIRS, run="run", device=CPU)
+            chosen = [llm_pack.batch([row]) for row in context.rows]
             if name == "at once":
-                chosen = [llm_pack.batch(setup.rows)]
+                chosen = [llm_pack.batch(context.rows)]
             for one in chosen:
-                llm_model.answer_loss(setup.model, one, config).backward()
+                llm_model.answer_loss(context.model, one, config).backward()
             gradients[name] = torch.cat(
-                [one.grad.flatten() for one in llm_model.learned(setup.model).values()]
+                [one.grad.flatten() for one in llm_model.learned(context.model).values()]
             )
     assert gradients["alone"].abs().max() > 0
     for one in gradients.values():
@@ -145,12 +144,12 @@ def test_what_is_learned_in_bfloat16_is_float32_and_gets_better(tiny_llm: Path) 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_changes_nothing(tiny_llm: Path) -> None:
     with alone():
-        setup = llm_fit.prepare(CONFIG, tiny_llm, PAIRS, run="run", device=CPU)
-        setup.model.transformer.ln_f.weight.data.fill_(float("nan"))
-        before = weights_sha256(setup.weights())
+        context = llm_fit.prepare(CONFIG, tiny_llm, PAIRS, run="run", device=CPU)
+        context.model.transformer.ln_f.weight.data.fill_(float("nan"))
+        before = weights_sha256(context.weights())
         with pytest.raises(TrainingDivergedError, match="at step 0: lower learning_rate"):
-            llm_fit.update(setup, 0, torch.arange(2).numpy())
-        assert weights_sha256(setup.weights()) == before
+            context.update(Progress(), torch.arange(2).numpy(), Speed())
+        assert weights_sha256(context.weights()) == before
 
 
 def test_a_base_of_other_shapes_or_with_a_torn_file_is_one_line(tiny_llm: Path, tmp_path: Path) -> None:

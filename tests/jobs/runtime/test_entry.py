@@ -18,7 +18,7 @@ from data.staging import StagingError
 from jobs.runtime import entry
 from serve.reconciler import DeployError
 from train.tracking import TrackingError
-from train.trainer import TrainError
+from train.workers import TrainError
 
 
 @dataclass(frozen=True, kw_only=True)
