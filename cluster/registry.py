@@ -5,12 +5,17 @@ A version has no alias until its gates pass. `train` registers, `serve` and `job
 
 import re
 from collections.abc import Collection
+from typing import Final, Literal
 
 from cluster.bundles import BUCKET
 from cluster.expected import ExpectedError
 from cluster.settings import Settings
 
-VIT, LLM = "xray-vit", "xray-llm"
+VIT: Final = "xray-vit"
+LLM: Final = "xray-llm"
+ClassifierName = Literal["xray-vit"]
+ModelName = Literal["xray-vit", "xray-llm"]
+"""The same as types, for the bodies of requests."""
 BUNDLE_TAG = "bundle"
 """Tag of a version with its release bundle's key; the key of a variant of it is under `bundle_VARIANT`."""
 NUMBER = r"[1-9][0-9]{0,17}"

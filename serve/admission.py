@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Literal
 
 from cluster.expected import ExpectedError
+from cluster.registry import VIT
 
 Requirement = Literal["evaluation", "load_test"]
 LOAD_TEST, LOAD_RATE = "load_test", "load_test_rate"
@@ -34,7 +35,7 @@ def admit(
     Raises:
         AdmissionError: a requirement is not met.
     """
-    if model != "xray-vit":
+    if model != VIT:
         return
     if "evaluation" in asks_for and tags.get("verdict") != "pass":
         raise AdmissionError(

@@ -1,4 +1,4 @@
-"""What a classifier said → what the caller is told: label, confidence, abstention and why, prediction set, triage.
+"""From a classifier's output to the caller's answer: label, confidence, abstention and why, prediction set, triage.
 
 Pure arithmetic over the card's calibration; knows neither Ray nor HTTP.
 """
@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from data.model_card import ModelCard
 from data.taxonomy import taxonomy
-from serve.card import Card
 from serve.triage import triage
 
 Reason = Literal["quality", "out_of_distribution", "below_threshold"]
@@ -24,16 +24,18 @@ class InvalidOutputError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Classified:
-    """What a classifier said about one image."""
+    """The classifier's output for one image."""
 
     probabilities_C: np.ndarray
     """float, one calibrated probability a class, in the order of the card's classes."""
     strangeness: float = math.nan
-    """How unlike the training images (`serve.outliers`); not a number where nobody tells."""
+    """How unlike the training images (`serve.outliers`); not a number where the card has no rule for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
+    """The answer to one image, as a prediction record stores it."""
+
     label: str
     probabilities: dict[str, float]
     confidence: float
@@ -43,21 +45,21 @@ class Answer:
     abstained_reason: Reason | None
     """None when not abstained."""
     concerns: tuple[str, ...]
-    """What about the image makes any answer doubtful, see `data.concerns`."""
+    """Properties of the image that make any answer doubtful, see `data.concerns`."""
     prediction_set: list[str]
     """Classes that together hold the truth with the card's coverage, most probable first; never empty."""
     triage: str
 
 
-def answer(said: Classified, card: Card, concerns: Sequence[str] = ()) -> Answer:
-    """Read what the classifier said.
+def answer(output: Classified, card: ModelCard, concerns: Sequence[str] = ()) -> Answer:
+    """Turn the classifier's output into an answer by the calibration of its card.
 
     Args:
-        concerns: about the image, whatever the model.
+        concerns: doubts about the image, whatever the model.
     Raises:
         InvalidOutputError: wrong length, not finite, negative, or not summing to one.
     """
-    probabilities_C = said.probabilities_C
+    probabilities_C = output.probabilities_C
     if probabilities_C.shape != (len(card.classes),) or not np.isfinite(probabilities_C).all():
         raise InvalidOutputError("the classifier answered no finite probability for each class")
     if (probabilities_C < 0).any() or abs(float(probabilities_C.sum()) - 1) > 1e-3:
@@ -66,7 +68,7 @@ def answer(said: Classified, card: Card, concerns: Sequence[str] = ()) -> Answer
     ranked = sorted(by_class, key=lambda name: -by_class[name])
     label, confidence = ranked[0], by_class[ranked[0]]
     inside = [name for name in ranked if by_class[name] >= card.calibration.conformal_threshold]
-    reason = _reason(said, confidence, card, concerns)
+    reason = _reason(output, confidence, card, concerns)
     return Answer(
         label=label,
         probabilities={name: by_class.get(name, 0.0) for name in taxonomy().names},
@@ -79,10 +81,10 @@ def answer(said: Classified, card: Card, concerns: Sequence[str] = ()) -> Answer
     )
 
 
-def _reason(said: Classified, confidence: float, card: Card, concerns: Sequence[str]) -> Reason | None:
-    """A rule that the card lacks, as cards of before do, holds for no image."""
+def _reason(output: Classified, confidence: float, card: ModelCard, concerns: Sequence[str]) -> Reason | None:
+    """Return why the software abstains; without a rule in the card no image is out of distribution."""
     if concerns:
         return "quality"
-    if card.outliers is not None and said.strangeness > card.outliers.threshold:
+    if card.outliers is not None and output.strangeness > card.outliers.threshold:
         return "out_of_distribution"
     return "below_threshold" if confidence < card.calibration.abstain_below else None

@@ -14,8 +14,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from cluster.expected import ExpectedError
+from data.model_card import ModelCard
 from serve import desired
-from serve.card import Card
 from serve.faults import READ, Fault
 from serve.routing import Routes, Target
 
@@ -32,7 +32,7 @@ class ServingSnapshot:
     """What is live: routes of each model, card and injected fault of each version of the classifier."""
 
     routes: dict[str, Routes] = field(default_factory=dict)
-    cards: dict[str, Card] = field(default_factory=dict)
+    cards: dict[str, ModelCard] = field(default_factory=dict)
     """By version of the classifier."""
     faults: dict[str, Fault] = field(default_factory=dict)
     """By version of the classifier."""
@@ -42,7 +42,11 @@ class SnapshotWatcher:
     """Keeps one front door's snapshot up to date."""
 
     def __init__(
-        self, read_card: Callable[[str], Card], put: Callable[[ServingSnapshot], None], *, classifier: str
+        self,
+        read_card: Callable[[str], ModelCard],
+        put: Callable[[ServingSnapshot], None],
+        *,
+        classifier: str,
     ) -> None:
         """Args:
         read_card: reads the card of a bundle; blocks.

@@ -1,6 +1,7 @@
 """The classifier of one model version: a release bundle in, calibrated probabilities out.
 
-A plain class: `serve.deployments` wraps it for Ray Serve, tests call it directly.
+A plain class: `serve.deployments` wraps it for Ray Serve, tests call it directly. Any family of timm is loaded the same
+way, from the name and the keyword arguments in its card.
 """
 
 import logging
@@ -9,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.model_card import CARD_FILE, OUTLIERS_FILE, WEIGHTS_FILE, ModelCard
 from data.preprocess import to_model_input
-from serve.card import Card
 from serve.heatmap import HeatConfig, heat
-from serve.outliers import FILE, OodDetector
+from serve.outliers import OodDetector
 
 logger = logging.getLogger(__name__)
 
@@ -28,28 +29,29 @@ class Classifier:
 
         if device == "cpu":
             torch.set_num_threads(threads)
-        self.card = Card.read(directory / "card.json")
+        self.card = ModelCard.read(directory / CARD_FILE)
         self.device = device
-        model = timm.create_model(self.card.timm_name, pretrained=False, **self.card.timm_kwargs)
-        model.load_state_dict(load_file(directory / "model.safetensors"))
+        architecture = self.card.architecture
+        model = timm.create_model(architecture.timm, pretrained=False, **architecture.kwargs)
+        model.load_state_dict(load_file(directory / WEIGHTS_FILE))
         self.model = model.eval().requires_grad_(False).to(device)
         self.outliers: OodDetector | None = None
         if self.card.outliers is not None:
-            self.outliers = OodDetector(safetensors.numpy.load_file(directory / FILE))
+            self.outliers = OodDetector(safetensors.numpy.load_file(directory / OUTLIERS_FILE))
         side = self.card.pixels.side
         for batch in (1, 8):  # the first forward of a shape is several times slower than the next
             self.judged(np.zeros((batch, side, side), np.uint8))
 
     def logits(self, pixels_NHW: np.ndarray) -> np.ndarray:
-        """Compute raw outputs, float32 (N, classes), for uint8 pixels (N, side, side)."""
+        """Return raw outputs, float32 (N, classes), for uint8 pixels (N, side, side)."""
         return self._forward(pixels_NHW)[0]
 
     def probabilities(self, pixels_NHW: np.ndarray) -> np.ndarray:
-        """Compute calibrated probabilities, float64 (N, classes), for uint8 pixels (N, side, side)."""
+        """Return calibrated probabilities, float64 (N, classes), for uint8 pixels (N, side, side)."""
         return self.judged(pixels_NHW)[:, :-1]
 
     def judged(self, pixels_NHW: np.ndarray) -> np.ndarray:
-        """Compute calibrated probabilities and, last, the OOD score (`serve.outliers`): float64 (N, classes + 1).
+        """Return calibrated probabilities and, last, strangeness (`serve.outliers`): float64 (N, classes + 1).
 
         Both come of one forward pass; the score is NaN if the card has no rule for it.
         """
@@ -69,9 +71,9 @@ class Classifier:
         return logits_NC.float().cpu().numpy(), score_N
 
     def each(self, pixels_NHW: np.ndarray) -> list[np.ndarray | str]:
-        """Return `judged` for each image, (classes + 1,), or the name of the error that this image causes.
+        """Return `judged` for each image by itself: (classes + 1,), or the name of the error that the image causes.
 
-        One bad image costs the rest of its batch time, never their answers.
+        One bad image costs the other images of its batch time, never their answers.
         """
         try:
             return list(self.judged(pixels_NHW))
@@ -82,5 +84,5 @@ class Classifier:
         return [row for nth in range(len(pixels_NHW)) for row in self.each(pixels_NHW[nth : nth + 1])]
 
     def heat(self, pixels_HW: np.ndarray, label: int) -> np.ndarray:
-        """Compute the heat of a class by its index, float32 (side, side), 0 to 1, for uint8 (side, side)."""
+        """Return where the model sees the class of this index, float32 (side, side), 0 to 1, for uint8 (side, side)."""
         return heat(self.model, pixels_HW, label, self.card.pixels, HeatConfig())

@@ -24,11 +24,10 @@ from cluster import bundles
 from cluster.objects import ObjectStore
 from cluster.secrets import read_key
 from cluster.settings import Settings
+from data.model_card import CARD_FILE, OUTLIERS_FILE, WEIGHTS_FILE, ModelCard
 from data.sandbox import Decoder
-from serve import outliers
 from serve.auth import KeyRing
 from serve.board import ServingSnapshot, SnapshotWatcher
-from serve.card import Card
 from serve.controller import Controller
 from serve.desk import Desk, DeskConfig
 from serve.explaining import Explaining
@@ -49,7 +48,7 @@ GC_THRESHOLDS = (20_000, 20, 20)
 """A front door makes many objects a request and keeps none: Python's own 700 would collect all the time."""
 DECODERS = 2
 """Child processes of one front-door replica that decode uploads; started before it is ready."""
-CLASSIFIER_FILES = ("card.json", "model.safetensors")
+CLASSIFIER_FILES = (CARD_FILE, WEIGHTS_FILE)
 
 
 @contextmanager
@@ -71,7 +70,7 @@ class ClassifierReplica:
         # imports torch: two seconds and 250 MB that the other processes do without
         from serve.classifier import Classifier
 
-        with _bundle(bundle_key, CLASSIFIER_FILES, optional=(outliers.FILE,)) as directory:
+        with _bundle(bundle_key, CLASSIFIER_FILES, optional=(OUTLIERS_FILE,)) as directory:
             self.classifier = Classifier(directory, threads=threads, device=device)
         self._heat_slot = SingleSlotExecutor()
         self._one_batch = ThreadPoolExecutor(1, "classify")
@@ -162,9 +161,9 @@ class FrontDoorReplica:
             self._following = asyncio.create_task(self.watcher.follow(self.settings.database_url))
 
 
-def _card(bundle_key: str) -> Card:
-    with _bundle(bundle_key, ("card.json",)) as directory:
-        return Card.read(directory / "card.json")
+def _card(bundle_key: str) -> ModelCard:
+    with _bundle(bundle_key, (CARD_FILE,)) as directory:
+        return ModelCard.read(directory / CARD_FILE)
 
 
 class ControllerReplica:

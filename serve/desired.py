@@ -14,6 +14,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from cluster.expected import ExpectedError
+from cluster.registry import VIT
 from serve.routing import Routes, Target
 
 CHANNEL = "serving_routes"
@@ -127,7 +128,7 @@ def cut_over(
                 revision=0 if before is None else before.revision,
             )
             _write(connection, version, before, after, actor=actor, action="cut_over", detail={})
-        if model == "xray-vit":
+        if model == VIT:
             connection.execute(
                 "INSERT INTO serving_front_door (bundle_key) VALUES (%s) ON CONFLICT (single) "
                 "DO UPDATE SET bundle_key = excluded.bundle_key",

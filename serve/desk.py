@@ -17,6 +17,7 @@ from typing import Any
 from psycopg.rows import DictRow
 
 from cluster.objects import ObjectStore
+from cluster.registry import LLM, VIT
 from cluster.secrets import keyed_hash, seal
 from data.preprocess import BadImageError, Decoded, PixelConfig, UnknownTypeError
 from data.sandbox import Decoder, SandboxError
@@ -41,8 +42,8 @@ logger = logging.getLogger(__name__)
 class DeskConfig:
     classify_deadline_s: float = 5.0
     """Time for all attempts of one request at the models."""
-    model: str = "xray-vit"
-    explainer: str = "xray-llm"
+    model: str = VIT
+    explainer: str = LLM
 
 
 class Desk:

@@ -13,8 +13,8 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
+from data.model_card import ModelCard
 from serve.attempts import InfrastructureError, ModelError
-from serve.card import Card
 from serve.desk import Desk
 from serve.explained import ExplanationAttempt
 from serve.explanation import Explanation, Finding, template_explanation
@@ -97,7 +97,7 @@ class Explaining:
 
     def _finding(self, row: DictRow) -> Finding:
         told = row["answer"]
-        cards: dict[str, Card] = self.desk.snapshot.cards if self.desk.snapshot is not None else {}
+        cards: dict[str, ModelCard] = self.desk.snapshot.cards if self.desk.snapshot is not None else {}
         card = cards.get(row["served_version"])
         return Finding(
             label=told["label"],

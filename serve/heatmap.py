@@ -23,7 +23,7 @@ class HeatConfig:
     steps: int = 12
     """Points of the path at which the gradient is taken."""
     steps_at_once: int = 4
-    """Of them in one batch, which bounds the memory."""
+    """Images in one batch, which bounds the memory."""
     blur: float = 1 / 16
     """Standard deviation of the Gaussian that blurs the copy, as a share of the side."""
     smooth: float = 1 / 32

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.database import connect
 from cluster.expected import ExpectedError
-from cluster.registry import LLM, NUMBER, Registry, RegistryError
+from cluster.registry import LLM, NUMBER, ClassifierName, ModelName, Registry, RegistryError
 from cluster.settings import Settings
 from data.taxonomy import taxonomy
 from serve import desired, environments, faults, rollouts, routing
@@ -54,7 +54,7 @@ class RolloutBody(BaseModel):
     """A version to bring in front of users."""
 
     model_config = ConfigDict(extra="forbid")
-    model: Literal["xray-vit", "xray-llm"]
+    model: ModelName
     version: Version
     steps: (
         Literal["canary", "blue_green", "at_once"]
@@ -67,7 +67,7 @@ class TrafficBody(BaseModel):
     """Shares of a model's live versions; the champion has what is left."""
 
     model_config = ConfigDict(extra="forbid")
-    model: Literal["xray-vit", "xray-llm"]
+    model: ModelName
     weights: dict[Version, float] = Field(min_length=1, max_length=32)
 
 
@@ -75,7 +75,7 @@ class FaultBody(BaseModel):
     """What is to befall requests to one version of the classifier."""
 
     model_config = ConfigDict(extra="forbid")
-    model: Literal["xray-vit"]
+    model: ClassifierName
     version: Version
     error_rate: float = Field(default=0.0, ge=0, le=1)
     delay_ms: float = Field(default=0.0, ge=0, le=60_000)

@@ -1,7 +1,8 @@
 """Out-of-distribution score of an image: relative Mahalanobis distance of the model's own features.
 
-How much further the features lie from every class than from the training images as a whole. `train.outliers` fits it
-and freezes the threshold; the arrays are a file of the release bundle. Pure; a test holds the two rooms together.
+The score is how much further the features lie from every class than from the training images as a whole.
+`train.outliers` fits the arrays, which are a file of the release bundle, and freezes the threshold, which is in its
+card. Pure; a test compares the two implementations.
 Source: Ren et al. 2021, A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection, arXiv:2106.09022.
 """
 
@@ -9,11 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-FILE = "outliers.safetensors"
-
 
 class OodDetector:
-    """A fitted detector, built from the arrays of the bundle's file."""
+    """The fitted score, made of the arrays of the bundle's file."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Args: arrays holds mean_D, whitening_DD of all training images; class_means_KD, class_whitening_DD."""
@@ -23,12 +22,15 @@ class OodDetector:
         self._centres_KD = arrays["class_means_KD"].astype(np.float64) @ self._class_whitening_DD
 
     def score(self, features_ND: np.ndarray) -> np.ndarray:
-        """Score each image (N,): the larger, the less like the training images."""
+        """Return a score for each image, float64 (N,): the larger, the less like the training images.
+
+        Args: features_ND is what the model's last layer sees.
+        """
         features_ND = features_ND.astype(np.float64)
         background_N = np.square((features_ND - self._mean_D) @ self._whitening_DD).sum(axis=1)
-        whitened_ND = features_ND @ self._class_whitening_DD
+        places_ND = features_ND @ self._class_whitening_DD
         nearest_N = np.min(
-            [np.square(whitened_ND - centre_D).sum(axis=1) for centre_D in self._centres_KD], axis=0
+            [np.square(places_ND - centre_D).sum(axis=1) for centre_D in self._centres_KD], axis=0
         )
-        score_N: np.ndarray = nearest_N - background_N
-        return score_N
+        strangeness_N: np.ndarray = nearest_N - background_N
+        return strangeness_N

@@ -16,6 +16,7 @@ from cluster import artefacts, bundles
 from cluster.database import connect
 from cluster.expected import ExpectedError
 from cluster.objects import ObjectStore
+from cluster.registry import LLM, VIT
 from cluster.settings import Settings
 from serve import desired
 from serve import machine as machine_file
@@ -23,7 +24,7 @@ from serve.routing import Routes, Target
 
 LOCK = 7_262_002
 """PostgreSQL advisory lock of the reconciler; any constant of ours will do."""
-BUILDERS = {"xray-vit": "classifier", "xray-llm": "explainer"}
+BUILDERS = {VIT: "classifier", LLM: "explainer"}
 FRONT_DOOR = "front-door"
 CONTROLLER = "rollout-controller"
 A_DAY_S = 86_400.0

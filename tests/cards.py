@@ -1,11 +1,11 @@
-"""The card of a ViT as serving reads it: small, sound, and with what a test wants otherwise."""
+"""The card of a classifier as serving reads it: small, sound, and with the changes that a test wants."""
 
 import json
 from typing import Any
 
+from data.model_card import ModelCard, OutlierRule
 from data.preprocess import PREPROCESS_VERSION
 from data.taxonomy import taxonomy
-from serve.card import Card
 
 RAW: dict[str, Any] = {
     "format": 1,
@@ -19,8 +19,17 @@ RAW: dict[str, Any] = {
     "synthetic": True,
 }
 
+OUTLIERS = OutlierRule(
+    method="relative_mahalanobis",
+    file="outliers.safetensors",
+    threshold=1.0,
+    false_alarms=0.01,
+    trained_on=100,
+    validated_on=100,
+)
 
-def card(*, calibration: dict[str, float] | None = None, **changes: Any) -> Card:
+
+def card(*, calibration: dict[str, float] | None = None, **changes: Any) -> ModelCard:
     """A card.
 
     Args:
@@ -28,4 +37,4 @@ def card(*, calibration: dict[str, float] | None = None, **changes: Any) -> Card
         changes: other fields.
     """
     numbers = {**RAW["calibration"], **(calibration or {})}
-    return Card.from_json(json.dumps({**RAW, **changes, "calibration": numbers}))
+    return ModelCard.from_json(json.dumps({**RAW, **changes, "calibration": numbers}))

@@ -10,24 +10,11 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from data.model_card import Calibration
 from train.bootstrap import INTERVAL, Estimate, Resampling, ratio
 
 BINS = 15
 TEMPERATURES = (0.05, 20.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """What serving needs beside the logits; part of the model card."""
-
-    temperature: float
-    """Divisor of the logits before softmax."""
-    conformal_threshold: float
-    """A class belongs to the prediction set when its calibrated probability is at least this."""
-    coverage: float
-    """Share of prediction sets that should hold the truth."""
-    abstain_below: float
-    """An answer with a lower calibrated probability is returned as "not sure"."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ def evaluate(
     results = rules.judge(examined.measured, gates, environment)
     judged = Evaluation(
         model_version=model_version,
-        dataset_version=version.card["dataset_version"],
+        dataset_version=version.card.dataset_version,
         metrics=examined.report.scalars(),
         gates={result.name: result.verdict for result in results},
         details=results,
@@ -124,7 +124,7 @@ def _log(
 ) -> None:
     """Log figures, tables, pictures and the human-readable card to the run that trained the model."""
     mlflow = tracking.client(settings.mlflow_tracking_uri)
-    run_id, report = version.card["run_id"], evaluation.report
+    run_id, report = version.card.run_id, evaluation.report
     provenance.log_dataset(mlflow, run_id, settings, described, "test")
     tracking.log_figures(
         mlflow, run_id, {f"test_{name}": value for name, value in _logged(evaluation).items()}
@@ -139,14 +139,14 @@ def _log(
     }
     card = model_card.card(
         model_version=evaluation.model_version,
-        machine_card=version.card,
+        bundle_card=version.card,
         dataset=described,
         report=report,
         gates=evaluation.details,
         verdict=evaluation.verdict,
         environment=environment,
     )
-    title = f"xray-vit {evaluation.model_version}, accuracy {report.accuracy.value:.3f}"
+    title = f"{VIT} {evaluation.model_version}, accuracy {report.accuracy.value:.3f}"
     texts = {
         "evaluation.json": json.dumps(details, indent=1),
         "card.md": card,

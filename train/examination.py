@@ -1,18 +1,18 @@
-"""The evaluation suite: everything measured of a model version before the gates judge it.
+"""Measures a model version before the gates judge it: on the test split, beside the champion, on changed images, and on
+images that must be refused.
 
-On the test split, beside the champion, on changed images, and on inputs that must be refused. `train.evaluate` calls
-`run_suite` and records the results.
+`train.evaluate` calls `run_suite` and records the results.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
+from data.model_card import Calibration, ModelCard
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.sandbox import Decoder
 from data.shortcut import Shortcuts
@@ -21,7 +21,7 @@ from data.taxonomy import taxonomy
 from data.versions import SplitTable, load_split
 from train import behaviour, films, refusals, release, report, shortcut_audit, subgroups
 from train.behaviour import Predictions
-from train.calibration import Calibration, probabilities
+from train.calibration import probabilities
 from train.comparison import compare
 from train.gates import Gates
 from train.inference import logits, rebuild
@@ -30,7 +30,7 @@ from train.report import Answered, HeldOut, Report
 
 Progress = Callable[[int, int, str], None]
 REMADE = 3000
-"""Largest number of test images whose pixels are made anew for a champion with other pixels: 10 to 100 ms each."""
+"""Largest number of test images whose pixels are remade for a champion with other pixels: 10 to 100 ms each."""
 
 
 class EvaluateError(ValueError):
@@ -39,33 +39,33 @@ class EvaluateError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """One loaded model version."""
+    """One model version, loaded."""
 
     number: str
-    card: dict[str, Any]
+    card: ModelCard
     model: torch.nn.Module
 
     @property
     def pixels(self) -> PixelConfig:
-        return PixelConfig(**self.card["pixels"])
+        return self.card.pixels
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(self.card["classes"])
+        return self.card.classes
 
     @property
     def calibration(self) -> Calibration:
-        return Calibration(**self.card["calibration"])
+        return self.card.calibration
 
     def logits(self, pixels_NHW: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         return logits(self.model, pixels_NHW, self.pixels, progress)
 
     def ask(self, pixels_NHW: np.ndarray) -> np.ndarray:
-        """Compute calibrated probabilities."""
+        """Compute calibrated probabilities, float64 (N, classes)."""
         return probabilities(self.logits(pixels_NHW), self.calibration.temperature)
 
     def answers(self, pixels_NHW: np.ndarray) -> np.ndarray:
-        """Return the name of each image's most probable class."""
+        """Return the name of the most probable class of each image."""
         return np.asarray(self.classes)[self.logits(pixels_NHW).argmax(axis=1)]
 
 
@@ -81,28 +81,28 @@ def load(store: ObjectStore, number: str, bundle_key: str) -> Version:
     """Load a model version from its release bundle, verified.
 
     Raises:
-        EvaluateError: it was trained on other pixels than this code makes, or for other classes.
+        EvaluateError: this code cannot read its card, or it was trained on other pixels or for other classes.
         BundleError: it is absent, unsigned or was changed.
     """
-    return version_of(number, *release.fetch(store, bundle_key))
+    try:
+        card, weights = release.fetch(store, bundle_key)
+    except release.ReleaseError as error:
+        raise EvaluateError(f"version {number}: {error}") from error
+    return version_of(number, card, weights)
 
 
-def version_of(number: str, card: dict[str, Any], weights: bytes) -> Version:
-    """Build a version from card and weights.
-
-    Raises:
-        EvaluateError: as `load`.
-    """
-    if card["preprocess_version"] != PREPROCESS_VERSION:
+def version_of(number: str, card: ModelCard, weights: bytes) -> Version:
+    """Rebuild a model version from card and weights; raises EvaluateError as `load` does."""
+    if card.preprocess_version != PREPROCESS_VERSION:
         raise EvaluateError(
-            f"version {number} was trained on preprocessing {card['preprocess_version']}, this code has "
-            f"{PREPROCESS_VERSION}: evaluate it with the code of commit {card['git_commit']}"
+            f"version {number} was trained on preprocessing {card.preprocess_version}, this code has "
+            f"{PREPROCESS_VERSION}: evaluate it with the code of commit {card.git_commit}"
         )
-    if strange := sorted(set(card["classes"]) - set(taxonomy().names)):
+    if strange := sorted(set(card.classes) - set(taxonomy().names)):
         raise EvaluateError(
             f"version {number} knows classes that this site's taxonomy lacks: {', '.join(strange)}"
         )
-    return Version(number=number, card=card, model=rebuild(card["architecture"], weights))
+    return Version(number=number, card=card, model=rebuild(card.architecture, weights))
 
 
 def run_suite(
@@ -140,7 +140,7 @@ def run_suite(
         progress(1, 4, "what must be refused")
         refused = _refusals(settings, decoder, table, version.classes)
     progress(2, 4, "changed images")
-    behaved = behaviour.behaviours(version.ask, asked, version.pixels, synthetic=version.card["synthetic"])
+    behaved = behaviour.behaviours(version.ask, asked, version.pixels, synthetic=version.card.synthetic)
     progress(3, 4, "without the lungs")
     measured = GateInputs(
         accuracy=figures.accuracy,
@@ -166,10 +166,10 @@ def run_suite(
 
 
 def _split(settings: Settings, version: Version, split: Split) -> SplitTable:
-    table = load_split(ObjectStore(settings), version.card["dataset_version"], split)
+    table = load_split(ObjectStore(settings), version.card.dataset_version, split)
     if not len(table):
         raise EvaluateError(
-            f"dataset version {version.card['dataset_version']} has no {split} image: add patients"
+            f"dataset version {version.card.dataset_version} has no {split} image: add patients"
         )
     return table
 
@@ -194,7 +194,7 @@ def _compare(
     right_N: np.ndarray,
     champion: Version,
 ) -> Comparison:
-    """Compare both on the same images; a champion with other pixels gets its own, made from the originals."""
+    """Compare both on the same images; a champion with other pixels gets its own, remade from the originals."""
     pixels_MHW, chosen_M = table.pixels_NHW, np.arange(len(table))
     if champion.pixels != version.pixels:
         chosen_M = np.sort(np.random.default_rng(0).permutation(len(table))[:REMADE])

@@ -1,18 +1,17 @@
 """Export a registered model version: ONNX and INT8, as an edge and a cloud variant under the same version.
 
 The edge variant runs anywhere with onnxruntime, numpy and Pillow; the cloud variant has full precision, as
-safetensors and as ONNX. Each is a signed release bundle of its own, whose card compares all forms. May be repeated.
-INT8 is calibrated on training images only, the temperature on validation images, the table on test images.
+safetensors and as ONNX. Each is a signed release bundle of its own, whose card compares all forms. An export may be
+repeated. INT8 ranges come from training images only, the temperature from validation images, the table from test
+images.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from cluster import bundles
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
+from data.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard, Runtime
 from data.preprocess import PixelConfig, to_model_input
 from data.versions import SplitTable, load_split
 from train import export_onnx, release, tracking
@@ -46,11 +46,11 @@ class ExportError(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     calibration_images: int = 256
-    """Training images, balanced over the classes, from which static INT8 takes the ranges."""
+    """Number of training images, balanced over the classes, from which static INT8 takes its ranges."""
     largest_loss: float = 0.01
-    """Validation accuracy that the edge variant may lose to be chosen for its speed."""
+    """Largest loss of validation accuracy for which the faster INT8 form is chosen for the edge variant."""
     latency_runs: int = 50
-    """Runs of one image each; their median is reported."""
+    """Number of runs, one image each, whose median is given."""
 
     def __post_init__(self) -> None:
         for name in ("calibration_images", "latency_runs"):
@@ -62,27 +62,29 @@ class ExportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
+    """A version's export: its forms and the keys of both bundles."""
+
     model_version: str
     variants: list[Variant]
     int8: str
-    """The form of the edge variant."""
+    """Form of the edge variant."""
     bundle_edge: str
     bundle_cloud: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forms:
-    """One model, loaded in each form."""
+    """One model, callable in each form."""
 
     graphs: dict[str, bytes]
     """Name of the form → ONNX graph."""
     forwards: dict[str, variants.Forward]
-    """The same and PyTorch, which is the first."""
+    """The same, after PyTorch, which is the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredForms:
-    """A model version in all its forms, beside each other."""
+    """A model version measured in all its forms."""
 
     forms: Forms
     rows: list[Variant]
@@ -98,7 +100,7 @@ def export(
     config: ExportConfig,
     progress: Progress = lambda done, total, note: None,
 ) -> Exported:
-    """Export, measure, publish both variants and tag the version.
+    """Export, measure, publish both variants and tag the version with them.
 
     Raises:
         ExportError, ReleaseError, OnnxError, RegistryError, BundleError, VersionError: one line each.
@@ -107,30 +109,31 @@ def export(
     progress(0, STEPS, "reading the release bundle")
     card, weights = release.read(store, registry.bundle_key(VIT, model_version))
     measured = measure(store, card, weights, config, progress)
-    shared_card = card | {
-        "model_version": model_version,
-        "variants": [row.as_dict() for row in measured.rows],
-    }
-    shared_card["outliers"] = None  # runners see logits only, and INT8 has features of its own
+    exported_card = replace(
+        card,
+        model_version=model_version,
+        variants=[row.as_dict() for row in measured.rows],
+        outliers=None,  # runners see logits only, and INT8 has features of its own
+    )
     progress(3, STEPS, "publishing both variants")
     exported = Exported(
         model_version=model_version,
         variants=measured.rows,
         int8=measured.int8,
         bundle_edge=bundles.publish(
-            store, edge_files(shared_card, measured.forms, measured.int8, measured.validation)
+            store, edge_files(exported_card, measured.forms, measured.int8, measured.validation)
         ),
-        bundle_cloud=bundles.publish(store, cloud_files(shared_card, measured.forms, weights)),
+        bundle_cloud=bundles.publish(store, cloud_files(exported_card, measured.forms, weights)),
     )
     progress(4, STEPS, "noting them at the version")
-    _note(settings, registry, exported, card["run_id"])
+    _note(settings, registry, exported, card.run_id)
     progress(STEPS, STEPS, "exported")
     return exported
 
 
 def measure(
     store: ObjectStore,
-    card: dict[str, Any],
+    card: ModelCard,
     weights: bytes,
     config: ExportConfig,
     progress: Progress = lambda done, total, note: None,
@@ -140,7 +143,7 @@ def measure(
     Raises:
         ExportError, OnnxError, VersionError: one line each.
     """
-    version, pixels = card["dataset_version"], PixelConfig(**card["pixels"])
+    version, pixels = card.dataset_version, card.pixels
     train, validation, test = (load_split(store, version, split) for split in ("train", "validation", "test"))
     for name, table in (("train", train), ("validation", validation), ("test", test)):
         if not len(table):
@@ -161,7 +164,7 @@ def measure(
 
 
 def calibration_inputs(table: SplitTable, pixels: PixelConfig, count: int) -> np.ndarray:
-    """Return model inputs of `count` images, balanced over the classes as far as possible; always the same ones."""
+    """Choose model inputs of `count` images, balanced over the classes; the same table gives the same images."""
     by_hash = sorted(range(len(table)), key=lambda i: table.sample_hashes[i])
     turn: dict[int, int] = {}
     ranked = []
@@ -173,11 +176,11 @@ def calibration_inputs(table: SplitTable, pixels: PixelConfig, count: int) -> np
     return to_model_input(table.pixels_NHW[chosen], pixels)
 
 
-def make_forms(card: dict[str, Any], weights: bytes, calibration_NCHW: np.ndarray) -> Forms:
-    """Build the model as PyTorch and as the three graphs, each on one thread."""
+def make_forms(card: ModelCard, weights: bytes, calibration_NCHW: np.ndarray) -> Forms:
+    """Make the model as PyTorch and as three graphs, each on one thread."""
     torch.set_num_threads(1)
-    model = rebuild(card["architecture"], weights)
-    float32 = export_onnx.to_onnx(model, card["pixels"]["side"])
+    model = rebuild(card.architecture, weights)
+    float32 = export_onnx.to_onnx(model, card.pixels.side)
     graphs = {
         variants.FLOAT32: float32,
         variants.DYNAMIC: export_onnx.quantise_dynamic(float32),
@@ -189,37 +192,36 @@ def make_forms(card: dict[str, Any], weights: bytes, calibration_NCHW: np.ndarra
     )
 
 
-def edge_files(card: dict[str, Any], forms: Forms, int8: str, validation: SplitTable) -> dict[str, bytes]:
-    """Return INT8 model, runner, requirements, and a card whose calibration is the INT8 model's own."""
-    logits_NK = variants.batched(forms.forwards[int8], validation.pixels_NHW, PixelConfig(**card["pixels"]))
-    calibration = calibrate(logits_NK, validation.labels_N, CalibrationConfig())
+def edge_files(card: ModelCard, forms: Forms, int8: str, validation: SplitTable) -> dict[str, bytes]:
+    """Collect the INT8 graph, the runner, its requirements, and a card with the INT8 model's own calibration."""
+    logits_NK = variants.batched(forms.forwards[int8], validation.pixels_NHW, card.pixels)
+    own = replace(
+        card,
+        variant=EDGE,
+        runtime=Runtime(model=EDGE_MODEL, form=int8),
+        calibration=calibrate(logits_NK, validation.labels_N, CalibrationConfig()),
+    )
     files = {
         EDGE_MODEL: forms.graphs[int8],
         RUNNER: runner().encode(),
         REQUIREMENTS: "".join(f"{name}=={installed(name)}\n" for name in EDGE_PACKAGES).encode(),
     }
-    own = {
-        "variant": EDGE,
-        "runtime": {"model": EDGE_MODEL, "form": int8},
-        "calibration": asdict(calibration),
-    }
-    return _with_card(files, card | own)
+    return _with_card(files, own)
 
 
-def cloud_files(card: dict[str, Any], forms: Forms, weights: bytes) -> dict[str, bytes]:
-    """Return full precision as safetensors and as ONNX."""
-    files = {release.WEIGHTS: weights, CLOUD_MODEL: forms.graphs[variants.FLOAT32]}
-    own = {"variant": CLOUD, "runtime": {"model": CLOUD_MODEL, "form": variants.FLOAT32}}
-    return _with_card(files, card | own)
+def cloud_files(card: ModelCard, forms: Forms, weights: bytes) -> dict[str, bytes]:
+    """Collect the full-precision model as safetensors and as ONNX, with its card."""
+    files = {WEIGHTS_FILE: weights, CLOUD_MODEL: forms.graphs[variants.FLOAT32]}
+    runtime = Runtime(model=CLOUD_MODEL, form=variants.FLOAT32)
+    return _with_card(files, replace(card, variant=CLOUD, runtime=runtime))
 
 
-def _with_card(files: dict[str, bytes], card: dict[str, Any]) -> dict[str, bytes]:
-    whole_card = card | {"files": {name: hashlib.sha256(blob).hexdigest() for name, blob in files.items()}}
-    return {**files, release.CARD: json.dumps(whole_card, sort_keys=True, indent=1).encode()}
+def _with_card(files: dict[str, bytes], card: ModelCard) -> dict[str, bytes]:
+    return {**files, CARD_FILE: replace(card, files=release.digests(files)).to_json()}
 
 
 def _note(settings: Settings, registry: Registry, exported: Exported, run_id: str) -> None:
-    """Tag the version with the bundles; log the table and the figures to the run that trained it."""
+    """Tag the version with its bundles, and log table and figures to the run that trained it."""
     registry.set_variant(VIT, exported.model_version, EDGE, exported.bundle_edge)
     registry.set_variant(VIT, exported.model_version, CLOUD, exported.bundle_cloud)
     mlflow = tracking.client(settings.mlflow_tracking_uri)

@@ -1,4 +1,4 @@
-"""The files that make a release bundle an MLflow model, for `mlflow.pyfunc.load_model`.
+"""The files that make a release bundle an MLflow model too: `mlflow.pyfunc.load_model` loads it from the store.
 
 `train.release` adds them to every version. The model is code and safetensors ("models from code"), never a pickle;
 its `requirements.txt` is the lock of the environment that trained it. The same version gives the same bytes.
@@ -12,31 +12,33 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from cluster.registry import VIT
+from data.model_card import CARD_FILE, WEIGHTS_FILE
 from train.export_runner import runner
 
 MODEL, CODE, RUNNER = "MLmodel", "mlflow_model.py", "predict.py"
 REQUIREMENTS, PYTHON_ENV, CONDA = "requirements.txt", "python_env.yaml", "conda.yaml"
 DIRECT = ("mlflow", "torch", "timm", "safetensors", "numpy", "pandas", "pillow", "boto3")
-"""Imports of loading and predicting; boto3 is MLflow's access to the object store."""
+"""Packages that loading and predicting import; MLflow reaches the object store through boto3."""
 SOURCE = Path(__file__).with_name("export_mlflow_model.py")
 SET_MODEL = "\n\nfrom mlflow.models import set_model  # noqa: E402\n\nset_model(XrayVit())\n"
 
 
-def files(run_id: str, weights_name: str, card_name: str) -> dict[str, bytes]:
-    """Return name → content, to lie beside card and weights.
+def files(run_id: str) -> dict[str, bytes]:
+    """Make the files that lie beside card and weights, by name.
 
     Args:
         run_id: the MLflow run that trained the model.
     """
     texts = {
-        MODEL: _description(run_id, weights_name, card_name),
+        MODEL: _description(run_id),
         CODE: SOURCE.read_text() + SET_MODEL,
         RUNNER: runner(),
-        REQUIREMENTS: "".join(f"{pin}\n" for pin in locked(DIRECT)),
+        REQUIREMENTS: "".join(f"{requirement}\n" for requirement in locked(DIRECT)),
         PYTHON_ENV: _yaml({"python": platform.python_version(), "dependencies": [f"-r {REQUIREMENTS}"]}),
         CONDA: _yaml(
             {
-                "name": "xray-vit",
+                "name": VIT,
                 "channels": ["conda-forge"],
                 "dependencies": [
                     f"python={platform.python_version()}",
@@ -50,7 +52,7 @@ def files(run_id: str, weights_name: str, card_name: str) -> dict[str, bytes]:
 
 
 def locked(direct: tuple[str, ...]) -> list[str]:
-    """Return exact versions of these packages and of all their dependencies, as installed here, by name."""
+    """List exact versions of these packages and of all that they need, as installed here, by name."""
     versions: dict[str, str] = {}
     waiting = list(direct)
     while waiting:
@@ -69,8 +71,8 @@ def locked(direct: tuple[str, ...]) -> list[str]:
     return [f"{name}=={version}" for name, version in sorted(versions.items())]
 
 
-def _description(run_id: str, weights_name: str, card_name: str) -> str:
-    """Build the file `MLmodel`, without its time and random id, which would make each bundle differ.
+def _description(run_id: str) -> str:
+    """Write the file `MLmodel`, without its time and random id, which would make each bundle another one.
 
     Source: mlflow.org/docs/latest/ml/model/#mlmodel-file; the flavour is what `mlflow.pyfunc.add_to_model` writes.
     """
@@ -84,7 +86,7 @@ def _description(run_id: str, weights_name: str, card_name: str) -> str:
         "env": {"conda": CONDA, "virtualenv": PYTHON_ENV},
         "artifacts": {
             name: {"path": path, "uri": path}
-            for name, path in (("card", card_name), ("weights", weights_name), ("runner", RUNNER))
+            for name, path in (("card", CARD_FILE), ("weights", WEIGHTS_FILE), ("runner", RUNNER))
         },
     }
     return _yaml({"flavors": {"python_function": flavour}, "mlflow_version": __version__, "run_id": run_id})

@@ -1,8 +1,8 @@
-"""The MLflow model of one version of `xray-vit`: image files or pixels in, calibrated probabilities out.
+"""The MLflow model of one version of the classifier: image files or pixels in, calibrated probabilities out.
 
 `train.export_mlflow` puts this file into the release bundle, where `mlflow.pyfunc.load_model` runs it. Beside it lie
-the card, the safetensors weights and `predict.py`, whose transform it uses; it needs torch, timm and what that needs,
-nothing of the project. Each file is held against the card's SHA-256.
+the card, the safetensors weights and `predict.py`, whose transform it uses; it needs torch, timm and their
+requirements, and nothing of the project. The weights are checked against the SHA-256 in the card.
 """
 
 import importlib.util
@@ -23,28 +23,24 @@ class XrayVit(PythonModel):
     """Loaded by MLflow; `predict` may be called from one thread at a time."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load card, runner and weights, each verified.
-
-        Raises:
-            ValueError: a file of the model was changed; one line.
-        """
+        """Load card and weights; raises ValueError (in one line) where the weights were changed."""
         import timm
         import torch
         from safetensors.torch import load
 
         folder = Path(context.artifacts["card"]).parent
         self.runner = _module(folder / "predict.py")
-        self.card: dict[str, Any] = self.runner.read_card(folder)
-        self.pixels = self.runner.PixelConfig(**self.card["pixels"])
+        self.card = self.runner.read_card(folder)
+        self.pixels = self.card.pixels
         name = "model.safetensors"
-        weights = load(self.runner.verified(folder, name, self.card["files"][name]))
-        architecture = self.card["architecture"]
-        model = timm.create_model(architecture["timm"], pretrained=False, **architecture["kwargs"])
+        weights = load(self.runner.verified(folder, name, self.card.files[name]))
+        architecture = self.card.architecture
+        model = timm.create_model(architecture.timm, pretrained=False, **architecture.kwargs)
         model.load_state_dict(weights)
         self.model: torch.nn.Module = model.eval().requires_grad_(False)
 
     def predict(self, context: PythonModelContext, model_input, params=None):  # type: ignore[no-untyped-def]
-        """Compute calibrated probabilities, one row an image and one column a class.
+        """Return calibrated probabilities, one row an image and one column a class.
 
         Args:
             model_input: PNG or JPEG files as bytes, in a list or in the column `image` of a table; or pixels as the
@@ -57,7 +53,7 @@ class XrayVit(PythonModel):
             self._probabilities(pixels_NHW[start : start + BATCH])
             for start in range(0, len(pixels_NHW), BATCH)
         ]
-        classes = self.card["classes"]
+        classes = self.card.classes
         return pd.DataFrame(np.concatenate(parts) if parts else np.zeros((0, len(classes))), columns=classes)
 
     def _pixels(self, model_input: Any) -> np.ndarray:
@@ -81,12 +77,12 @@ class XrayVit(PythonModel):
         with torch.inference_mode():
             inputs_NCHW = torch.from_numpy(self.runner.to_model_input(pixels_NHW, self.pixels))
             logits_NK = self.model(inputs_NCHW).float().numpy()
-        result: np.ndarray = self.runner.probabilities(logits_NK, self.card["calibration"]["temperature"])
+        result: np.ndarray = self.runner.probabilities(logits_NK, self.card.calibration.temperature)
         return result
 
 
 def _module(path: Path) -> types.ModuleType:
-    """Load the runner under a module name of this folder's own, so that two versions can be loaded side by side."""
+    """Load the runner as a module named after its folder, so that two versions can be loaded side by side."""
     name = f"xray_vit_predict_{abs(hash(path))}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

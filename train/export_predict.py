@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from data.bad_image import BadImageError
-from data.preprocess import PREPROCESS_VERSION, PixelConfig, to_model_input, to_pixels
+from data.model_card import CARD_FILE, ModelCard
+from data.preprocess import PREPROCESS_VERSION, to_model_input, to_pixels
 
 MAX_FILE_BYTES = 32 * 2**20
 """A larger file is refused unread, as the service does."""
@@ -34,9 +35,11 @@ class Predictor:
         import onnxruntime
 
         self.card = read_card(folder)
-        self.pixels = PixelConfig(**self.card["pixels"])
-        name = self.card["runtime"]["model"]
-        graph = verified(folder, name, self.card["files"][name])
+        self.pixels = self.card.pixels
+        if self.card.runtime is None:
+            raise RunnerError("card.json beside predict.py is not of an export: it names no model to run")
+        name = self.card.runtime.model
+        graph = verified(folder, name, self.card.files[name])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -59,14 +62,14 @@ class Predictor:
         return answer(self.logits(pixels_HW[None])[0], self.card)
 
 
-def read_card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> ModelCard:
     try:
-        card: dict[str, Any] = json.loads((folder / "card.json").read_bytes())
+        card = ModelCard.from_json((folder / CARD_FILE).read_bytes(), any_transform=True)
     except (OSError, ValueError) as error:
         raise RunnerError(f"card.json beside predict.py cannot be read: {type(error).__name__}") from error
-    if card["preprocess_version"] != PREPROCESS_VERSION:
+    if card.preprocess_version != PREPROCESS_VERSION:
         raise RunnerError(
-            f"the model was trained on pixel transform {card['preprocess_version']}, this runner makes "
+            f"the model was trained on pixel transform {card.preprocess_version}, this runner makes "
             f"{PREPROCESS_VERSION}: keep the files of one export together"
         )
     return card
@@ -91,14 +94,14 @@ def probabilities(logits_NK: np.ndarray, temperature: float) -> np.ndarray:
     return result
 
 
-def answer(logits_K: np.ndarray, card: dict[str, Any]) -> dict[str, Any]:
+def answer(logits_K: np.ndarray, card: ModelCard) -> dict[str, Any]:
     """Label, calibrated confidence, whether to abstain, and the classes that together hold the truth."""
-    calibration = card["calibration"]
-    row_K = probabilities(logits_K[None], calibration["temperature"])[0]
-    by_class = {name: round(float(p), 6) for name, p in zip(card["classes"], row_K, strict=True)}
+    calibration = card.calibration
+    row_K = probabilities(logits_K[None], calibration.temperature)[0]
+    by_class = {name: round(float(p), 6) for name, p in zip(card.classes, row_K, strict=True)}
     ranked = sorted(by_class, key=lambda name: -by_class[name])
-    inside = [name for name in ranked if by_class[name] >= calibration["conformal_threshold"]]
-    abstained = by_class[ranked[0]] < calibration["abstain_below"]
+    inside = [name for name in ranked if by_class[name] >= calibration.conformal_threshold]
+    abstained = by_class[ranked[0]] < calibration.abstain_below
     return {
         "label": ranked[0],
         "confidence": by_class[ranked[0]],
@@ -107,9 +110,9 @@ def answer(logits_K: np.ndarray, card: dict[str, Any]) -> dict[str, Any]:
         "prediction_set": inside or [ranked[0]],
         "probabilities": by_class,
         "model": {
-            "name": card["model"],
-            "version": card.get("model_version"),
-            "variant": card.get("variant"),
+            "name": card.model,
+            "version": card.model_version,
+            "variant": card.variant,
         },
         "disclaimer": DISCLAIMER,
     }

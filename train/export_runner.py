@@ -1,8 +1,8 @@
 """Write the edge runner: one file, `predict.py`, that needs onnxruntime, numpy and Pillow.
 
-It is made of the very modules that ETL, training and serving use, one after the other, so that it cannot see other
-pixels than they do; `train.export_opencv` stands in for OpenCV, and DICOM is refused. `train.export` puts it beside
-the model, and the MLflow model of every version takes its pixels from it.
+It is made of the modules that ETL, training and serving use, one after the other, so that it makes the same pixels and
+reads the same card; `train.export_opencv` stands in for OpenCV, and DICOM is refused. `train.export` puts it beside the
+model, and the MLflow model of every version takes its pixels from it.
 """
 
 import ast
@@ -12,7 +12,7 @@ from cluster.home import PROJECT_ROOT
 
 ROOMS = ("cluster", "data", "train", "serve", "jobs")
 LEFT_OUT = ("cv2",)
-"""Packages that the runner does without: `train.export_opencv` defines the name itself."""
+"""Imports that are left out of the runner: `train.export_opencv` defines the name itself."""
 PARTS = (
     "data/bad_image.py",
     "data/lookup.py",
@@ -21,6 +21,7 @@ PARTS = (
     "train/export_opencv.py",
     "data/burned_in.py",
     "data/preprocess.py",
+    "data/model_card.py",
     "train/export_predict.py",
 )
 NO_DICOM = """
@@ -54,25 +55,25 @@ def runner(root: Path = PROJECT_ROOT) -> str:
 
 
 def _body(text: str) -> str:
-    """A module without its docstring and without what it imports from the project or from what is left out."""
+    """Strip a module of its docstring and of imports from the project and from what is left out."""
     lines = text.splitlines()
     dropped: set[int] = set()
     for nth, node in enumerate(ast.parse(text).body):
         is_docstring = nth == 0 and isinstance(node, ast.Expr)
         if is_docstring or _is_left_out(node):
             dropped.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    kept = [line for number, line in enumerate(lines, 1) if number not in dropped]
-    return "\n".join(kept).strip("\n") + "\n"
+    remaining = [line for number, line in enumerate(lines, 1) if number not in dropped]
+    return "\n".join(remaining).strip("\n") + "\n"
 
 
 def _is_left_out(node: ast.stmt) -> bool:
     if isinstance(node, ast.ImportFrom):
         return (node.module or "").split(".")[0] in ROOMS
-    return isinstance(node, ast.Import) and all(one.name in LEFT_OUT for one in node.names)
+    return isinstance(node, ast.Import) and all(alias.name in LEFT_OUT for alias in node.names)
 
 
 def _check_names(texts: list[tuple[str, str]]) -> None:
-    """Every top-level name belongs to one part; else a later one would silently replace an earlier one."""
+    """Check that each top-level name belongs to one part: a later definition would silently replace an earlier one."""
     owner: dict[str, str] = {}
     for part, text in texts:
         for name in _defined(ast.parse(text)):
@@ -86,7 +87,7 @@ def _defined(module: ast.Module) -> set[str]:
             names.add(node.name)
         elif isinstance(node, ast.Assign):
             names |= {
-                one.id for target in node.targets for one in ast.walk(target) if isinstance(one, ast.Name)
+                part.id for target in node.targets for part in ast.walk(target) if isinstance(part, ast.Name)
             }
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names.add(node.target.id)

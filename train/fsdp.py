@@ -1,4 +1,6 @@
-"""Strategy `fsdp`: FSDP2 shares parameters, gradients and optimizer state out over the workers."""
+"""Strategy `fsdp`: FSDP2 shards parameters, gradients and optimizer state over the workers."""
+
+import warnings
 
 import torch
 import torch.distributed as dist
@@ -13,16 +15,17 @@ from torch.distributed.fsdp import (
 
 from train.config import TrainConfig
 from train.optimizer import NamedAdamW
-from train.parallel import blocks, prepare_blocks
+from train.parallel import prepare_blocks
+from train.vit.families import blocks
 
 
 class FullySharded(NamedAdamW):
-    """Each block is gathered when it is its turn and let go of after it, in forward and backward.
+    """Each block is gathered before it is computed and resharded afterwards, in forward and backward.
 
-    As one unit the model is gathered once an update and stays so until its gradients are there: for small models on
+    As one unit the model is gathered once an update and stays so until its gradients are computed: for small models on
     CPUs, where memory is plentiful and each collective costs (docs/experiments.md).
     With bfloat16 a block is gathered and computed in it; shards, gradients' sums and the update are float32.
-    Gradients are reduced after each microbatch: kept whole until the last one they would take more than they save.
+    Gradients are reduced after each microbatch: held whole until the last one they would take more than they save.
     """
 
     elastic = True
@@ -36,11 +39,13 @@ class FullySharded(NamedAdamW):
         )
         offload = CPUOffloadPolicy() if config.cpu_offload else OffloadPolicy()
         by_block = config.fsdp_unit == "block"
-        for part in (*(blocks(module) if by_block else ()), module):
+        for part in (*(blocks(module, config.model.name) if by_block else ()), module):
             fully_shard(
                 part, mesh=mesh, mp_policy=policy, offload_policy=offload, reshard_after_forward=by_block
             )
         super().__init__(module, config.optim, device)
+        # a Swin block ends in a view, which is safe: timm's next block adds to it out of place
+        warnings.filterwarnings("ignore", r"FSDP2-wrapped module \(FSDPSwinTransformer", UserWarning)
 
     def logits(self, x_BCHW: torch.Tensor, *, last: bool = True) -> torch.Tensor:
         logits_BK: torch.Tensor = self.module(x_BCHW)
@@ -55,4 +60,4 @@ class FullySharded(NamedAdamW):
                 module.reshard()
 
     def load_masters(self) -> None:
-        """The masters are what the model gathers from."""
+        """Do nothing: the model gathers from the masters themselves."""

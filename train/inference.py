@@ -1,6 +1,6 @@
-"""Rebuild a trained ViT from its card and ask it, on one process: for calibration and evaluation.
+"""Rebuild a trained network from its card and run it, in one process: for calibration, evaluation and export.
 
-Serving does the same with its own code; a test holds the two together.
+Serving does the same with its own code; a test compares the two.
 """
 
 import hashlib
@@ -12,35 +12,34 @@ import safetensors.torch
 import timm
 import torch
 
+from data.model_card import Architecture
 from data.preprocess import PixelConfig, to_model_input
 
 BATCH = 64
 
 
 def weights_sha256(weights: Mapping[str, torch.Tensor]) -> str:
-    """Over the raw little-endian bytes of the tensors, in the order of their names."""
+    """Hash the raw little-endian bytes of the tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def rebuild(architecture: Mapping[str, Any], weights: bytes) -> torch.nn.Module:
-    """The model of a card's `architecture` with the weights of its safetensors file, in evaluation mode.
+def rebuild(architecture: Architecture, weights: bytes) -> torch.nn.Module:
+    """Build a card's network with the weights of its safetensors file, in evaluation mode.
 
     Raises:
         RuntimeError: the weights are another architecture's.
     """
-    model: torch.nn.Module = timm.create_model(
-        architecture["timm"], pretrained=False, **architecture["kwargs"]
-    )
+    model: torch.nn.Module = timm.create_model(architecture.timm, pretrained=False, **architecture.kwargs)
     model.load_state_dict(safetensors.torch.load(weights))
     return model.eval()
 
 
 @torch.inference_mode()
 def features(model: Any, pixels_NHW: np.ndarray, config: PixelConfig) -> np.ndarray | None:
-    """What the model's last layer sees, float32, (N, D); None where it has no single last layer."""
+    """Compute what the model's last layer sees, float32 (N, D); None for a model without a single last layer."""
     last = model.get_classifier()
     if not isinstance(last, torch.nn.Module):
         return None
@@ -58,7 +57,7 @@ def logits(
     config: PixelConfig,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> np.ndarray:
-    """The model's raw outputs, float32, (N, K)."""
+    """Compute the model's raw outputs, float32 (N, K)."""
     parts = []
     for start in range(0, len(pixels_NHW), BATCH):
         x_BCHW = torch.from_numpy(to_model_input(pixels_NHW[start : start + BATCH], config))

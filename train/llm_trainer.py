@@ -17,6 +17,7 @@ import torch
 
 from cluster import bundles
 from cluster.objects import ObjectStore
+from cluster.registry import LLM
 from cluster.settings import Settings
 from train import runs, tracking
 from train.llm_config import LlmConfig
@@ -25,7 +26,7 @@ from train.llm_tokens import Pair
 from train.scratch import scratch
 from train.workers import checkpoints_of, run_status, train_run
 
-EXPERIMENT = "xray-llm"
+EXPERIMENT = LLM
 
 
 @dataclass(frozen=True, kw_only=True)

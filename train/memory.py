@@ -1,8 +1,8 @@
-"""An estimate of the memory of a run on each worker, before it starts: counted on torch's meta device.
+"""Estimates how much memory a run takes on each worker, before it is started: counted on torch's meta device.
 
-Weights, gradients, moments and average are arithmetic over the strategy; activations are the tensors that a forward
-pass of one microbatch keeps for the backward pass, counted without allocating a byte. Left out: the library's own
-workspace, and the savings of `compile`.
+Weights, gradients, moments and average are arithmetic over the strategy; activations are what a forward pass of one
+microbatch keeps for the backward pass, counted tensor by tensor without allocating them. Left out: the workspace of
+libraries, and what `compile` saves.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,8 @@ import torch
 
 from train.config import TrainConfig
 from train.model import build_vit
-from train.parallel import blocks, prepare_blocks
+from train.parallel import prepare_blocks
+from train.vit.families import blocks
 
 MOMENTS = 2
 FLOAT32, BFLOAT16 = 4, 2
@@ -22,17 +23,17 @@ class Memory:
     """Bytes on one worker."""
 
     parameters: int
-    """Number of the model's parameters; no bytes."""
+    """Number of weights."""
     weights: int
     gradients: int
     moments: int
-    """Of AdamW."""
+    """The two moments of AdamW."""
     average: int
     gathered: int
-    """Weights beside the sharded ones, while a block is computed or in another precision."""
+    """Weights held beside the sharded ones, while a block is computed or in another precision."""
     activations: int
     host: int = 0
-    """In the host's memory, if offloaded."""
+    """Offloaded to the memory of the host."""
 
     @property
     def device(self) -> int:
@@ -40,44 +41,45 @@ class Memory:
 
 
 def estimate(config: TrainConfig, *, classes: int, side: int) -> Memory:
-    """Estimate for the configured number of workers, at the peak of one update."""
+    """Estimate the memory of one worker at the peak of an update, for the configured number of workers."""
     with torch.device("meta"):
         model = build_vit(config.model, classes=classes, side=side)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    largest = max(
-        (sum(parameter.numel() for parameter in block.parameters()) for block in blocks(model)), default=0
-    )
-    rest = parameters - sum(parameter.numel() for block in blocks(model) for parameter in block.parameters())
+    parameters = sum(tensor.numel() for tensor in model.parameters())
+    sizes = [
+        sum(tensor.numel() for tensor in block.parameters()) for block in blocks(model, config.model.name)
+    ]
+    largest, rest = max(sizes, default=0), parameters - sum(sizes)
     memory = _STRATEGIES[config.strategy](config, parameters, 3 * largest + rest)
     memory = replace(memory, activations=activations(config, model, side))
     return _offloaded(memory) if config.cpu_offload else memory
 
 
 def activations(config: TrainConfig, model: torch.nn.Module, side: int) -> int:
-    """Count the bytes that one microbatch keeps for the backward pass; with checkpointing, plus one block's inside."""
+    """Count the bytes that one microbatch keeps for the backward pass; checkpointed, one block's and all inputs."""
     if config.precision == "bfloat16":
         model = model.to(torch.bfloat16)
     part = -(-config.batch_size // config.num_workers)
     images = -(-part // config.accumulation())
-    whole = _kept(model, images, side)
+    whole = _saved(model, images, side)
     if not config.activation_checkpointing:
         return whole
     prepare_blocks(model, replace(config, compile=False))
-    return _kept(model, images, side) + whole // len(blocks(model))
+    return _saved(model, images, side) + whole // len(blocks(model, config.model.name))
 
 
-def _kept(model: torch.nn.Module, images: int, side: int) -> int:
+def _saved(model: torch.nn.Module, images: int, side: int) -> int:
+    """Count the bytes of all tensors but weights that a forward pass saves for the backward pass."""
     weights = {id(tensor) for tensor in model.parameters()}
     saved: dict[int, torch.Tensor] = {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def save(tensor: torch.Tensor) -> torch.Tensor:
         whole = tensor if tensor._base is None else tensor._base
         if id(whole) not in weights:
             saved[id(whole)] = whole
         return tensor
 
     dtype = next(model.parameters()).dtype
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         model(torch.zeros(images, 1, side, side, dtype=dtype, device="meta"))
     return sum(tensor.nbytes for tensor in saved.values())
 
@@ -87,15 +89,15 @@ def _compute_bytes(config: TrainConfig) -> int:
 
 
 def _ddp(config: TrainConfig, parameters: int, gathered: int) -> Memory:
-    """Replicate everything; autocast keeps a bfloat16 copy of the weights."""
+    """Count everything whole; autocast keeps a bfloat16 copy of the weights."""
     copy = BFLOAT16 * parameters if config.precision == "bfloat16" else 0
     return _memory(config, parameters, weights=1, gradients=1, state=1, gathered=copy)
 
 
 def _fsdp(config: TrainConfig, parameters: int, gathered: int) -> Memory:
-    """Shard everything; gathered are a block, the next one, a block's gradients, and what is in no block.
+    """Count everything sharded; gathered are a block, the next one, a block's gradients, and what is in no block.
 
-    As one unit, all weights and their gradients.
+    As one unit, all weights and their gradients are gathered.
     """
     if config.fsdp_unit == "model":
         gathered = 2 * parameters
@@ -111,7 +113,7 @@ def _fsdp(config: TrainConfig, parameters: int, gathered: int) -> Memory:
 
 
 def _deepspeed(config: TrainConfig, parameters: int, gathered: int) -> Memory:
-    """Shard masters and moments; whole weights to compute with up to stage 2, whole gradients in stage 1."""
+    """Count masters and moments sharded; weights are whole up to stage 2, gradients in stage 1."""
     share = 1 / config.num_workers
     whole = parameters if config.zero_stage < 3 else gathered + int(parameters * share)
     return _memory(
@@ -140,7 +142,7 @@ def _memory(
 
 
 def _offloaded(memory: Memory) -> Memory:
-    """Move the sharded parts to the host's memory."""
+    """Move what is sharded to the memory of the host."""
     host = memory.weights + memory.gradients + memory.moments + memory.average
     return replace(memory, weights=0, gradients=0, moments=0, average=0, host=host)
 

@@ -1,16 +1,18 @@
-"""The card of a model version for people: what it is for, what it was trained on, how good it is, and its limits.
+"""The model card for people, `card.md`: what a version is for, what it was trained on, how good it is, and its limits.
 
-`card.md` lies with the other files of the evaluation in MLflow; the card that programs read is in the release bundle.
+It lies with the other files of the evaluation in MLflow; programs read `data.model_card`.
 After Mitchell et al. 2019, Model Cards for Model Reporting.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data.model_card import ModelCard
 from train.bootstrap import Estimate
 from train.gates import GateResult
 from train.metrics import CLASS_FIGURES
 from train.report import Report
+from train.vit.families import family_of
 
 INTENDED = """Research and engineering on the classification of X-rays into the classes below, behind the checks of this
 service and with a physician who confirms each result. It is no medical device; a result is never a diagnosis.
@@ -25,26 +27,26 @@ say nothing about real X-rays."""
 def card(
     *,
     model_version: str,
-    machine_card: Mapping[str, Any],
+    bundle_card: ModelCard,
     dataset: Mapping[str, Any],
     report: Report,
     gates: Sequence[GateResult],
     verdict: str,
     environment: str,
 ) -> str:
-    """Markdown.
+    """Write the card as Markdown.
 
     Args:
-        machine_card: the release bundle's `card.json`.
+        bundle_card: the release bundle's card.
         dataset: the manifest of the dataset version.
     """
     parts = [
-        f"# xray-vit {model_version}",
+        f"# {bundle_card.model} {model_version}",
         f"Verdict of the gates of `{environment}`: **{verdict}**.",
-        *([DRAWN] if machine_card["synthetic"] else []),
+        *([DRAWN] if bundle_card.synthetic else []),
         f"## Intended use\n\n{INTENDED}",
-        f"## Model\n\n{_model(machine_card)}",
-        f"## Data\n\n{_data(machine_card, dataset)}",
+        f"## Model\n\n{_model(bundle_card)}",
+        f"## Data\n\n{_data(bundle_card, dataset)}",
         f"## Figures\n\n{_figures(report)}",
         f"## By class\n\n{_classes(report)}",
         f"## By subgroup\n\n{_subgroups(report)}",
@@ -54,27 +56,28 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def _model(machine_card: Mapping[str, Any]) -> str:
-    calibration = machine_card["calibration"]
+def _model(bundle_card: ModelCard) -> str:
+    side, calibration = bundle_card.pixels.side, bundle_card.calibration
     rows = [
-        ("architecture", f"`{machine_card['architecture']['timm']}`, a Vision Transformer of timm"),
-        ("parameters", f"{machine_card.get('parameters', 0):,}"),
-        ("input", f"{machine_card['pixels']['side']} x {machine_card['pixels']['side']} pixels, one channel"),
-        ("code", f"commit `{machine_card['git_commit']}`"),
-        ("temperature", f"{calibration['temperature']:.3f}"),
-        ("unsure below", f"{calibration['abstain_below']:.3f}"),
+        (
+            "architecture",
+            f"`{bundle_card.architecture.timm}`, {family_of(bundle_card.architecture.timm).title} of timm",
+        ),
+        ("parameters", f"{bundle_card.parameters:,}"),
+        ("input", f"{side} x {side} pixels, one channel"),
+        ("code", f"commit `{bundle_card.git_commit}`"),
+        ("temperature", f"{calibration.temperature:.3f}"),
+        ("unsure below", f"{calibration.abstain_below:.3f}"),
     ]
     return table(("", ""), rows)
 
 
-def _data(machine_card: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
-    said = [
-        f"Dataset version `{machine_card['dataset_version']}`, split by patient and near-duplicate group."
-    ]
+def _data(bundle_card: ModelCard, dataset: Mapping[str, Any]) -> str:
+    parts = [f"Dataset version `{bundle_card.dataset_version}`, split by patient and near-duplicate group."]
     for name in ("sources", "licenses"):
         if dataset.get(name):
-            said.append(table((name, "images"), list(dataset[name].items())))
-    return "\n\n".join(said)
+            parts.append(table((name, "images"), list(dataset[name].items())))
+    return "\n\n".join(parts)
 
 
 def _figures(report: Report) -> str:
@@ -87,20 +90,20 @@ def _figures(report: Report) -> str:
         ("calibration error", report.ece),
         (f"coverage of conformal sets (promised {report.promised_coverage:.2f})", report.coverage),
     ]
-    said = (
+    images = (
         f"On {report.accuracy.images} test images of {report.accuracy.groups} patients or groups that training has not "
         "seen, with 95 % bootstrap intervals over them."
     )
-    return f"{said}\n\n" + table(
-        ("figure", "value", "95 % interval"), [(name, *_cells(one)) for name, one in rows]
+    return f"{images}\n\n" + table(
+        ("figure", "value", "95 % interval"), [(name, *_cells(estimate)) for name, estimate in rows]
     )
 
 
 def _classes(report: Report) -> str:
     header = ("class", "images", "patients", *CLASS_FIGURES)
     rows = [
-        (one.label, one.images, one.groups, *(_short(getattr(one, name)) for name in CLASS_FIGURES))
-        for one in report.classes
+        (row.label, row.images, row.groups, *(_short(getattr(row, name)) for name in CLASS_FIGURES))
+        for row in report.classes
     ]
     return table(header, rows)
 
@@ -109,44 +112,48 @@ def _subgroups(report: Report) -> str:
     header = ("attribute", "subgroup", "images", "with a finding", "accuracy", "false-normal rate")
     rows = [
         (
-            one.attribute,
-            one.subgroup,
-            one.images,
-            one.findings,
-            _short(one.accuracy),
-            _short(one.false_normal_rate),
+            row.attribute,
+            row.subgroup,
+            row.images,
+            row.findings,
+            _short(row.accuracy),
+            _short(row.false_normal_rate),
         )
-        for one in report.subgroups
+        for row in report.subgroups
     ]
     return table(header, rows)
 
 
 def _gates(gates: Sequence[GateResult]) -> str:
-    rows = [(one.name, one.verdict + (", halts" if one.halts else ""), one.why) for one in gates]
+    rows = [(gate.name, gate.verdict + (", halts" if gate.halts else ""), gate.why) for gate in gates]
     return table(("gate", "verdict", "why"), rows)
 
 
 def _limits(gates: Sequence[GateResult]) -> str:
-    unknown = [f"`{one.name}`: {one.why}" for one in gates if one.verdict == "not evaluable"]
-    failed = [f"`{one.name}`: {one.why}" for one in gates if one.verdict == "fail"]
-    said = [
+    unknown = [f"`{gate.name}`: {gate.why}" for gate in gates if gate.verdict == "not evaluable"]
+    failed = [f"`{gate.name}`: {gate.why}" for gate in gates if gate.verdict == "fail"]
+    limits = [
         "The lungs of the shortcut audit are a fixed box, not a segmentation.",
         "A grey photograph, or a lateral film that nobody calls lateral, may pass the checks before the model.",
-        *(f"Failed: {one}." for one in failed),
-        *(f"Not known: {one}." for one in unknown),
+        *(f"Failed: {gate}." for gate in failed),
+        *(f"Not known: {gate}." for gate in unknown),
     ]
-    return "\n".join(f"- {one}" for one in said)
+    return "\n".join(f"- {limit}" for limit in limits)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table in Markdown."""
+    """Format a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in lines)
 
 
-def _cells(found: Estimate | None) -> tuple[str, str]:
-    return ("–", "–") if found is None else (f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}")
+def _cells(estimate: Estimate | None) -> tuple[str, str]:
+    return (
+        ("–", "–")
+        if estimate is None
+        else (f"{estimate.value:.3f}", f"{estimate.low:.3f} to {estimate.high:.3f}")
+    )
 
 
-def _short(found: Estimate | None) -> str:
-    return "–" if found is None else f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+def _short(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"

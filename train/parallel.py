@@ -1,4 +1,4 @@
-"""What all strategies share: the blocks of a transformer, the few collectives of the loop, freed memory.
+"""Shared by all strategies: preparing blocks, the few collectives of the loop, freed memory.
 
 Works on CPU (gloo) and CUDA (NCCL) alike; the process group is the caller's.
 """
@@ -15,68 +15,63 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from train.config import TrainConfig, TrainConfigError
-
-
-def blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """The repeated parts of a timm transformer: its blocks, or those of its stages."""
-    lists = [one for name, one in model.named_modules() if name.rsplit(".", 1)[-1] == "blocks"]
-    return [block for one in lists for block in one.children()]
+from train.vit.families import blocks
 
 
 def prepare_blocks(model: torch.nn.Module, config: TrainConfig) -> None:
-    """Make each block compute its inside again in the backward pass, and compile it, where that is asked for.
+    """Make each block recompute its activations in the backward pass, and compile it, as the configuration says.
 
     Both act in place and leave the names of parameters alone, so every strategy can wrap the model afterwards.
     """
-    repeated = blocks(model)
+    repeated = blocks(model, config.model.name)
     if (config.activation_checkpointing or config.compile) and not repeated:
         raise TrainConfigError(
             f"{config.model.name} has no blocks: activation_checkpointing and compile do not go with it"
         )
     for block in repeated:
         if config.activation_checkpointing:
-            block.forward = _computed_again(block.forward)
+            block.forward = _checkpointed(block.forward)
         if config.compile:
             block.compile()
 
 
-def _computed_again(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def kept_small(*args: Any, **kwargs: Any) -> Any:
+def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def recomputed(*args: Any, **kwargs: Any) -> Any:
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
-    return kept_small
+    return recomputed
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """The part of a tensor that lies on this rank; it shares its memory."""
+    """Return the part of a tensor that lies on this rank; it shares its memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def kept_buffers(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The buffers that belong to a model's weights, such as running statistics."""
-    kept = model.state_dict().keys()
-    return {name: one for name, one in model.named_buffers() if name in kept}
+    """Return the buffers that belong to a model's weights, such as running statistics."""
+    names = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name in names}
 
 
 def average(buffers: Iterable[torch.Tensor]) -> None:
     """Give all ranks the mean of their running statistics (batch norm sees a rank's own images only)."""
-    floating = [one for one in buffers if one.is_floating_point()]
+    floating = [buffer for buffer in buffers if buffer.is_floating_point()]
     if floating:
-        flat = torch.cat([one.flatten() for one in floating])
+        flat = torch.cat([buffer.flatten() for buffer in floating])
         dist.all_reduce(flat)
         flat /= dist.get_world_size()
-        for one, mean in zip(floating, flat.split([one.numel() for one in floating]), strict=True):
-            one.copy_(mean.view_as(one))
+        for buffer, mean in zip(floating, flat.split([part.numel() for part in floating]), strict=True):
+            buffer.copy_(mean.view_as(buffer))
 
 
 def summed(values: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor over all ranks, in place."""
+    """Sum a tensor over all ranks, in place."""
     dist.all_reduce(values)
     return values
 
 
 def make_deterministic(threads: int) -> None:
-    """How each training process begins: so many threads of torch, and the same bits from the same numbers."""
+    """Set up a training process: so many threads of torch, and the same bits from the same numbers."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,14 +1,12 @@
-"""Turn trained weights into a release bundle and register it as a version of `xray-vit` without alias.
+"""Turn trained weights into a release bundle and register it as a version without alias.
 
-The bundle: weights (safetensors), card (JSON), the package of the code that serves them, and what makes it an MLflow
-model that loads without the project (`train.export_mlflow`).
+The bundle: weights (safetensors), card (`data.model_card`), the package of the code that serves them, and the files
+that make it an MLflow model, which loads without the project (`train.export_mlflow`).
 """
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +16,30 @@ import safetensors.torch
 from cluster import bundles, code_package
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
+from data.model_card import CARD_FILE, OUTLIERS_FILE, WEIGHTS_FILE, Architecture, Calibration, ModelCard
 from data.preprocess import PREPROCESS_VERSION
 from train import export_mlflow, outliers
-from train.calibration import Calibration, CalibrationConfig, calibrate
+from train.calibration import CalibrationConfig, calibrate
 from train.config import TrainConfig
 from train.dataset import TrainingData
 from train.inference import features, logits, rebuild
-from train.model import timm_kwargs
+from train.model import architecture_of
 from train.outliers import OodDetector, OutlierConfig
 
-CARD, WEIGHTS, CODE = "card.json", "model.safetensors", "code.zip"
-FORMAT = 1
+CODE = "code.zip"
 
 
 class ReleaseError(ValueError):
     """The bundle cannot be used by this code; the message says why in one line."""
 
 
-def architecture(config: TrainConfig, data: TrainingData) -> dict[str, Any]:
-    """What `timm.create_model` takes to build this model again."""
-    return {
-        "timm": config.model.name,
-        "kwargs": timm_kwargs(config.model, classes=len(data.classes), side=data.pixels.side),
-    }
+def architecture(config: TrainConfig, data: TrainingData) -> Architecture:
+    """Name the network of a run as its card does."""
+    return architecture_of(config.model, classes=len(data.classes), side=data.pixels.side)
 
 
 def fit_calibration(config: TrainConfig, data: TrainingData, weights: bytes) -> Calibration:
-    """Ask the finished model about the validation split, and calibrate it on that."""
+    """Calibrate the finished model on the validation split."""
     model = rebuild(architecture(config, data), weights)
     return calibrate(
         logits(model, data.validation.pixels_NHW, data.pixels), data.validation.labels_N, CalibrationConfig()
@@ -52,7 +47,7 @@ def fit_calibration(config: TrainConfig, data: TrainingData, weights: bytes) -> 
 
 
 def fit_outliers(config: TrainConfig, data: TrainingData, weights: bytes) -> OodDetector | None:
-    """Ask the finished model about training and validation images; None where its features cannot be had."""
+    """Fit the outlier score on training and validation images; None for a model without one last layer."""
     model, settings = rebuild(architecture(config, data), weights), OutlierConfig()
     chosen = np.sort(np.random.default_rng(0).permutation(len(data.train))[: settings.images])
     train_ND = features(model, data.train.pixels_NHW[chosen], data.pixels)
@@ -76,64 +71,72 @@ def publish(
     """Publish the bundle and return its key; the same content is the same bundle.
 
     Args:
-        strange: how images unlike the training images are told; None: nobody tells.
-        lineage: `dataset_version`, `synthetic`, `git_commit` and `run_id`, as the card names them.
-        metrics: of the last epoch, on validation data.
+        strange: the fitted outlier score; None: the model calls no image an outlier.
+        lineage: `dataset_version`, `synthetic`, `git_commit`, `run_id` and perhaps `start`, as the card names them.
+        metrics: figures of the last epoch, on validation data.
     """
     files = {
-        WEIGHTS: weights,
+        WEIGHTS_FILE: weights,
         CODE: code_package.build(),
-        **export_mlflow.files(str(lineage["run_id"]), WEIGHTS, CARD),
-        **({} if strange is None else {outliers.FILE: strange.as_file()}),
+        **export_mlflow.files(str(lineage["run_id"])),
+        **({} if strange is None else {OUTLIERS_FILE: strange.as_file()}),
     }
-    card = {
-        "format": FORMAT,
-        "model": VIT,
-        "classes": list(data.classes),
-        "architecture": architecture(config, data),
-        "pixels": asdict(data.pixels),
-        "preprocess_version": PREPROCESS_VERSION,
-        "calibration": asdict(calibration),
-        "outliers": None if strange is None else strange.as_card(),
+    card = ModelCard(
+        model=VIT,
+        classes=tuple(data.classes),
+        architecture=architecture(config, data),
+        pixels=data.pixels,
+        preprocess_version=PREPROCESS_VERSION,
+        calibration=calibration,
+        outliers=None if strange is None else strange.rule(),
         **lineage,
-        "metrics": dict(metrics),
-        "config": config.as_dict(),
-        "parameters": sum(one.numel() for one in safetensors.torch.load(weights).values()),
-        "files": {name: hashlib.sha256(blob).hexdigest() for name, blob in files.items()},
-    }
-    return bundles.publish(store, {**files, CARD: json.dumps(card, sort_keys=True, indent=1).encode()})
+        metrics=dict(metrics),
+        config=config.as_dict(),
+        parameters=sum(tensor.numel() for tensor in safetensors.torch.load(weights).values()),
+        files=digests(files),
+    )
+    return bundles.publish(store, {**files, CARD_FILE: card.to_json()})
 
 
-def fetch(store: ObjectStore, bundle_key: str) -> tuple[dict[str, Any], bytes]:
-    """Card and weights of a bundle, verified, whatever pixels they are for.
+def digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Compute the SHA-256 of each file, in hexadecimal, by name: the card's `files`."""
+    return {name: hashlib.sha256(blob).hexdigest() for name, blob in files.items()}
+
+
+def fetch(store: ObjectStore, bundle_key: str) -> tuple[ModelCard, bytes]:
+    """Fetch and verify card and weights of a bundle, whatever pixels they are for.
 
     Raises:
+        ReleaseError: this code cannot read its card.
         BundleError: it is absent, unsigned or was changed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        files = bundles.fetch(store, bundle_key, Path(folder), [CARD, WEIGHTS])
-        card: dict[str, Any] = json.loads(files[CARD].read_bytes())
-        return card, files[WEIGHTS].read_bytes()
+        files = bundles.fetch(store, bundle_key, Path(folder), [CARD_FILE, WEIGHTS_FILE])
+        try:
+            card = ModelCard.from_json(files[CARD_FILE].read_bytes(), any_transform=True)
+        except ValueError as error:
+            raise ReleaseError(str(error)) from error
+        return card, files[WEIGHTS_FILE].read_bytes()
 
 
-def read(store: ObjectStore, bundle_key: str) -> tuple[dict[str, Any], bytes]:
-    """Card and weights of a bundle, verified.
+def read(store: ObjectStore, bundle_key: str) -> tuple[ModelCard, bytes]:
+    """Fetch and verify card and weights of a bundle whose pixels this code makes.
 
     Raises:
         ReleaseError: it was trained on other pixels than this code makes.
         BundleError: it is absent, unsigned or was changed.
     """
     card, weights = fetch(store, bundle_key)
-    if card["preprocess_version"] != PREPROCESS_VERSION:
+    if card.preprocess_version != PREPROCESS_VERSION:
         raise ReleaseError(
-            f"the model was trained on preprocessing {card['preprocess_version']}, this code has "
-            f"{PREPROCESS_VERSION}: use the code of commit {card['git_commit']}"
+            f"the model was trained on preprocessing {card.preprocess_version}, this code has "
+            f"{PREPROCESS_VERSION}: use the code of commit {card.git_commit}"
         )
     return card, weights
 
 
 def register(registry: Registry, bundle_key: str, lineage: Mapping[str, Any], weights_sha256: str) -> str:
-    """A new version without alias; the same bundle again gives the version that it has."""
+    """Register a new version without alias; the same bundle again gives the version that it has."""
     tags = {
         "dataset_version": str(lineage["dataset_version"]),
         "git_commit": str(lineage["git_commit"]),

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from data.model_card import Calibration
 from train import abstention, calibration, metrics, subgroups
 from train.abstention import Point
 from train.bootstrap import Estimate, Resampling, flat, share
-from train.calibration import Bin, Calibration, probabilities
+from train.calibration import Bin, probabilities
 from train.measured import ClassCount
 from train.metrics import Cell, ClassResult, Overall
 from train.subgroups import Row

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.expected import ExpectedError
+from cluster.registry import VIT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT = "xray-vit"
+EXPERIMENT = VIT
 KIND = "custom_model_development"
 """Makes MLflow's page open on the runs instead of on traces of language models."""
 RUN_TAG = "raydiology.run"

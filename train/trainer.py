@@ -196,5 +196,5 @@ def _log_release(store: ObjectStore, mlflow: Any, run_id: str, config: TrainConf
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "config.json"
         written.write_text(json.dumps(config.as_dict(), sort_keys=True, indent=1))
-        card = bundles.fetch(store, bundle_key, Path(folder), [release.CARD])[release.CARD]
+        card = bundles.fetch(store, bundle_key, Path(folder), [release.CARD_FILE])[release.CARD_FILE]
         tracking.log_files(mlflow, run_id, [written, card], "release")

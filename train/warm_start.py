@@ -1,15 +1,13 @@
-"""The first weights of a run that does not begin from scratch: the champion's, or those that timm has pretrained.
+"""The first weights of a run that does not begin from scratch: the champion's, or timm's pretrained ones.
 
-The driver fetches them once and keeps them beside the run, so that every worker and every later attempt begins with
+The driver fetches them once and stores them beside the run, so that every worker and every later attempt begins with
 the same ones, whatever the champion is by then.
 """
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 import safetensors.torch
@@ -20,11 +18,11 @@ from cluster import bundles
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
+from data.model_card import CARD_FILE, WEIGHTS_FILE, CardError, ModelCard
 from train.config import ModelConfig, TrainConfigError
-from train.model import timm_kwargs
+from train.model import architecture_of, timm_kwargs
 
 WEIGHTS_NAME, NOTE_NAME = "first-weights.safetensors", "first-weights.json"
-CARD, BUNDLED = "card.json", "model.safetensors"
 
 
 def pin(
@@ -36,14 +34,14 @@ def pin(
     classes: Sequence[str],
     side: int,
 ) -> dict[str, str] | None:
-    """Fetch the first weights unless that was done before in this run.
+    """Fetch the first weights and store them, unless this run did so before.
 
     Args:
         folder: bucket and key prefix of the run.
     Returns:
-        what they are: `from`, `key` and `sha256`; None from scratch.
+        their `from`, `key` and `sha256`; None from scratch.
     Raises:
-        TrainConfigError: there are none, or they are of another model; one line that says what to do.
+        TrainConfigError: there are none, or they belong to another model; one line that says what to do.
     """
     if config.start == "scratch":
         return None
@@ -69,7 +67,7 @@ def _fetch(
 
 
 def read(settings: Settings, bucket: str, note: Mapping[str, str]) -> dict[str, torch.Tensor]:
-    """The weights that `pin` kept, on a worker.
+    """Read the weights that `pin` stored, on a worker.
 
     Raises:
         TrainConfigError: they were changed.
@@ -77,14 +75,14 @@ def read(settings: Settings, bucket: str, note: Mapping[str, str]) -> dict[str, 
     blob = ObjectStore(settings).get(bucket, note["key"])
     if hashlib.sha256(blob).hexdigest() != note["sha256"]:
         raise TrainConfigError(f"{note['key']} was changed: start the run with --fresh")
-    found: dict[str, torch.Tensor] = safetensors.torch.load(blob)
-    return found
+    weights: dict[str, torch.Tensor] = safetensors.torch.load(blob)
+    return weights
 
 
 def champion(
     settings: Settings, store: ObjectStore, config: ModelConfig, *, classes: Sequence[str], side: int
 ) -> tuple[bytes, str]:
-    """Weights and name of the registry's champion, which has to be the same model over the same classes."""
+    """Fetch weights and name of the registry's champion, which must be the same model over the same classes."""
     registry = Registry(settings)
     version = registry.version_by_alias(VIT, "champion")
     if version is None:
@@ -93,33 +91,35 @@ def champion(
             "--train.model.start scratch"
         )
     with tempfile.TemporaryDirectory() as folder:
-        files = bundles.fetch(store, registry.bundle_key(VIT, version), Path(folder), [CARD, BUNDLED])
-        card, weights = json.loads(files[CARD].read_text()), files[BUNDLED].read_bytes()
+        key = registry.bundle_key(VIT, version)
+        files = bundles.fetch(store, key, Path(folder), [CARD_FILE, WEIGHTS_FILE])
+        try:
+            card = ModelCard.from_json(files[CARD_FILE].read_bytes(), any_transform=True)
+        except CardError as error:
+            raise TrainConfigError(f"model.start champion: {VIT}/{version}: {error}") from error
+        weights = files[WEIGHTS_FILE].read_bytes()
     check(card, config, classes=classes, side=side, version=version)
     return weights, f"{VIT}/{version}"
 
 
-def check(
-    card: Mapping[str, Any], config: ModelConfig, *, classes: Sequence[str], side: int, version: str
-) -> None:
+def check(card: ModelCard, config: ModelConfig, *, classes: Sequence[str], side: int, version: str) -> None:
     """Refuse a champion of another architecture or taxonomy."""
     advice = "take its settings, or --train.model.start scratch"
-    mine = {"timm": config.name, "kwargs": timm_kwargs(config, classes=len(classes), side=side)}
-    theirs = {name: card["architecture"][name] for name in mine}
-    if list(card["classes"]) != list(classes):
+    wanted = architecture_of(config, classes=len(classes), side=side)
+    if card.classes != tuple(classes):
         raise TrainConfigError(
-            f"model.start champion: {VIT}/{version} knows the classes {', '.join(card['classes'])}, the dataset has "
+            f"model.start champion: {VIT}/{version} knows the classes {', '.join(card.classes)}, the dataset has "
             f"{', '.join(classes)}: {advice}"
         )
-    if theirs != mine:
+    if card.architecture != wanted:
         raise TrainConfigError(
-            f"model.start champion: {VIT}/{version} is {theirs['timm']} with {theirs['kwargs']}, this run is "
-            f"{mine['timm']} with {mine['kwargs']}: {advice}"
+            f"model.start champion: {VIT}/{version} is {card.architecture.timm} with {card.architecture.kwargs}, this "
+            f"run is {wanted.timm} with {wanted.kwargs}: {advice}"
         )
 
 
 def pretrained(config: ModelConfig, *, classes: int, side: int) -> bytes:
-    """timm's weights, made to take one channel and this side, with a new head, as safetensors.
+    """Load timm's weights, adapted to one channel and this side, with a new head, as safetensors.
 
     `model.kwargs` may name a file instead of the internet: {"pretrained_cfg_overlay": {"file": PATH}}.
     """
@@ -131,10 +131,10 @@ def pretrained(config: ModelConfig, *, classes: int, side: int) -> bytes:
             f"model.start timm: the weights of {config.name} cannot be had here "
             f"({' '.join(str(_root(error)).split())[:160]}): it needs the internet once, or --train.model.start scratch"
         ) from error
-    return safetensors.torch.save({name: one.contiguous() for name, one in model.state_dict().items()})
+    return safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
 
 
 def _root(error: BaseException) -> BaseException:
-    """What began it: the libraries on the way try again and say something else at the end."""
-    before = error.__cause__ or error.__context__
-    return error if before is None else _root(before)
+    """Find the first error of a chain: the libraries in between retry and report something else at the end."""
+    cause = error.__cause__ or error.__context__
+    return error if cause is None else _root(cause)

@@ -14,7 +14,6 @@ import torch
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
-from data.preprocess import PixelConfig
 from jobs.bench.figure import Figure, in_turns
 from jobs.runtime.entry import JobError
 from train import release
@@ -66,7 +65,7 @@ def int8_accuracy_loss() -> Figure:
     if version is None:
         raise JobError("there is no champion; run `make demo` first")
     card, weights = release.read(store, registry.bundle_key(VIT, version))
-    found, pixels = measure(store, card, weights, ExportConfig()), PixelConfig(**card["pixels"])
+    found, pixels = measure(store, card, weights, ExportConfig()), card.pixels
     float32_NK, int8_NK = (
         batched(found.forms.forwards[name], found.test.pixels_NHW, pixels) for name in (FLOAT32, found.int8)
     )

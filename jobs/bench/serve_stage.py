@@ -4,7 +4,6 @@ All versions have the same weights, from a seed: what they are changes no time. 
 own code with a machine file that fixes the number of replicas: a figure in which the autoscaler moves says nothing.
 """
 
-import json
 import secrets
 import shutil
 import socket
@@ -29,7 +28,8 @@ from cluster.objects import ObjectStore
 from cluster.process import COMPONENT_MARK, HOME_MARK, marked, sweep
 from cluster.registry import VIT
 from cluster.settings import Settings
-from data.preprocess import PREPROCESS_VERSION
+from data.model_card import CARD_FILE, WEIGHTS_FILE, Architecture, Calibration, ModelCard
+from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.taxonomy import taxonomy
 from jobs.runtime.entry import JobError
 from jobs.runtime.throwaway_platform import OwnPlatform, own_platform
@@ -137,7 +137,7 @@ class Stage:
         headers = {"Authorization": f"Bearer {token.read_text().strip()}"} if token is not None else {}
         answer = httpx.put(
             f"{self.settings.ray_api_server_address}/api/serve/applications/",
-            json={**config, "applications": apps},
+            json={**config, "applications": applications},
             headers=headers,
             timeout=60,
         )
@@ -173,25 +173,19 @@ def publish(stage: Stage, number: int, *, side: int = SIDE, weights: bool) -> st
         number: makes it another one, with the same weights, so that no guardrail finds a difference.
         weights: whether it holds a ViT-tiny, or only what the door reads.
     """
-    card = {
-        "format": 1,
-        "model": VIT,
-        "classes": taxonomy().names,
-        "architecture": {"timm": TIMM, "kwargs": _kwargs(side)},
-        "pixels": {"side": side},
-        "preprocess_version": PREPROCESS_VERSION,
-        "calibration": {
-            "temperature": 1.0,
-            "conformal_threshold": 0.4,
-            "coverage": 0.9,
-            "abstain_below": 0.3,
-        },
-        "dataset_version": f"bench-{number}",
-        "synthetic": True,
-    }
-    files = {"card.json": json.dumps(card).encode(), "code.zip": code_package.build(stage.folder, ROOMS)}
+    card = ModelCard(
+        model=VIT,
+        classes=tuple(taxonomy().names),
+        architecture=Architecture(timm=TIMM, kwargs=_kwargs(side)),
+        pixels=PixelConfig(side=side),
+        preprocess_version=PREPROCESS_VERSION,
+        calibration=Calibration(temperature=1.0, conformal_threshold=0.4, coverage=0.9, abstain_below=0.3),
+        dataset_version=f"bench-{number}",
+        synthetic=True,
+    )
+    files = {CARD_FILE: card.to_json(), "code.zip": code_package.build(stage.folder, ROOMS)}
     if weights:
-        files["model.safetensors"] = _weights(side)
+        files[WEIGHTS_FILE] = _weights(side)
     return bundles.publish(ObjectStore(stage.settings), files)
 
 

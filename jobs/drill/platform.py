@@ -40,7 +40,7 @@ STEPS: list[Step] = [
 """Shown, 10, 50, 100 %, in a hurry: a drill is about what happens on the way, not about how much evidence it takes."""
 GUARDRAILS = GuardrailConfig(labels=taxonomy().names, promote_p99_ms=5_000, roll_back_p99_ms=5_000)
 """Without a bound on waiting: with processes that are killed all the while it would never allow a promotion."""
-KILL_TARGETS = ("ServeReplica:xray-vit", "ServeReplica:front-door", "ServeReplica:rollout-controller")
+KILL_TARGETS = (f"ServeReplica:{VIT}", "ServeReplica:front-door", "ServeReplica:rollout-controller")
 """What Ray calls the processes that are killed in turns."""
 CASE_S = 240.0
 """How long a case may take to come to what it waits for."""

@@ -37,7 +37,7 @@ class VersionHandle:
     """One version of the classifier, with micro-batches of its own: a slow version holds up no other."""
 
     def __init__(self, version: str) -> None:
-        self.handle = _handle("xray-vit", version, "classifier")
+        self.handle = _handle(VIT", version, "classifier")
         self._outage = ReplicaOutage(version)
         self._batcher = Batcher(
             self._ask,
@@ -115,7 +115,7 @@ class HandleModels:
         return self._version(target).away(since_s)
 
     async def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        handle = _handle("xray-llm", target.version, "explainer").options(stream=True)
+        handle = _handle(LLM, target.version, "explainer").options(stream=True)
         try:
             async for event in handle.explain.remote(finding):
                 yield event

@@ -34,7 +34,8 @@ from cluster.process import marked
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from cluster.supervisor import beyond_loopback
-from data.preprocess import PixelConfig, to_pixels
+from data.model_card import ModelCard
+from data.preprocess import to_pixels
 from jobs.load_test.job import Arguments as LoadTest
 from jobs.load_test.job import run_load_test
 from jobs.runtime import working_tree
@@ -343,15 +344,13 @@ def test_served_and_evaluated_logits_are_the_same(
     registry = Registry(platform.settings)
     key = registry.bundle_key(VIT, halted[1]["train"]["model_version"])
     files = bundles.fetch(ObjectStore(platform.settings), key, tmp_path)
-    card = json.loads(files["card.json"].read_text())
-    pixels_HW = to_pixels(png(), PixelConfig(**card["pixels"]))
+    card = ModelCard.read(files["card.json"])
+    pixels_HW = to_pixels(png(), card.pixels)
     served = Classifier(tmp_path)
-    trained = rebuild(card["architecture"], files["model.safetensors"].read_bytes())
-    assert np.array_equal(
-        served.logits(pixels_HW[None]), logits(trained, pixels_HW[None], PixelConfig(**card["pixels"]))
-    )
+    trained = rebuild(card.architecture, files["model.safetensors"].read_bytes())
+    assert np.array_equal(served.logits(pixels_HW[None]), logits(trained, pixels_HW[None], card.pixels))
     probabilities = api.post(png()).json()["probabilities"]
-    ours = dict(zip(card["classes"], served.probabilities(pixels_HW[None])[0], strict=True))
+    ours = dict(zip(card.classes, served.probabilities(pixels_HW[None])[0], strict=True))
     assert all(abs(probabilities[name] - ours[name]) < 1e-4 for name in ours)
 
 

@@ -1,22 +1,23 @@
 import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
+from data.model_card import CardError, ModelCard
 from serve.answer import Answer, Classified, InvalidOutputError
 from serve.answer import answer as answer_of
-from serve.card import Card, CardError, OutlierRule
-from tests.cards import RAW, card
+from tests.cards import OUTLIERS, RAW, card
 
 CARD = card(pixels={"side": 96}, calibration={"conformal_threshold": 0.25, "abstain_below": 0.4})
 JUDGING = card(
     pixels={"side": 96},
     calibration={"conformal_threshold": 0.25, "abstain_below": 0.4},
-    outliers={"threshold": 5.0, "false_alarms": 0.01, "method": "m", "file": "f"},
+    outliers=asdict(replace(OUTLIERS, threshold=5.0)),
 )
 
 
-def answer(probabilities_C: np.ndarray, card: Card) -> Answer:
+def answer(probabilities_C: np.ndarray, card: ModelCard) -> Answer:
     return answer_of(Classified(probabilities_C=probabilities_C), card)
 
 
@@ -67,7 +68,7 @@ def test_an_abstention_says_why_the_reason_nearest_to_the_image_first(
 
 def test_a_card_of_before_abstains_for_no_strangeness_and_a_model_that_tells_none_for_none_either() -> None:
     assert CARD.outliers is None
-    assert JUDGING.outliers == OutlierRule(threshold=5.0, false_alarms=0.01)
+    assert JUDGING.outliers == replace(OUTLIERS, threshold=5.0)
     strange = Classified(probabilities_C=probabilities(normal=0.9), strangeness=1e9)
     assert not answer_of(strange, CARD).abstained
     assert not answer(probabilities(normal=0.9), JUDGING).abstained
@@ -93,4 +94,4 @@ def test_what_is_no_distribution_is_refused(row: np.ndarray) -> None:
 )
 def test_a_card_that_this_code_cannot_serve_is_refused(change: dict[str, object], says: str) -> None:
     with pytest.raises(CardError, match=says):
-        Card.from_json(json.dumps(RAW | change))
+        ModelCard.from_json(json.dumps(RAW | change))

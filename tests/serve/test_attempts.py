@@ -14,10 +14,9 @@ from serve.answer import Classified
 from serve.attempts import Attempt, Attempts, InfrastructureError, ModelError, NobodyAnsweredError
 from serve.board import ServingSnapshot
 from serve.breaker import CircuitBreakerConfig
-from serve.card import OutlierRule
 from serve.faults import Fault
 from serve.routing import Routes, Target
-from tests.cards import card
+from tests.cards import OUTLIERS, card
 
 CARD = card(calibration={"conformal_threshold": 0.05})
 ROUTES = Routes(
@@ -127,7 +126,7 @@ def test_a_sound_canary_answers_alone() -> None:
 
 
 def test_what_is_doubtful_about_the_image_or_strange_to_the_model_reaches_the_answer() -> None:
-    judging = replace(CARD, outliers=OutlierRule(threshold=1.0, false_alarms=0.01))
+    judging = replace(CARD, outliers=OUTLIERS)
 
     class Judging(Models):
         async def classify(self, target: Target, pixels_HW: np.ndarray, judged: bool) -> Classified:

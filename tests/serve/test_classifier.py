@@ -1,7 +1,7 @@
 """One forward pass gives probabilities and strangeness, for every architecture of the recipes."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from data.model_card import OUTLIERS_FILE
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from jobs.recipes import RECIPES
 from serve.classifier import Classifier
 from train.inference import features, logits
 from train.model import timm_kwargs
-from train.outliers import FILE, OutlierConfig, fit
+from train.outliers import OutlierConfig, fit
 
 SIDE, CLASSES = 64, 5
 SMALLER = {
@@ -42,7 +43,7 @@ def bundle(directory: Path, config: Any, *, judges: bool) -> torch.nn.Module:
         known_ND = features(model, PIXELS_NHW, PixelConfig(side=SIDE))
         assert known_ND is not None
         found = fit(known_ND, np.arange(12) % CLASSES, known_ND, OutlierConfig())
-        (directory / FILE).write_bytes(found.as_file())
+        (directory / OUTLIERS_FILE).write_bytes(found.as_file())
     calibration = {"temperature": 2.0, "conformal_threshold": 0.1, "coverage": 0.9, "abstain_below": 0.3}
     card = {
         "format": 1,
@@ -52,7 +53,7 @@ def bundle(directory: Path, config: Any, *, judges: bool) -> torch.nn.Module:
         "pixels": {"side": SIDE},
         "preprocess_version": PREPROCESS_VERSION,
         "calibration": calibration,
-        "outliers": None if found is None else found.as_card(),
+        "outliers": None if found is None else asdict(found.rule()),
         "dataset_version": "d",
         "synthetic": True,
     }

@@ -168,6 +168,8 @@ def shelf(platform: Any) -> Iterator[Shelf]:
     with torch.inference_mode():
         held_out = model(torch.from_numpy(to_model_input(made["validation"][1], PIXELS))).numpy()
     card = {
+        "format": 1,
+        "model": VIT,
         "preprocess_version": PREPROCESS_VERSION,
         "dataset_version": version,
         "synthetic": False,

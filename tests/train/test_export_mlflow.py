@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build_vit(MODEL, classes=10, side=32)
     torch.nn.init.normal_(model.head.weight, std=1.0)
     weights = safetensors.torch.save(model.state_dict())
-    files = {"model.safetensors": weights, **export_mlflow.files("run", "model.safetensors", "card.json")}
+    files = {"model.safetensors": weights, **export_mlflow.files("run")}
     card = {
         "format": 1,
         "model": "xray-vit",
@@ -62,7 +62,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "architecture": {"timm": MODEL.name, "kwargs": timm_kwargs(MODEL, classes=10, side=32)},
         "pixels": asdict(PIXELS),
         "preprocess_version": PREPROCESS_VERSION,
-        "calibration": {"temperature": 2.0},
+        "calibration": {
+            "temperature": 2.0,
+            "conformal_threshold": 0.4,
+            "coverage": 0.9,
+            "abstain_below": 0.3,
+        },
+        "dataset_version": "d",
+        "synthetic": True,
         "files": {name: hashlib.sha256(blob).hexdigest() for name, blob in files.items()},
     }
     made = tmp_path_factory.mktemp("bundle")
@@ -122,9 +129,9 @@ def test_changed_weights_are_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_version_gives_the_same_bytes() -> None:
-    one, other = (export_mlflow.files("run", "w.safetensors", "card.json") for _ in range(2))
+    one, other = (export_mlflow.files("run") for _ in range(2))
     assert one == other
-    assert export_mlflow.files("another", "w.safetensors", "card.json") != one
+    assert export_mlflow.files("another") != one
 
 
 def test_the_lock_has_all_that_is_needed_with_exact_versions() -> None:

@@ -19,13 +19,13 @@ import torch
 from PIL import Image
 
 from data.bad_image import BadImageError
+from data.model_card import ModelCard
 from data.preprocess import PREPROCESS_VERSION, PixelConfig, to_pixels
 from data.synthetic import SyntheticConfig, draw, subjects
 from data.taxonomy import taxonomy
 from jobs.recipes import LEVIT
 from serve.answer import Classified
 from serve.answer import answer as served_answer
-from serve.card import Card
 from train.export_onnx import to_onnx
 from train.export_runner import _check_names, runner
 from train.model import build_vit
@@ -126,7 +126,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         "dataset_version": "d",
         "synthetic": True,
-        "runtime": {"model": "model.int8.onnx"},
+        "runtime": {"model": "model.int8.onnx", "form": "onnx-int8-static"},
         "files": {"model.int8.onnx": hashlib.sha256(graph).hexdigest()},
     }
     made = tmp_path_factory.mktemp("edge")
@@ -181,7 +181,7 @@ def test_what_cannot_be_used_is_refused_with_the_same_reason(module: types.Modul
 def test_a_program_without_the_project_says_what_serving_says(
     module: types.ModuleType, folder: Path, tmp_path: Path
 ) -> None:
-    card = Card.read(folder / "card.json")
+    card = ModelCard.read(folder / "card.json")
     predictor = module.Predictor(folder)
     blobs = drawn()[:4]
     paths = []

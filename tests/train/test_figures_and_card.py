@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.cards import card
 from train import figures, model_card, report
 from train.calibration import CalibrationConfig, calibrate
 from train.gates import Gates, judge, overall
@@ -55,21 +56,19 @@ def test_a_split_without_findings_can_be_drawn_too() -> None:
 
 
 def written(built: report.Report, **change: Any) -> str:
-    machine_card: dict[str, Any] = {
+    settings = {
         "dataset_version": "d1",
-        "synthetic": True,
         "git_commit": "abc",
-        "architecture": {"timm": "levit_128s"},
+        "architecture": {"timm": "levit_128s", "kwargs": {}},
         "parameters": 1_234_567,
         "pixels": {"side": 96},
         "calibration": {"temperature": 0.75, "abstain_below": 0.4},
-        **change,
     }
     measured = GateInputs(accuracy=built.accuracy, classes=built.class_counts())
     results = judge(measured, Gates(), "production")
     return model_card.card(
         model_version="3",
-        machine_card=machine_card,
+        bundle_card=card(**(settings | change)),
         dataset={"sources": {"clinic": 90}, "licenses": {"CC0-1.0": 90}},
         report=built,
         gates=results,
@@ -87,7 +86,14 @@ def test_the_card_tells_use_data_figures_gates_and_limits(built: report.Report) 
     assert "| CC0-1.0 | 90 |" in text
     assert f"| accuracy | {built.accuracy.value:.3f} |" in text
     assert "1,234,567" in text
+    assert "`levit_128s`, a Vision Transformer of timm" in text
+    assert text.startswith("# xray-vit 3\n")
     assert "Not known: `champion`: there is no other champion" in text
+
+
+def test_the_card_names_the_kind_of_network(built: report.Report) -> None:
+    convnext = {"timm": "convnext_tiny", "kwargs": {}}
+    assert "`convnext_tiny`, a ConvNeXt of timm" in written(built, architecture=convnext)
 
 
 def test_the_card_of_a_model_of_real_images_does_not_call_them_drawn(built: report.Report) -> None:

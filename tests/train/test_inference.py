@@ -8,10 +8,10 @@ import torch
 from data.preprocess import PixelConfig, to_model_input
 from train.config import ModelConfig
 from train.inference import logits, rebuild, weights_sha256
-from train.model import build_vit, timm_kwargs
+from train.model import architecture_of, build_vit
 
 CONFIG = ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 1})
-ARCHITECTURE = {"timm": CONFIG.name, "kwargs": timm_kwargs(CONFIG, classes=3, side=32)}
+ARCHITECTURE = architecture_of(CONFIG, classes=3, side=32)
 
 
 def test_a_model_rebuilt_from_its_card_answers_as_the_trained_one() -> None:

@@ -5,7 +5,7 @@ import pytest
 import safetensors.numpy
 
 from serve import outliers as served
-from train.outliers import FILE, OodDetector, OutlierConfig, fit
+from train.outliers import OodDetector, OutlierConfig, fit
 
 DEPTH = 24
 CENTRES_KD = np.random.default_rng(7).normal(size=(4, DEPTH)) * 3
@@ -32,7 +32,7 @@ def share(found: OodDetector, features_ND: np.ndarray) -> float:
 def test_new_images_like_the_known_ones_are_called_strange_as_often_as_promised() -> None:
     found = fitted(false_alarms=0.05)
     assert share(found, features(8000, 2)[0]) == pytest.approx(0.05, abs=0.02)
-    assert found.as_card()["false_alarms"] == 0.05
+    assert found.rule().false_alarms == 0.05
 
 
 def test_what_lies_beside_every_class_is_strange_and_what_lies_in_one_is_not() -> None:
@@ -64,7 +64,7 @@ def test_serving_reads_the_file_and_finds_the_same() -> None:
         features_ND = features(50, 6, off=off)[0]
         ours_N = served.OodDetector(arrays).score(features_ND)
         assert np.allclose(ours_N, found.score(features_ND), rtol=1e-6, atol=1e-6)
-    assert (found.as_card()["file"], served.FILE) == (FILE, FILE)
+    assert found.rule().file == "outliers.safetensors"
 
 
 @pytest.mark.parametrize(

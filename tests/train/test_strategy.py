@@ -9,8 +9,9 @@ import safetensors.numpy
 import torch
 
 from train.config import ModelConfig, OptimConfig, TrainConfig, TrainConfigError
-from train.parallel import blocks, prepare_blocks
+from train.parallel import prepare_blocks
 from train.strategy import STRATEGIES
+from train.vit.families import blocks
 from train.zero import _deepspeed
 
 WAYS = ["ddp", "fsdp", "fsdp-whole", "zero1", "zero2", "zero3"]
@@ -158,4 +159,4 @@ def test_activation_checkpointing_and_compile_act_on_the_blocks_alone() -> None:
         torch.equal(one.grad, before) for one, before in zip(model.parameters(), gradients, strict=True)
     )
     assert list(model.state_dict()) == names
-    assert len(blocks(model)) == 2
+    assert len(blocks(model, config.model.name)) == 2

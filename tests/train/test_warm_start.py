@@ -1,11 +1,12 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
 import timm
 import torch
 
+from data.model_card import ModelCard
+from tests.cards import card
 from train.config import ModelConfig, TrainConfigError
 from train.model import timm_kwargs
 from train.warm_start import check, pretrained
@@ -14,9 +15,9 @@ NAME = "vit_tiny_patch16_224"
 CLASSES = ("a", "b", "c")
 
 
-def card(**other: Any) -> dict[str, Any]:
+def champion() -> ModelCard:
     kwargs = timm_kwargs(ModelConfig(name=NAME), classes=3, side=32)
-    return {"classes": list(CLASSES), "architecture": {"timm": NAME, "kwargs": kwargs}, **other}
+    return card(classes=list(CLASSES), architecture={"timm": NAME, "kwargs": kwargs})
 
 
 def test_timm_s_weights_are_made_to_take_one_channel_and_ten_classes(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_a_machine_without_the_internet_is_told_so_in_one_line(monkeypatch: pyte
 
 
 def test_a_champion_of_the_same_model_and_classes_is_taken() -> None:
-    check(card(), ModelConfig(name=NAME), classes=CLASSES, side=32, version="3")
+    check(champion(), ModelConfig(name=NAME), classes=CLASSES, side=32, version="3")
 
 
 @pytest.mark.parametrize(
@@ -58,5 +59,5 @@ def test_a_champion_of_another_architecture_or_taxonomy_is_refused_in_one_line(
     settings: ModelConfig, side: int, classes: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(TrainConfigError, match=message) as caught:
-        check(card(), settings, classes=classes, side=side, version="3")
+        check(champion(), settings, classes=classes, side=side, version="3")
     assert "\n" not in str(caught.value)
