@@ -23,7 +23,7 @@ MIN_CPUS = 8
 MIN_OBJECT_STORE_BYTES, MAX_OBJECT_STORE_BYTES = 256 * 1024**2, 2 * 1024**3
 KEPT_SESSIONS = 3
 PLAIN_ID = "req.hdr(x-request-id) -m reg ^[0-9A-Fa-f-]{16,64}$"
-"""HAProxy's condition for a caller's own request id: hexadecimal, as UUIDs and trace ids are; see `serve.http_app`."""
+"""HAProxy's condition for a caller's own request id: hexadecimal, as UUIDs are; see `serve.api.middleware`."""
 UNWATCHED = "x-request-disconnect-disabled"
 """Header by which Ray Serve is told not to watch for a caller who hangs up, which costs every request two tasks. A
 prediction is carried out and kept all the same: who asks again under its Idempotency-Key then finds it."""

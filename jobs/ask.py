@@ -60,20 +60,20 @@ def ask(settings: Settings, dataset_version: str, config: AskConfig, report: Pro
             latencies_ms.append((time.perf_counter() - started_at) * 1000)
             if answer.status_code != 201:
                 raise entry.JobError(f"the API answered {answer.status_code}: {answer.text[:300]}")
-            told = answer.json()
+            body = answer.json()
             rows.append(
                 {
                     "image": split.sha256s[nth][:12],
                     "source": split.sources[nth],
                     "truth": taxonomy().names[int(split.labels_N[nth])],
-                    "answer": told["label"],
-                    "confidence": told["confidence"],
-                    "abstained": told["abstained"],
-                    "triage": told["triage"],
-                    "link": told["links"]["explanation"],
+                    "answer": body["label"],
+                    "confidence": body["confidence"],
+                    "abstained": body["abstained"],
+                    "triage": body["triage"],
+                    "link": body["links"]["explanation"],
                 }
             )
-            report(len(rows), len(chosen) + config.explanations, f"{rows[-1]['truth']} → {told['label']}")
+            report(len(rows), len(chosen) + config.explanations, f"{rows[-1]['truth']} → {body['label']}")
         for nth, row in enumerate(_one_a_class(rows)[: config.explanations]):
             answer = api.get(row["link"])
             answer.raise_for_status()
@@ -90,7 +90,7 @@ def ask(settings: Settings, dataset_version: str, config: AskConfig, report: Pro
 
 
 def _choose(labels_N: np.ndarray, config: AskConfig) -> list[int]:
-    """Up to `per_class` images of each class, from the seed."""
+    """Draw up to `per_class` images of each class, from the seed."""
     random = np.random.default_rng(config.seed)
     chosen: list[int] = []
     for label in np.unique(labels_N):
@@ -100,9 +100,9 @@ def _choose(labels_N: np.ndarray, config: AskConfig) -> list[int]:
 
 
 def _one_a_class(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, first those that bring a class not seen yet."""
+    """Sort the rows so that the first one of each class comes first."""
     first = list({row["truth"]: row for row in reversed(rows)}.values())[::-1]
-    return first + [row for row in rows if not any(row is one for one in first)]
+    return first + [row for row in rows if not any(row is other for other in first)]
 
 
 def work(arguments: Arguments) -> dict[str, Any]:

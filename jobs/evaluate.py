@@ -20,12 +20,12 @@ class Arguments:
 
 
 def run_evaluate(settings: Settings, model_version: str, gates: Gates) -> dict[str, Any]:
-    """Returns the fields of the job's line.
+    """Evaluate a version; returns the fields of the job's line.
 
     Raises:
         Halted: a gate failed; the registry has no new alias.
     """
-    found = evaluation.evaluate(
+    evaluated = evaluation.evaluate(
         settings,
         model_version,
         gates,
@@ -34,14 +34,14 @@ def run_evaluate(settings: Settings, model_version: str, gates: Gates) -> dict[s
     )
     report = {
         "model_version": model_version,
-        "metrics": found.report.as_dict(),
-        "gates": found.gates,
-        "why": {detail.name: detail.why for detail in found.details},
-        "verdict": found.verdict,
-        "alias": found.alias,
+        "metrics": evaluated.report.as_dict(),
+        "gates": evaluated.gates,
+        "why": {detail.name: detail.why for detail in evaluated.details},
+        "verdict": evaluated.verdict,
+        "alias": evaluated.alias,
     }
-    if found.verdict != "pass":
-        reasons = "; ".join(detail.why for detail in found.details if detail.halts)
+    if evaluated.verdict != "pass":
+        reasons = "; ".join(detail.why for detail in evaluated.details if detail.halts)
         raise entry.Halted(f"version {model_version} may not be served: {reasons}", report)
     return report
 

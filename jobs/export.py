@@ -34,16 +34,16 @@ def sign(settings: Settings, only: str | None) -> dict[str, Any]:
     """Sign registered bundles that our key has not signed; each file of theirs is verified first."""
     store, registry = ObjectStore(settings), Registry(settings)
     versions = {VIT: [only]} if only else {model: registry.versions(model) for model in (VIT, LLM)}
-    told: dict[str, list[str]] = {"signed": [], "already": []}
+    signed: dict[str, list[str]] = {"signed": [], "already": []}
     for model, numbers in versions.items():
         for number in numbers:
             for key in registry.bundle_keys(model, number):
-                told["signed" if bundles.sign(store, key) else "already"].append(f"{model}/{number}")
-    return told
+                signed["signed" if bundles.sign(store, key) else "already"].append(f"{model}/{number}")
+    return signed
 
 
 def run_export(settings: Settings, version: str, config: ExportConfig, output: Path | None) -> dict[str, Any]:
-    """Returns the fields of the job's line; the table is printed before it."""
+    """Export and print the table of variants; returns the fields of the job's line."""
     done = export(settings, version, config, partial(progress.report, "export"))
     sys.stdout.write(export_variants.table(done.variants))
     if output is not None:

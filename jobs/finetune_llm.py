@@ -59,15 +59,15 @@ class Arguments:
 
 
 def pairs_of(arguments: Arguments) -> tuple[list[tuple[str, str]], dict[str, Any]]:
-    """What is taught, and what there is to say about the notes."""
+    """Return question and answer pairs to teach, and the counts of the physicians' notes."""
     drawn = wordings.pairs(wordings.taught(arguments.pairs, seed=arguments.finetune.seed))
     if arguments.notes is None:
         return drawn, {}
-    found = notes.read(arguments.notes)
-    for line, codes in found.refused.items():
+    read = notes.read(arguments.notes)
+    for line, codes in read.refused.items():
         sys.stderr.write(f"{arguments.notes}, line {line} is left out: {', '.join(codes)}\n")
-    counts = {"taken": len(found.pairs), "refused": len(found.refused), "held_out": found.held_out}
-    return [*drawn, *found.pairs], {"notes": counts}
+    counts = {"taken": len(read.pairs), "refused": len(read.refused), "held_out": read.held_out}
+    return [*drawn, *read.pairs], {"notes": counts}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,20 +88,22 @@ class Asker:
             from serve.llm import LanguageModel  # seconds of imports
 
             model = LanguageModel.load(directory, threads=self.threads)
-            told = functools.partial(progress.report, "ask", total=len(self.findings), note=note)
-            found = audit(model, self.findings, told)
-            self.store.put_json(runs.BUCKET, key, asdict(found))
-            return found
+            report = functools.partial(progress.report, "ask", total=len(self.findings), note=note)
+            answers = audit(model, self.findings, report)
+            self.store.put_json(runs.BUCKET, key, asdict(answers))
+            return answers
 
     def _question(self) -> str:
-        """Hash of what is asked and of who checks: another question has another answer."""
+        """Hash the questions and the checkers' code: an audit is reused only where both are the same."""
         checkers = (explanation_check, explanation_reader)
-        asked = [prompt(finding) for finding in self.findings] + [inspect.getsource(one) for one in checkers]
+        asked = [prompt(finding) for finding in self.findings] + [
+            inspect.getsource(checker) for checker in checkers
+        ]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
 def gate(registry: Registry, version: str, champion: str | None, before: Audit, after: Audit) -> str:
-    """The alias that a version gets that is to be promoted.
+    """Make a version the champion where it is no worse; returns its alias.
 
     Args:
         champion: the version that it would replace, whose audit `before` is.
@@ -137,11 +139,11 @@ def promoted(
 
 
 def run_finetune(settings: Settings, arguments: Arguments) -> dict[str, Any]:
-    """Returns the fields of the job's line; Ray is joined here."""
+    """Fine-tune, register and compare; returns the fields of the job's line. Joins Ray."""
     config, registry, store = arguments.finetune, Registry(settings), ObjectStore(settings)
     base = llm_registry.base_version(registry, arguments.base)
     base_key = registry.bundle_key(LLM, base)
-    pairs, told = pairs_of(arguments)
+    pairs, note_counts = pairs_of(arguments)
     with (
         tempfile.TemporaryDirectory() as folder,
         llm_trainer.base_model(settings, base_key) as base_directory,
@@ -183,7 +185,7 @@ def run_finetune(settings: Settings, arguments: Arguments) -> dict[str, Any]:
         "before": asdict(before),
         "after": asdict(after),
         "alias": alias,
-        **told,
+        **note_counts,
     }
 
 

@@ -49,7 +49,7 @@ class Arguments:
     kills: int = 20
     """How many runs are killed, each once."""
     seed: int = 0
-    """Of who is killed and when."""
+    """Seed of the victims and the steps."""
     here: bool = False
     """On the platform of the environment, where the runs and their model versions stay, and not on one of its own."""
 
@@ -127,7 +127,7 @@ def _spelled(value: Any) -> str:
 
 
 def undisturbed(ground: Ground, run: str) -> tuple[int, str]:
-    """Steps and digest of a run that nothing happens to."""
+    """Train without a kill; returns steps and digest."""
     calm = train(ground, run)
     calm.report()
     return calm.steps, digest(ground, run)
@@ -166,7 +166,7 @@ def checkpoints(ground: Ground, run: str) -> CheckpointStore:
 
 
 def digest(ground: Ground, run: str) -> str:
-    """Of all files of the last checkpoint, read back and verified, but for the run's own name in one of them."""
+    """Hash all files of the last checkpoint, read back and verified, without the run's own name in one of them."""
     store = checkpoints(ground, run)
     last = store.committed()[0]
     found: dict[str, Any] = {}
@@ -181,7 +181,7 @@ def digest(ground: Ground, run: str) -> str:
 
 
 def dataset(ground: Ground) -> str:
-    """A small version of synthetic X-rays."""
+    """Make a small dataset version of synthetic X-rays."""
     images = ("--source", "synthetic", "--synthetic.images", "300", "--synthetic.seed", "5")
     sources = ground.run("jobs.ingest", *images)["sources"]
     options = ("--recipe", "smoke", "--etl.pixels.side", "32", "--etl.sources", json.dumps(sources))
@@ -190,7 +190,7 @@ def dataset(ground: Ground) -> str:
 
 
 def victims(kills: int, steps: int, seed: int) -> list[tuple[str, int]]:
-    """Who is killed in each run, and from which step on: the driver in the second of each four."""
+    """Draw the victim of each run and the step from which it is killed: the driver in the second of each four."""
     chance = random.Random(seed)
     return [("driver" if nth % 4 == 1 else "worker", chance.randrange(1, steps - 1)) for nth in range(kills)]
 

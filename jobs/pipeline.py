@@ -26,7 +26,6 @@ from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from data.intake import SYNTHETIC, bring_in
 from jobs.ask import ask
-from jobs.deploy import carry_out, champion_of, cut_over
 from jobs.etl import run_etl
 from jobs.evaluate import run_evaluate
 from jobs.load_test.job import Arguments as LoadTest
@@ -37,6 +36,7 @@ from jobs.runtime.console import Console
 from jobs.runtime.submit import submit_and_follow
 from jobs.train import run_train
 from serve import environments
+from serve.control.deploy import apply_desired_state, champion_of, cut_over
 from train.gates import Gates
 from train.llm_registry import checkpoint_directory, register
 from train.llm_weights import convert
@@ -170,7 +170,7 @@ def stages(arguments: Arguments, settings: Settings) -> dict[str, Any]:
         reports.run("load_test", lambda: run_load_test(settings, version, load))
     if _may_cut_over(settings):
         cut_over(settings, version, actor="jobs.pipeline")
-    reports.run("deploy", lambda: carry_out(settings, partial(progress.report, "deploy")))
+    reports.run("deploy", lambda: apply_desired_state(settings, partial(progress.report, "deploy")))
     if load_test and first:
         reports.run("load_test", lambda: run_load_test(settings, version, load))
     reports.run("ask", lambda: ask(settings, dataset, chosen.ask, partial(progress.report, "ask")))

@@ -5,7 +5,6 @@ once; the controller goes on by itself. `rollback --to 5` makes any earlier regi
 """
 
 import sys
-import time
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,13 +13,13 @@ from cluster.database import connect
 from cluster.registry import VIT
 from cluster.settings import Settings
 from jobs.runtime import entry
-from serve import operator_calls, rollouts
-from serve.controller import summary
+from serve import rollouts
+from serve.control.rollout_view import watch
+from serve.control.start import start_rollout
 from serve.rollout import Rollout, Wish
 
 Verb = Literal["start", "status", "promote", "pause", "resume", "rollback", "history"]
 ACTOR = "jobs.rollout"
-LOOK_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ def work(arguments: Arguments) -> dict[str, Any]:
     if arguments.verb == "start":
         if arguments.version is None:
             raise entry.JobError("start needs a --version")
-        one, _ = operator_calls.begin(
+        rollout, _ = start_rollout(
             settings,
             model=arguments.model,
             version=arguments.version,
@@ -65,59 +64,51 @@ def work(arguments: Arguments) -> dict[str, Any]:
             actor=ACTOR,
         )
     elif arguments.verb == "rollback" and arguments.to is not None:
-        one, _ = operator_calls.begin(
+        rollout, _ = start_rollout(
             settings, model=arguments.model, version=arguments.to, steps="at_once", back=True, actor=ACTOR
         )
     else:
-        one = _asked(settings, arguments)
-    return _told(settings, one, arguments)
+        rollout = _command(settings, arguments)
+    view = watch(settings, rollout.id, wait_s=arguments.wait_s, report=_report)
+    history = {"history": _history(settings, rollout.id)} if arguments.verb == "history" else {}
+    return {**view, **history}
 
 
 def parse_steps(wanted: str | None) -> Any:
     if wanted is None or wanted[:1].isalpha():
         return wanted
     try:
-        return [float(one) for one in wanted.split(",")]
+        return [float(share) for share in wanted.split(",")]
     except ValueError as error:
         raise entry.JobError(f"--steps takes a name or shares such as 0,0.05,0.5,1, got {wanted}") from error
 
 
-def _asked(settings: Settings, arguments: Arguments) -> Rollout:
+def _command(settings: Settings, arguments: Arguments) -> Rollout:
+    """Look up the rollout, and leave the verb with the controller where it is a command."""
     with connect(settings.database_url) as connection:
-        one = (
-            rollouts.get(connection, arguments.id)
-            if arguments.id is not None
-            else next((one for one in rollouts.newest(connection) if one.model == arguments.model), None)
-        )
-        if one is None:
-            raise entry.JobError(
-                f"there was no rollout of {arguments.model} yet: `python -m jobs.rollout start`"
-            )
+        if arguments.id is not None:
+            rollout = rollouts.get(connection, arguments.id)
+        else:
+            newest = [row for row in rollouts.newest(connection) if row.model == arguments.model]
+            if not newest:
+                raise entry.JobError(
+                    f"there was no rollout of {arguments.model} yet: `python -m jobs.rollout start`"
+                )
+            rollout = newest[0]
         if arguments.verb in get_args(Wish):
-            wish: Any = arguments.verb
-            return rollouts.wish(connection, one.id, wish, actor=ACTOR)
-        return one
+            command: Any = arguments.verb
+            return rollouts.wish(connection, rollout.id, command, actor=ACTOR)
+        return rollout
 
 
-def _told(settings: Settings, one: Rollout, arguments: Arguments) -> dict[str, Any]:
-    """Wait as long as asked for, then the fields of the last line."""
-    ends_at, said = time.monotonic() + arguments.wait_s, ""
+def _report(rollout: Rollout, line: str) -> None:
+    progress.report("rollout", rollout.step + 1, len(rollout.steps), line)
+
+
+def _history(settings: Settings, rollout_id: int) -> list[dict[str, Any]]:
     with connect(settings.database_url) as connection:
-        while True:
-            one = rollouts.get(connection, one.id)
-            found = summary(one, operator_calls.weights_of(connection, one))
-            now = f"{one.state}: {found['why'] or 'its replicas are started'}"
-            if arguments.wait_s and now != said:
-                said = now
-                progress.report("rollout", one.step + 1, len(one.steps), now)
-            if one.ended_at is not None or time.monotonic() >= ends_at:
-                break
-            time.sleep(LOOK_S)
-        if arguments.verb == "history":
-            found["history"] = [
-                {**event, "at": event["at"].isoformat()} for event in rollouts.events(connection, one.id)
-            ]
-    return found
+        events = rollouts.events(connection, rollout_id)
+    return [{**event, "at": event["at"].isoformat()} for event in events]
 
 
 def _argv() -> list[str]:

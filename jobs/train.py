@@ -36,11 +36,11 @@ class Arguments:
 def run_train(
     settings: Settings, config: TrainConfig, dataset_version: str, *, run: str | None, fresh: bool
 ) -> dict[str, Any]:
-    """Returns the fields of the job's line; Ray is joined here.
+    """Train and register; returns the fields of the job's line. Joins Ray.
 
     Raises:
         Halted: the dataset version failed its checks.
-        JobError: nobody has validated it.
+        JobError: it was never validated.
     """
     require_accepted(settings, dataset_version)
     entry.join_ray(settings.ray_address)

@@ -12,7 +12,7 @@ import numpy as np
 
 from data.model_card import ModelCard
 from data.taxonomy import taxonomy
-from serve.triage import triage
+from serve.triage import Triage, triage
 
 Reason = Literal["quality", "out_of_distribution", "below_threshold"]
 """Why the software abstains; where several hold, the one that is nearest to the image."""
@@ -48,7 +48,7 @@ class Answer:
     """Properties of the image that make any answer doubtful, see `data.concerns`."""
     prediction_set: list[str]
     """Classes that together hold the truth with the card's coverage, most probable first; never empty."""
-    triage: str
+    triage: Triage
 
 
 def answer(output: Classified, card: ModelCard, concerns: Sequence[str] = ()) -> Answer:

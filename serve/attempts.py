@@ -20,7 +20,7 @@ from serve.answer import Answer, Classified, InvalidOutputError, answer
 from serve.board import ServingSnapshot
 from serve.breaker import CircuitBreaker, CircuitBreakerConfig
 from serve.faults import Fault
-from serve.film import pixels_of
+from serve.film import pixels_for
 from serve.problems import Problem
 from serve.routing import Routes, Target
 
@@ -184,7 +184,7 @@ class Attempts:
             card = snapshot.cards.get(target.version)
             if card is None:
                 return _unavailable(target, "has no card yet", 0.0)
-            pixels_HW = await pixels_of(decoded, card.pixels)
+            pixels_HW = await pixels_for(decoded, card.pixels)
             async with asyncio.timeout(within_s):  # wait_for would make a task for it
                 classified = await self._with_fault(
                     snapshot.faults.get(target.version), target, pixels_HW, card.outliers is not None

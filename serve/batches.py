@@ -56,11 +56,9 @@ class Batcher(Generic[Item, Answer]):
         now_s = loop.time()
         self._wait_for_more, self._last_arrival_s = now_s - self._last_arrival_s < self._batch_wait_s, now_s
         self._waiting.append((item, future, now_s))
-        if (
-            not self._send_scheduled
-        ):  # after the tasks that are ready, so that simultaneous items share a batch
+        if not self._send_scheduled:
             self._send_scheduled = True
-            loop.call_soon(self._send)
+            loop.call_soon(self._send)  # after the tasks that are ready: simultaneous items share a batch
         return await future
 
     def _send(self) -> None:

@@ -5,6 +5,12 @@ A declared length over the limit is refused at once; an undeclared one is counte
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+MAX_FILE_BYTES = 32 * 2**20
+MAX_BODY_BYTES = MAX_FILE_BYTES + 256 * 1024
+"""Of a multipart body: the file, the fields and the framing."""
+MAX_JSON_BYTES = 32 * 1024
+"""Of an operator's body, which is read before the key is checked."""
+
 
 class BodyTooLargeError(ValueError):
     """The body grew over the limit while it arrived; the app answers 413."""

@@ -9,8 +9,8 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import httpx
 import psycopg
@@ -213,28 +213,3 @@ class Controller:
         watched.evidence.observe(*rollout.observations(one, rows))
         watched.evidence.observe(*rollout.pairs(one, mirrored))
         watched.cursor = until
-
-
-def summary(one: Rollout, weights: Mapping[str, float]) -> dict[str, Any]:
-    """A rollout as operators see it."""
-    kept = replace(one, evidence=None)
-    step = kept.current
-    return {
-        "id": kept.id,
-        "model": kept.model,
-        "version": kept.version,
-        "champion": kept.champion,
-        "state": kept.state,
-        "step": None
-        if step is None
-        else {"number": kept.step + 1, "of": len(kept.steps), "share": step.share},
-        "weights": dict(weights),
-        "verdict": kept.verdict.get("action"),
-        "why": kept.verdict.get("why"),
-        "missing": kept.verdict.get("missing"),
-        "evidence": kept.verdict.get("guardrails", []),
-        "wish": kept.wish,
-        "started_at": kept.started_at.isoformat(),
-        "started_by": kept.started_by,
-        "ended_at": None if kept.ended_at is None else kept.ended_at.isoformat(),
-    }

@@ -26,15 +26,15 @@ from cluster.secrets import read_key
 from cluster.settings import Settings
 from data.model_card import CARD_FILE, OUTLIERS_FILE, WEIGHTS_FILE, ModelCard
 from data.sandbox import Decoder
+from serve.api.app import build_app
 from serve.auth import KeyRing
 from serve.board import ServingSnapshot, SnapshotWatcher
 from serve.controller import Controller
-from serve.desk import Desk, DeskConfig
-from serve.explaining import Explaining
+from serve.desk import PredictionConfig, PredictionService
+from serve.explaining import ExplanationService
 from serve.explanation import Finding
 from serve.front_door.replica_client import HandleModels
 from serve.housekeeping import Housekeeping
-from serve.http_app import build_app
 from serve.journal import Journal
 from serve.line import PostgresConnection
 from serve.rate_limit import RateConfig
@@ -125,27 +125,26 @@ class FrontDoorReplica:
             copy=folder / "api_keys" if folder is not None else None,
             copy_key=encryption_key,
         )
-        self.desk = Desk(
+        self.service = PredictionService(
             models=HandleModels(),
             decoder=Decoder(children=DECODERS),
             store=self.store,
             records=records,
             encryption_key=encryption_key,
             pseudonym_key=read_key(settings.pseudonym_key_path),
-            config=DeskConfig(),
+            config=PredictionConfig(),
         )
-
         self.settings = settings
-        self.watcher = SnapshotWatcher(_card, self._publish, classifier=self.desk.config.model)
+        self.watcher = SnapshotWatcher(_card, self._publish, classifier=self.service.config.model)
         self._following: asyncio.Task[None] | None = None
 
     def _publish(self, snapshot: ServingSnapshot) -> None:
-        self.desk.snapshot = snapshot
+        self.service.snapshot = snapshot
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return build_app(
-            self.desk,
-            Explaining(self.desk),
+            self.service,
+            ExplanationService(self.service),
             self.keys,
             server_echoes_ids=True,
             rates=self.rates,

@@ -1,7 +1,7 @@
-"""One attempt of a language model at an explanation, as the ledger stores it.
+"""One attempt of a language model at an explanation, as the ledger stores it: which version, and how it ended.
 
-The controller reads these rows like first attempts at images, so language models are rolled out by the same
-statistics. A text that the checker refuses is an invalid output, though the caller was shown the template instead.
+The controller reads these rows like first attempts at images, so that language models are rolled out by the same
+statistics. A text that the checker refuses is an invalid output, though the caller sees the template instead.
 """
 
 import time
@@ -18,7 +18,7 @@ from serve.routing import Routes, Target, assign
 
 @dataclass(kw_only=True)
 class ExplanationAttempt:
-    """An attempt that is under way."""
+    """An attempt in progress."""
 
     prediction_id: uuid.UUID
     model: str
@@ -27,13 +27,13 @@ class ExplanationAttempt:
     assignment: dict[str, Any]
     began_s: float = field(default_factory=time.monotonic)
     outcome: Outcome = "model_error"
-    """Until it ends; a stream without a `done` event is a model error."""
+    """Of a stream that ends without `done`, and until one ends."""
     incident: str | None = None
     latency_ms: float | None = None
 
     @classmethod
-    def about(cls, row: Mapping[str, Any], routes: Routes) -> "ExplanationAttempt":
-        """Draw the version that explains a record: sticky by its patient, else its study, else the record itself."""
+    def assign(cls, row: Mapping[str, Any], routes: Routes) -> "ExplanationAttempt":
+        """Assign the version that explains a record: sticky by its patient, else its study, else the record itself."""
         study = row["assignment"].get("study")
         key = row["patient_pseudonym"] or study or str(row["id"])
         target = assign(routes, key)
@@ -53,25 +53,25 @@ class ExplanationAttempt:
             },
         )
 
-    def heard(self, event: Mapping[str, Any]) -> None:
-        """Note an event of the model, see `serve.explanation`; the first one ends the latency."""
+    def record_event(self, event: Mapping[str, Any]) -> None:
+        """Take one event of the model, see `serve.explanation`; the latency is the time to the first one."""
         if self.latency_ms is None:
-            self.latency_ms = self._since_ms()
+            self.latency_ms = self._elapsed_ms()
         if event["event"] == "done":
             self.outcome = "invalid_output" if event["explanation"]["fallback"] else "ok"
 
-    def failed(self, error: Exception) -> None:
-        """Note an error that ended the attempt."""
+    def record_error(self, error: Exception) -> None:
+        """Take the error with which the stream ended in place of `done`."""
         if isinstance(error, TimeoutError):
             self.outcome = "deadline"
         elif isinstance(error, InfrastructureError):
             self.outcome = "infrastructure"
             self.incident = error.incident or unnamed_incident(self.target.version)
-        self.latency_ms = self._since_ms()
+        self.latency_ms = self._elapsed_ms()
 
     def as_record(self) -> Explained:
         attempt: dict[str, Any] = {"version": self.target.version, "outcome": self.outcome}
-        attempt["latency_ms"] = round(self._since_ms() if self.latency_ms is None else self.latency_ms, 2)
+        attempt["latency_ms"] = round(self._elapsed_ms() if self.latency_ms is None else self.latency_ms, 2)
         if self.incident is not None:
             attempt["incident"] = self.incident
         return Explained(
@@ -83,5 +83,5 @@ class ExplanationAttempt:
             attempts=[attempt],
         )
 
-    def _since_ms(self) -> float:
+    def _elapsed_ms(self) -> float:
         return (time.monotonic() - self.began_s) * 1000

@@ -1,7 +1,7 @@
-"""A decoded image with the pixels of it that versions are asked with.
+"""A decoded image with its pixels at the sizes that versions take.
 
-They are made in the thread that decodes, as the champion wants them, since a further thread costs a request as much as
-scaling a small image does; a version that wants other pixels has them made when it is asked. Knows no HTTP.
+The champion's pixels are made in the thread that decodes, since a further thread costs a request as much as scaling a
+small image does; those of a version with other settings are made when it is asked. Knows no HTTP.
 """
 
 import asyncio
@@ -14,24 +14,30 @@ from data.sandbox import Decoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Film(Decoded):
+class PreparedImage(Decoded):
     pixels: dict[PixelConfig, np.ndarray] = field(default_factory=dict)
-    """pixels_HW, uint8 (side, side), by what made them."""
+    """pixels_HW, uint8 (side, side), by the settings that made them."""
 
 
-def opened(decoder: Decoder, blob: bytes, view: str | None, config: PixelConfig | None) -> Film:
-    """Decode a file, and scale it where it is known for which pixels. Blocks.
+def decode_and_scale(
+    decoder: Decoder, blob: bytes, view: str | None, config: PixelConfig | None
+) -> PreparedImage:
+    """Decode a file, and scale it if the settings are known. Blocks.
 
     Raises:
         UnknownTypeError, BadImageError, SandboxError: as the decoder.
     """
-    film = Film(**vars(decoder.decode(blob, view=view)))
+    image = PreparedImage(**vars(decoder.decode(blob, view=view)))
     if config is not None:
-        film.pixels[config] = scale(film.shown_HW, config)
-    return film
+        image.pixels[config] = scale(image.shown_HW, config)
+    return image
 
 
-async def pixels_of(decoded: Decoded, config: PixelConfig) -> np.ndarray:
-    """Those that are there, or new ones from a thread."""
-    known = decoded.pixels.get(config) if isinstance(decoded, Film) else None
-    return known if known is not None else await asyncio.to_thread(scale, decoded.shown_HW, config)
+async def pixels_for(decoded: Decoded, config: PixelConfig) -> np.ndarray:
+    """Return the prepared pixels for these settings, else scale the image in a thread.
+
+    Returns:
+        pixels_HW: uint8, (side, side).
+    """
+    prepared = decoded.pixels.get(config) if isinstance(decoded, PreparedImage) else None
+    return prepared if prepared is not None else await asyncio.to_thread(scale, decoded.shown_HW, config)

@@ -1,4 +1,4 @@
-"""Heatmaps over HTTP: record → heat of the version that answered → overlay, stored beside the image.
+"""HeatmapService over HTTP: record → heat of the version that answered → overlay, stored beside the image.
 
 The first caller computes it, later ones read the stored one, which never changes. Callers of one front door share a
 computation; a front door whose replica is busy checks whether another one has stored the result, and two that compute
@@ -16,7 +16,7 @@ from psycopg.rows import DictRow
 from cluster.objects import ObjectStoreError
 from data.preprocess import scale
 from serve.attempts import InfrastructureError, ModelError
-from serve.desk import Desk
+from serve.desk import PredictionService
 from serve.overlay import overlay
 from serve.problems import Problem, unavailable
 from serve.routing import Target
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 DEADLINE_S = 30.0
 """Seconds for one heatmap, waiting at this front door and at the model included."""
 WAITING = 4
-"""Heatmaps that one front door has in hand, all but one waiting; further callers get 503."""
+"""HeatmapService that one front door has in hand, all but one waiting; further callers get 503."""
 LOOK_AGAIN_S = 0.25
 """Seconds until a busy replica is asked again."""
 
@@ -37,8 +37,8 @@ def heatmap_key(image_key: str) -> str:
 
 
 class HeatmapService:
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, service: PredictionService) -> None:
+        self.service = service
         self._turn = asyncio.Semaphore(1)
         self._making: dict[str, asyncio.Task[bytes]] = {}
 
@@ -46,8 +46,8 @@ class HeatmapService:
         """Return the overlay of one record.
 
         Raises:
-            Problem: 409 when the version that answered is not live, or gives no heat; 503 when too many wait
-                or something does not answer.
+            Problem: 409 if the version that answered is not live, or makes no heatmaps; 503 if too many callers wait
+                or a dependency does not answer.
         """
         key = heatmap_key(row["image_key"])
         stored = await self._read(key)
@@ -69,7 +69,7 @@ class HeatmapService:
 
     def _target(self, row: DictRow) -> Target:
         """Return the live version that answered."""
-        _, routes = self.desk.live()
+        _, routes = self.service.live()
         for target in routes.targets:
             if target.version == row["served_version"]:
                 return target
@@ -83,7 +83,7 @@ class HeatmapService:
     async def _make(self, row: DictRow, target: Target, key: str) -> bytes:
         try:
             async with asyncio.timeout(DEADLINE_S), self._turn:
-                snapshot, _ = self.desk.live()
+                snapshot, _ = self.service.live()
                 card = snapshot.cards.get(target.version)
                 if card is None:  # it could not be read yet
                     raise _busy()
@@ -104,7 +104,7 @@ class HeatmapService:
 
     async def _heat(self, target: Target, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
         try:
-            return await self.desk.models.heat(target, pixels_HW, label)
+            return await self.service.models.heat(target, pixels_HW, label)
         except InfrastructureError as error:
             raise unavailable("the classifier", retry_after_s=5) from error
         except ModelError as error:
@@ -114,14 +114,14 @@ class HeatmapService:
 
     async def _keep(self, key: str, png: bytes) -> bytes:
         try:
-            await asyncio.to_thread(self.desk.store.put, "predictions", key, png)
+            await asyncio.to_thread(self.service.store.put, "predictions", key, png)
         except ObjectStoreError:
             logger.exception("a heatmap is answered and not kept")
         return png
 
     async def _read(self, key: str) -> bytes | None:
         try:
-            return await asyncio.to_thread(self.desk.store.get, "predictions", key)
+            return await asyncio.to_thread(self.service.store.get, "predictions", key)
         except FileNotFoundError:
             return None
         except ObjectStoreError as error:

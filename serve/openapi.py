@@ -1,21 +1,23 @@
-"""What `/openapi.json` says beyond what FastAPI reads from the routes: answers, errors, keys and headers.
+"""What `/openapi.json` says beyond what FastAPI reads from the routes and models: errors, keys and headers.
 
-`serve.http_app` names these where it defines a route; a fuzzer holds the running app against them.
+The routers of `serve.api` name these where they define a route; a fuzzer holds the running app against the document.
 """
 
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
 
-from data.taxonomy import taxonomy
-from serve.answer import Reason
+from serve.problems import MEDIA_TYPE, ProblemBody
 from serve.upload import SEXES, VIEWS
 
-PROBLEM = "application/problem+json"
+AUTH_STATUSES = (401, 403, 429, 503)
+"""Statuses that any authenticated route may return."""
 REQUEST_ID = {"X-Request-Id": {"schema": {"type": "string"}, "required": True}}
 BEARER: dict[str, Any] = {"security": [{"bearer": []}]}
-WHY = {
+ERRORS = {
     400: "malformed",
     401: "no key, or one that is unknown or revoked",
     403: "a key of another role",
@@ -64,105 +66,53 @@ UPLOAD: dict[str, Any] = {
 }
 
 
-def schemas() -> dict[str, Any]:
-    """Of the bodies, by name."""
-    text, label = {"type": "string"}, {"type": "string", "enum": list(taxonomy().names)}
-    share = {"type": "number", "minimum": 0, "maximum": 1}
-    links = ("self", "explanation", "heatmap")
-    explanation = {
-        "text": text,
-        "model": text,
-        "grounded": {"const": True},
-        "fallback": {"type": "boolean"},
-        "disclaimer": text,
-    }
-    prediction = {
-        "id": {"type": "string", "format": "uuid"},
-        "label": label,
-        "probabilities": _object(dict.fromkeys(taxonomy().names, share)),
-        "confidence": share,
-        "abstained": {"type": "boolean"},
-        "prediction_set": {"type": "array", "items": label},
-        "triage": {"enum": ["routine", "soon", "urgent"]},
-        "model": _object({"name": text, "version": text}),
-        "arm": {"enum": ["champion", "canary"]},
-        "served_by": text,
-        "stored": {"enum": ["yes", "pending"]},
-        "quality": {"type": "object"},
-        "links": _object(dict.fromkeys(links, text)),
-        "disclaimer": text,
-    }
-    optional = {
-        "abstained_reason": {"enum": [*get_args(Reason), None]},  # records of before have none
-        "fallback_from": text,
-        "explanation": {"$ref": "#/components/schemas/Explanation"},
-    }
-    problem = {"type": text, "title": text, "status": {"type": "integer"}, "detail": text, "request_id": text}
-    health = {"status": {"const": "alive"}}
-    dependencies = {"type": "object", "additionalProperties": text}
-    readiness = {"status": {"enum": ["ready", "degraded", "not ready"]}, "dependencies": dependencies}
-    rollout = {
-        "id": {"type": "integer"},
-        "state": {"enum": ["starting", "running", "paused", "promoted", "rolled_back"]},
-        "weights": {"type": "object", "additionalProperties": share},
-    }
-    return {
-        "Rollout": {**_object(rollout), "additionalProperties": True},
-        "Rollouts": _object(
-            {"rollouts": {"type": "array", "items": {"$ref": "#/components/schemas/Rollout"}}}
-        ),
-        "Faults": _object({"faults": {"type": "object"}}),
-        "Traffic": _object({"model": text, "weights": rollout["weights"]}),
-        "Prediction": _object(prediction, optional),
-        "Explanation": _object(explanation),
-        "Problem": _object(problem, {"reason": text}),
-        "Health": _object(health),
-        "Readiness": _object(readiness),
-    }
-
-
-def answers(status: int, why: str, content: dict[str, str | None], *problems: int) -> dict[int | str, Any]:
-    """Of one route, for FastAPI's `responses`.
+def responses(
+    status: int, description: str, *errors: int, model: Any = None, media_types: Sequence[str] = ()
+) -> dict[int | str, dict[str, Any]]:
+    """Describe the responses of one route, for FastAPI's `responses`.
 
     Args:
-        content: media type → name of the schema of `schemas`, None where it is no JSON.
-        problems: statuses of `WHY` that the route can end in.
+        errors: statuses of `ERRORS` that the route may return.
+        model: type of the JSON body; None where the route's return type is the model, or where the body is no JSON.
+        media_types: of bodies that are no JSON.
     """
-    bodies = {
-        media: {} if name is None else {"schema": {"$ref": f"#/components/schemas/{name}"}}
-        for media, name in content.items()
+    success: dict[str, Any] = {"description": description, "headers": REQUEST_ID}
+    if model is not None:
+        success["model"] = model
+    if media_types:
+        success["content"] = {media_type: {} for media_type in media_types}
+    return {status: success, **{error: _error(error) for error in errors}}
+
+
+def _error(status: int) -> dict[str, Any]:
+    retry_after = {"Retry-After": {"schema": {"type": "integer"}, "required": True}}
+    return {
+        "description": ERRORS[status],
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "headers": {**REQUEST_ID, **(retry_after if status in (429, 503) else {})},
     }
-    found: dict[int | str, Any] = {status: {"description": why, "content": bodies, "headers": REQUEST_ID}}
-    error = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for one in problems:
-        later = (
-            {"Retry-After": {"schema": {"type": "integer"}, "required": True}} if one in (429, 503) else {}
-        )
-        found[one] = {"description": WHY[one], "content": error, "headers": {**REQUEST_ID, **later}}
-    return found
 
 
 def describe(app: FastAPI) -> None:
-    """Make the app's document complete: the schemas, and how a key is sent."""
+    """Complete the app's document: the schema of errors, how a key is sent, and no 422 of FastAPI's own."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             made = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            bodies = made.get("components", {}).get("schemas", {})
+            problem = TypeAdapter(ProblemBody).json_schema(mode="serialization") | {"title": "Problem"}
+            schemas = {**made.get("components", {}).get("schemas", {}), "Problem": problem}
+            for operation in (operation for path in made["paths"].values() for operation in path.values()):
+                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                    del operation["responses"][
+                        "422"
+                    ]  # a malformed request is a 400 here, an unknown id a 404
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
             made["components"] = {
-                "schemas": bodies | schemas(),
+                "schemas": schemas,
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             }
-            for operation in (one for path in made["paths"].values() for one in path.values()):
-                unused = operation["responses"].get("422", {}).get("content", {})
-                if "application/json" in unused:  # FastAPI's own; a path that is no id is a 404 here
-                    del operation["responses"]["422"]
             app.openapi_schema = made
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
-
-
-def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
-    properties = {**required, **(optional or {})}
-    return {"type": "object", "required": list(required), "properties": properties}

@@ -5,12 +5,27 @@ A problem says what to do and never echoes the input or patient data.
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import NotRequired
 
 from starlette.responses import JSONResponse
+from typing_extensions import TypedDict
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class ProblemBody(TypedDict):
+    type: str
+    title: str
+    """The status in words."""
+    status: int
+    detail: str
+    request_id: str
+    reason: NotRequired[str]
+    """Code that a program can switch on."""
 
 
 class Problem(Exception):
-    """What a request ends in when it cannot be answered; handlers raise it, the app renders it."""
+    """An error that ends a request: raised anywhere below a route, rendered by the app."""
 
     def __init__(
         self, status: int, detail: str, *, reason: str | None = None, headers: Mapping[str, str] | None = None
@@ -25,7 +40,7 @@ class Problem(Exception):
         self.headers = dict(headers or {})
 
     def response(self, request_id: str) -> JSONResponse:
-        body: dict[str, object] = {
+        body: ProblemBody = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
@@ -34,11 +49,11 @@ class Problem(Exception):
         }
         if self.reason is not None:
             body["reason"] = self.reason
-        return JSONResponse(body, self.status, headers=self.headers, media_type="application/problem+json")
+        return JSONResponse(body, self.status, headers=self.headers, media_type=MEDIA_TYPE)
 
 
 def unavailable(what: str, *, retry_after_s: int = 2) -> Problem:
-    """503 for a dependency that does not answer; the caller may retry the same request."""
+    """Make the 503 of a dependency that does not answer; the caller may retry the same request."""
     return Problem(
         503, f"{what} does not answer at the moment; retry", headers={"Retry-After": str(retry_after_s)}
     )

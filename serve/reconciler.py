@@ -23,21 +23,21 @@ from serve import machine as machine_file
 from serve.routing import Routes, Target
 
 LOCK = 7_262_002
-"""PostgreSQL advisory lock of the reconciler; any constant of ours will do."""
+"""PostgreSQL advisory lock of the reconciler; an arbitrary constant."""
 BUILDERS = {VIT: "classifier", LLM: "explainer"}
 FRONT_DOOR = "front-door"
 CONTROLLER = "rollout-controller"
 A_DAY_S = 86_400.0
-LAST_WORDS = 800
-"""Characters of Serve's own message that are passed on: its end names the cause, its beginning Ray's frames."""
+MESSAGE_CHARACTERS = 800
+"""Of Serve's own message, from its end, which names the cause; it begins with Ray's frames."""
 
 
 class DeployError(ExpectedError):
-    """Serve refused the configuration, or an application did not come up; the message has Serve's own words."""
+    """Serve refused the configuration, an application did not start, or the API is not ready; one line."""
 
 
 def app_name(model: str, version: str) -> str:
-    """Name of the Serve application of one model version."""
+    """Return the name of the Serve application of one model version."""
     return f"{model}-v{version}"
 
 
@@ -53,62 +53,25 @@ class Deployed:
 def serve_config(
     routes: dict[str, Routes], front_door: str | None, machine: dict[str, Any], settings: Settings
 ) -> dict[str, Any]:
-    """The whole declarative state for Serve.
+    """Build the whole declarative state for Serve.
 
     Args:
-        routes: desired state of each model; empty means nothing is served.
-        front_door: the bundle whose code it runs; None: there is none.
+        routes: desired state of each model; empty means no version is served.
+        front_door: the bundle whose code the front door and the controller run; None: there are none.
         machine: replicas and resources, see `serve.machine`.
-
-    While a model has a canary its champion gives no replica up: on a rollback all traffic comes back at once.
     """
     store = ObjectStore(settings)
-    applications = []
-    for model, live in sorted(routes.items()):
-        size = machine[BUILDERS[model]]
-        for target in live.targets:
-            applications.append(
-                {
-                    "name": app_name(model, target.version),
-                    "route_prefix": None,
-                    "import_path": f"serve.deployments:{BUILDERS[model]}",
-                    "args": {
-                        "bundle_key": target.bundle_key,
-                        "threads": size["threads"],
-                        "device": size["device"],
-                    },
-                    "runtime_env": {"working_dir": bundles.code_uri(store, target.bundle_key)},
-                    "deployments": [{"name": BUILDERS[model], **_capacity(size, live, target)}],
-                }
-            )
+    applications = [
+        _version_application(store, live, target, machine[BUILDERS[model]])
+        for model, live in sorted(routes.items())
+        for target in live.targets
+    ]
     if front_door is not None:
-        user_config = {"routes": {model: asdict(live) for model, live in routes.items()}}
-        applications.append(
-            {
-                "name": CONTROLLER,
-                "route_prefix": None,
-                "import_path": "serve.deployments:controller",
-                "args": {},
-                "runtime_env": {"working_dir": bundles.code_uri(store, front_door)},
-                "deployments": [{"name": "controller", **machine_file.serve_options(machine["controller"])}],
-            }
-        )
-        applications.append(
-            {
-                "name": FRONT_DOOR,
-                "route_prefix": "/",
-                "import_path": "serve.deployments:front_door",
-                "args": {"rates": machine["front_door"].get("rates", {})},
-                "runtime_env": {"working_dir": bundles.code_uri(store, front_door)},
-                "deployments": [
-                    {
-                        "name": "front_door",
-                        "user_config": user_config,
-                        **machine_file.serve_options(machine["front_door"]),
-                    }
-                ],
-            }
-        )
+        code = bundles.code_uri(store, front_door)
+        applications += [
+            _controller_application(code, machine["controller"]),
+            _front_door_application(code, machine["front_door"], routes),
+        ]
     address = urlsplit(settings.api_url)
     return {
         "proxy_location": "HeadOnly",
@@ -118,10 +81,53 @@ def serve_config(
     }
 
 
+def _version_application(
+    store: ObjectStore, live: Routes, target: Target, size: dict[str, Any]
+) -> dict[str, Any]:
+    """Describe the application of one version, which runs the code of its own bundle."""
+    builder = BUILDERS[live.model]
+    return {
+        "name": app_name(live.model, target.version),
+        "route_prefix": None,
+        "import_path": f"serve.deployments:{builder}",
+        "args": {"bundle_key": target.bundle_key, "threads": size["threads"], "device": size["device"]},
+        "runtime_env": {"working_dir": bundles.code_uri(store, target.bundle_key)},
+        "deployments": [{"name": builder, **_capacity(size, live, target)}],
+    }
+
+
+def _controller_application(code: str, size: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": CONTROLLER,
+        "route_prefix": None,
+        "import_path": "serve.deployments:controller",
+        "args": {},
+        "runtime_env": {"working_dir": code},
+        "deployments": [{"name": "controller", **machine_file.serve_options(size)}],
+    }
+
+
+def _front_door_application(code: str, size: dict[str, Any], routes: dict[str, Routes]) -> dict[str, Any]:
+    user_config = {"routes": {model: asdict(live) for model, live in routes.items()}}
+    deployment = {"name": "front_door", "user_config": user_config, **machine_file.serve_options(size)}
+    return {
+        "name": FRONT_DOOR,
+        "route_prefix": "/",
+        "import_path": "serve.deployments:front_door",
+        "args": {"rates": size.get("rates", {})},
+        "runtime_env": {"working_dir": code},
+        "deployments": [deployment],
+    }
+
+
 def _capacity(size: dict[str, Any], live: Routes, target: Target) -> dict[str, Any]:
+    """Size one version's deployment.
+
+    While a model has a canary its champion keeps all replicas: on a rollback all traffic comes back at once.
+    """
     options = machine_file.serve_options(size)
-    under_way = any(one.role == "canary" for one in live.targets)
-    if "autoscaling_config" in options and target.role == "champion" and under_way:
+    has_canary = any(other.role == "canary" for other in live.targets)
+    if "autoscaling_config" in options and target.role == "champion" and has_canary:
         options["autoscaling_config"] = {**options["autoscaling_config"], "downscale_delay_s": A_DAY_S}
     return options
 
@@ -132,11 +138,11 @@ def reconcile(
     timeout_s: float = 180,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Deployed:
-    """Carry out the desired state and wait until every application runs.
+    """Apply the desired state and wait until every application runs.
 
     Raises:
         DeployError: Serve refused, an application failed, or the time is over.
-        MachineError: the machine file is none that this version of the code knows.
+        MachineError: this version of the code does not know the machine file's format.
     """
     started_at = time.monotonic()
     with connect(settings.database_url) as connection:
@@ -149,14 +155,16 @@ def reconcile(
         with _dashboard(settings) as dashboard:
             answer = dashboard.put("/api/serve/applications/", json=config)
             if answer.status_code != 200:
-                raise DeployError(f"Serve refused the configuration: {answer.text.strip()[-LAST_WORDS:]}")
-            names = {one["name"] for one in config["applications"]}
+                raise DeployError(
+                    f"Serve refused the configuration: {answer.text.strip()[-MESSAGE_CHARACTERS:]}"
+                )
+            names = {application["name"] for application in config["applications"]}
             applications = _wait(dashboard, names, started_at + timeout_s, progress)
     return Deployed(applications=applications, seconds=time.monotonic() - started_at)
 
 
 def _verify(routes: dict[str, Routes], front_door: str | None, settings: Settings) -> None:
-    """Of each bundle the signature and the code package, which Ray runs before any code of ours could look at it.
+    """Verify each bundle's signature and code package, which Ray runs before any code of ours could check it.
 
     The weights are verified by the replica that loads them.
     """
@@ -174,21 +182,21 @@ def _dashboard(settings: Settings) -> httpx.Client:
 
 
 def statuses(settings: Settings) -> dict[str, str]:
-    """Of each application that Serve knows, in its words."""
+    """Return the status of each application that Serve knows, in its words."""
     with _dashboard(settings) as dashboard:
         answer = dashboard.get("/api/serve/applications/")
         answer.raise_for_status()
-        return {name: one["status"] for name, one in answer.json()["applications"].items()}
+        return {name: details["status"] for name, details in answer.json()["applications"].items()}
 
 
 def replicas(settings: Settings, application: str) -> int:
-    """Running processes of an application."""
+    """Count the running processes of an application."""
     with _dashboard(settings) as dashboard:
         answer = dashboard.get("/api/serve/applications/")
         answer.raise_for_status()
         deployments = answer.json()["applications"].get(application, {}).get("deployments", {})
-        every = [replica for one in deployments.values() for replica in one["replicas"]]
-        return sum(one["state"] == "RUNNING" for one in every)
+        states = [replica["state"] for details in deployments.values() for replica in details["replicas"]]
+        return states.count("RUNNING")
 
 
 def _wait(
@@ -198,21 +206,21 @@ def _wait(
     progress: Callable[[int, int, str], None],
 ) -> dict[str, str]:
     """Poll until all of `names` are RUNNING."""
-    status: dict[str, str] = {}
     while True:
         answer = dashboard.get("/api/serve/applications/")
         answer.raise_for_status()
-        found = answer.json()["applications"]
-        status = {name: found.get(name, {}).get("status", "NOT_STARTED") for name in sorted(names)}
-        running = [name for name, one in status.items() if one == "RUNNING"]
-        waiting = ", ".join(name for name, one in status.items() if one != "RUNNING")
-        progress(len(running), len(names), f"waiting for {waiting}" if waiting else "all applications run")
+        applications = answer.json()["applications"]
+        status = {name: applications.get(name, {}).get("status", "NOT_STARTED") for name in sorted(names)}
+        waiting = ", ".join(name for name, state in status.items() if state != "RUNNING")
+        running = sum(state == "RUNNING" for state in status.values())
+        progress(running, len(names), f"waiting for {waiting}" if waiting else "all applications run")
         if not waiting:
             return status
-        failed = [name for name, one in status.items() if one in ("DEPLOY_FAILED", "UNHEALTHY")]
+        failed = [name for name, state in status.items() if state in ("DEPLOY_FAILED", "UNHEALTHY")]
         if failed:
-            words = "; ".join(f"{name}: {found[name].get('message', '')[-LAST_WORDS:]}" for name in failed)
-            raise DeployError(f"an application did not come up: {words}")
+            messages = {name: applications[name].get("message", "")[-MESSAGE_CHARACTERS:] for name in failed}
+            details = "; ".join(f"{name}: {message}" for name, message in messages.items())
+            raise DeployError(f"an application did not come up: {details}")
         if time.monotonic() > ends_at:
             raise DeployError(f"still waiting for {waiting}: {status}; Serve's logs say why")
         time.sleep(0.5)

@@ -5,7 +5,7 @@ Rows travel as one JSON text that PostgreSQL takes apart, at a tenth of the cost
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -86,8 +86,8 @@ class Record(Failure):
     body_sha256: str
     """Of image and fields: tells a client's retry from another request under the same Idempotency-Key."""
     served_version: str
-    answer: dict[str, Any]
-    """The body of the 201."""
+    answer: Mapping[str, Any]
+    """The body of the 201, a `serve.front_door.prediction.Prediction`."""
     image_key: str
     """De-identified PNG, in bucket `predictions`."""
     metadata: dict[str, Any]

@@ -22,8 +22,8 @@ def branch(source: CheckpointStore, epoch: int, target: CheckpointStore, run_key
     Args:
         run_key: identity of the run that the target belongs to.
     Raises:
-        BranchError: there is none of that epoch.
-        DamagedError: it is not what was written.
+        BranchError: no checkpoint of that epoch exists.
+        DamagedError: a file differs from what was written.
     """
     name = next((name for name in source.committed() if mark_of(name).epoch == epoch), None)
     if name is None:

@@ -87,9 +87,8 @@ class Part:
     def write(self, folder: Path) -> None:
         """Write the files; touches nothing that training changes."""
         pieces = {name: asdict(piece) for name, piece in self.pieces.items()}
-        header = {
-            HEADER: json.dumps({"sums": self.sums, "pieces": pieces})
-        }  # one key: two have no fixed order
+        # one key: several have no fixed order in the file
+        header = {HEADER: json.dumps({"sums": self.sums, "pieces": pieces})}
         safetensors.torch.save_file(self.tensors, folder / rank_name(self.rank), metadata=header)
         for name, tensors in self.whole.items():
             safetensors.torch.save_file(dict(tensors), folder / name)
@@ -173,7 +172,7 @@ def load(folder: Path, state: Tensors, about: Mapping[str, Any], *, elastic: boo
         folder: has the files of all ranks that saved it.
         elastic: False refuses the state of another number of ranks.
     Raises:
-        CheckpointError: it belongs to something else, or a part of it is missing.
+        CheckpointError: it is of another run, or a part of it is missing.
     """
     host = json.loads((folder / PROGRESS_NAME).read_text())
     _check_about(folder.name, host, about, elastic=elastic)

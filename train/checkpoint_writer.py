@@ -107,7 +107,7 @@ class CheckpointWriter:
         """Queue a checkpoint; returns at once.
 
         Raises:
-            OSError, RuntimeError: an earlier one brought the writer down.
+            OSError, RuntimeError: an earlier checkpoint ended the writer.
         """
         self._raise()
         self._waiting.put(Offer(mark, write))
@@ -116,7 +116,7 @@ class CheckpointWriter:
         """Wait until the newest offer is committed.
 
         Raises:
-            StoreUnavailableError: the store did not take it for so long.
+            StoreUnavailableError: the store did not accept it within `patience_s`.
         """
         with self._waiting.lock:
             self._waiting.deadline = time.monotonic() + patience_s

@@ -26,7 +26,7 @@ def claim(key: str, patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Hold `key` for as long as the context lasts; the process is connected to Ray.
 
     Raises:
-        ClaimedError: another job holds it, for longer than that.
+        ClaimedError: another job holds it for longer than `patience_s`.
     """
     deadline_s = time.monotonic() + patience_s
     while True:

@@ -30,9 +30,8 @@ class DataParallel(NamedAdamW):
             return self._ask(self.module, x_BCHW)
         if not self.laid_out:
             self._lay_out(torch.zeros_like(x_BCHW[:2]))
-        self.ddp.require_backward_grad_sync = (
-            last  # what `no_sync` sets, which would have to span both passes
-        )
+        # `no_sync` sets the same, but would have to span both passes
+        self.ddp.require_backward_grad_sync = last
         return self._ask(self.ddp, x_BCHW)
 
     def _ask(self, model: torch.nn.Module, x_BCHW: torch.Tensor) -> torch.Tensor:

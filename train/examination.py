@@ -115,7 +115,7 @@ def run_suite(
     """Measure everything.
 
     Args:
-        champion: to compare with; or why there is no comparison.
+        champion: the version to compare with, or why there is no comparison.
     Raises:
         EvaluateError, VersionError, ObjectStoreError, SecretError, SandboxError: one line each.
     """

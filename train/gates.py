@@ -147,9 +147,8 @@ class _Bench:
                 f"conformal sets hold the truth in {_shown(coverage)}; the promised {promised:.2f} lies "
                 f"{'inside' if verdict == 'pass' else 'outside'}"
             )
-        too_little = (
-            coverage is not None and coverage.high < promised
-        )  # too much is no harm, and chance in one of forty
+        # coverage above the promise does no harm, and happens by chance in one of forty
+        too_little = coverage is not None and coverage.high < promised
         halts = self._halts(verdict, "conformal", beyond_chance=too_little)
         return _result("conformal", "conformal", verdict, coverage, promised, halts=halts, why=why)
 

@@ -79,7 +79,7 @@ def build(directory: Path, config: LlmConfig, device: torch.device) -> GPT:
     """Read the base and create its adapters, whose first values depend on the seed alone.
 
     Raises:
-        LlmModelError: the weights do not fit the architecture, or NF4 is not to be had here.
+        LlmModelError: the weights do not fit the architecture, or NF4 is not available here.
     """
     base = architecture(directory)
     frozen = torch.bfloat16 if config.adapts and config.precision == "bfloat16" else torch.float32
@@ -187,7 +187,7 @@ def fill(model: GPT, weights: Mapping[str, torch.Tensor]) -> None:
     """Set the learned parameters.
 
     Raises:
-        LlmModelError: they are of other parameters.
+        LlmModelError: the names differ.
     """
     own = learned(model)
     if own.keys() != weights.keys():

@@ -65,7 +65,7 @@ def watched(tracking_uri: str | None, run_id: str | None, machine: str = "") -> 
     """Sample this machine every `EVERY_S`, and a last time at the end.
 
     Args:
-        machine: goes into the names; for when there are several.
+        machine: part of the names if there are several machines.
     """
     if not tracking_uri or not run_id:
         yield

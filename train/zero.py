@@ -93,10 +93,7 @@ class DeepSpeedZero:
         from deepspeed.utils import safe_get_full_fp32_param
 
         weights = {}
-        for (
-            name,
-            parameter,
-        ) in self.module.named_parameters():  # one after the other, as each is gathered whole
+        for name, parameter in self.module.named_parameters():  # one by one: each is gathered whole
             whole = safe_get_full_fp32_param(parameter)
             if dist.get_rank() == 0:
                 weights[name] = copied(whole)
@@ -155,10 +152,8 @@ def _deepspeed(device: torch.device) -> ModuleType:
             f"strategy deepspeed needs the package deepspeed, which does not load here ({error}): install it with "
             "`pip install --no-build-isolation deepspeed`, or take strategy fsdp"
         ) from error
-    for operation in (
-        "all_gather_into_tensor",
-        "reduce_scatter_tensor",
-    ):  # torch's, for what DeepSpeed still calls
+    # DeepSpeed still calls these
+    for operation in ("all_gather_into_tensor", "reduce_scatter_tensor"):
         warnings.filterwarnings("ignore", f"`torch.distributed.{operation}` is deprecated", FutureWarning)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # Its operation for shared memory would be compiled at the first start and leaves files when it is killed.

@@ -1,4 +1,4 @@
-"""What a sweep does: how many trials, judged by what, stopped by whom, paid with how much CPU time.
+"""The settings of a sweep: number of trials, metric, scheduler, and budget of CPU time.
 
 Knows neither Ray nor torch nor Optuna.
 """
@@ -72,7 +72,7 @@ class SweepConfig:
         return "min" if METRICS[self.metric] == "min" else "max"
 
     def identity(self) -> dict[str, object]:
-        """What changes which trials there are and how they are judged; more trials or budget is the same sweep."""
+        """Return what decides which trials there are and how they are judged; more trials or budget changes neither."""
         own = {
             "asha": ("grace_epochs", "reduction_factor", "random_trials"),
             "pbt": ("perturb_epochs", "trials"),

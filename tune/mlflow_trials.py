@@ -27,26 +27,26 @@ class MlflowTrials:
     mlflow: "MlflowClient"
     parent: str
     """Id of the sweep's run."""
-    told: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     """Further parameters of every trial: dataset version, git commit."""
 
     @classmethod
     def open(
-        cls, tracking_uri: str, sweep: Sweep, params: Mapping[str, Any], told: Mapping[str, Any]
+        cls, tracking_uri: str, sweep: Sweep, params: Mapping[str, Any], provenance: Mapping[str, Any]
     ) -> "MlflowTrials":
-        """The sweep's run, made at the first call.
+        """Open the sweep's run, which the first call makes.
 
         Raises:
             TrackingError: MLflow does not answer.
         """
         mlflow = tracking.client(tracking_uri)
-        parent = tracking.start_run(mlflow, sweep.key, sweep.name, {**params, **told})
+        parent = tracking.start_run(mlflow, sweep.key, sweep.name, {**params, **provenance})
         with tracking.answering(mlflow):
             tracking.set_status(mlflow, parent, "RUNNING")
-        return cls(mlflow=mlflow, parent=parent, told=told)
+        return cls(mlflow=mlflow, parent=parent, provenance=provenance)
 
     def begin(self, trial: Trial, config: TrainConfig, run_key: str) -> str | None:
-        """The id of a trial's run; None where MLflow does not answer."""
+        """Start a trial's run; returns its id, or None where MLflow does not answer."""
         try:
             return self._begin(trial, config, run_key)
         except tracking.TrackingError as error:
@@ -54,11 +54,11 @@ class MlflowTrials:
             return None
 
     def _begin(self, trial: Trial, config: TrainConfig, run_key: str) -> str:
-        params = tracking.flat(config.as_dict()) | {**self.told, "trial": trial.number}
+        params = tracking.flat(config.as_dict()) | {**self.provenance, "trial": trial.number}
         return tracking.start_run(self.mlflow, run_key, trial.run, params, parent=self.parent)
 
     def end(self, trial: Trial) -> None:
-        """Say how a trial ended, if MLflow answers."""
+        """Set how a trial ended, if MLflow answers."""
         try:
             self._end(trial)
         except tracking.TrackingError as error:
@@ -85,7 +85,7 @@ class MlflowTrials:
         return run_id
 
     def fail(self) -> None:
-        """Say that the sweep found nothing.
+        """Mark the sweep as failed.
 
         Raises:
             TrackingError: MLflow does not answer.

@@ -1,7 +1,7 @@
-"""Who stops a trial, or changes it: Ray Tune's ASHA, told what happened before this attempt, and its PBT.
+"""Ray Tune's schedulers: ASHA, which stops trials, and PBT, which changes them.
 
-Both decide at the end of an epoch. ASHA decides again what it decided before a kill, as it hears the same rows in the
-same order; PBT goes on from where each trial is.
+Both decide at the end of an epoch. After a kill ASHA gets the rows of the earlier attempt in their order and repeats
+its decisions; PBT goes on from where each trial is.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ TIME = "epoch"
 
 
 def asha(config: SweepConfig, epochs: int, past: Sequence[Trial]) -> ASHAScheduler:
-    """ASHA that has heard of the trials that are over."""
+    """Make an ASHA scheduler that has seen the rows of finished trials."""
     scheduler = ASHAScheduler(
         time_attr=TIME,
         metric=config.metric,
@@ -49,15 +49,15 @@ class Population(PopulationBasedTraining):
         config, operations = super()._get_new_config(trial, trial_to_clone)
         own, new = trial.config[TRIAL], config[TRIAL]
         epoch = self._trial_state[trial_to_clone].last_train_time
-        told = hashlib.sha256(repr((sorted(new["settings"].items()), new["run"])).encode()).hexdigest()
+        digest = hashlib.sha256(repr((sorted(new["settings"].items()), new["run"])).encode()).hexdigest()
         trunk = own["run"].partition("-e")[0]
         kept = {"number": own["number"], "mlflow_run_id": own["mlflow_run_id"]}
-        config[TRIAL] = {**new, **kept, "run": f"{trunk}-e{int(epoch):03d}-{told[:6]}"}
+        config[TRIAL] = {**new, **kept, "run": f"{trunk}-e{int(epoch):03d}-{digest[:6]}"}
         return config, operations
 
 
 def pbt(config: SweepConfig, space: Space, seed: int) -> Population:
-    """PBT over the part of the space that may change within a run.
+    """Make a PBT scheduler over the part of the space that may change within a run.
 
     Raises:
         SpaceError: there is no such part.

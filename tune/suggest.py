@@ -1,4 +1,4 @@
-"""Which settings a trial gets: Optuna's, as a function of seed, number and what is known of the other trials.
+"""Chooses a trial's settings with Optuna, as a function of seed, number and the results of the other trials.
 
 No sampler lives from one trial to the next, so a sweep that was killed goes on with the suggestions that it would have
 had: each is made anew from the sweep store. The first trial has the recipe's own settings, where the space has them, so
@@ -58,7 +58,7 @@ def study_of(
     config: SweepConfig,
     sampler: optuna.samplers.BaseSampler | None = None,
 ) -> optuna.Study:
-    """What is known, as Optuna has it."""
+    """Make an Optuna study of the trials so far."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction=DIRECTIONS[config.mode], sampler=sampler)
     study.add_trials([_frozen(trial, space, config.metric) for trial in past])

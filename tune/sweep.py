@@ -1,7 +1,7 @@
 """A sweep from its first trial to the winner's recipe: the driver's side.
 
 `sweep` can be called again at any time with the same arguments: trials that are over are not repeated, those that are
-not go on from their checkpoints, and a sweep that is done is told at once. The caller has joined the Ray cluster.
+not go on from their checkpoints, and a finished sweep returns at once. The caller has joined the Ray cluster.
 """
 
 import logging
@@ -75,7 +75,7 @@ class SweepOutcome:
 
 
 def sweep(settings: Settings, asked: SweepRequest) -> SweepOutcome:
-    """Try, keep, and write the winner down.
+    """Run the sweep's trials and write the winner's recipe.
 
     Raises:
         SpaceError, SweepConfigError, VersionError, TrainDataError, RunError, TrackingError, CapacityError: before
@@ -88,16 +88,16 @@ def sweep(settings: Settings, asked: SweepRequest) -> SweepOutcome:
     begun, resumed = sweep_store.begin(
         store, asked.name, fingerprint(spec), asked.dataset_version, fresh=asked.fresh
     )
-    told = {"dataset_version": asked.dataset_version, "git_commit": asked.git_commit}
+    provenance = {"dataset_version": asked.dataset_version, "git_commit": asked.git_commit}
     with claim(f"sweep {begun.key}"):
         trial_store = SweepStore(store, begun)
-        mlflow_trials = MlflowTrials.open(settings.mlflow_tracking_uri, begun, _params(spec), told)
+        mlflow_trials = MlflowTrials.open(settings.mlflow_tracking_uri, begun, _params(spec), provenance)
         driver = _run(settings, asked, trial_store, mlflow_trials)
         return _conclude(settings, asked, driver, mlflow_trials, resumed=resumed)
 
 
 def fingerprint(spec: SweepSpec) -> str:
-    """Of everything that decides which trials there are and how they are judged."""
+    """Hash everything that decides which trials there are and how they are judged."""
     return sweep_store.fingerprint(
         {
             "train": spec.train.fingerprint,

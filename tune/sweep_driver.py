@@ -145,7 +145,7 @@ class SweepDriver(ray.tune.Callback):
             self.trial_store.put(replace(self.trial_store.trial(number), why="its driver died"))
 
     def _updated(self, trial: Trial, assignment: dict[str, Any], result: dict[str, Any]) -> Trial:
-        """Return the trial with what Tune was told added."""
+        """Return the trial with the epoch that Tune reports added."""
         if trial.run != assignment["run"]:
             trial = replace(
                 trial,
@@ -165,7 +165,7 @@ class SweepDriver(ray.tune.Callback):
     def _with_row(self, trial: Trial, row: dict[str, float]) -> Trial:
         known = [{**one, "nth": None} for one in trial.rows]
         if {**row, "nth": None} in known:
-            return trial  # told again
+            return trial  # ASHA gets known rows again after a restart
         return trial.with_row({**row, "nth": self.trial_store.next_nth})
 
     def _report(self, trial: Trial) -> None:

@@ -87,7 +87,7 @@ def fingerprint(identity: dict[str, Any]) -> str:
 def begin(
     store: ObjectStore, name: str, fingerprint: str, dataset_version: str, *, fresh: bool
 ) -> tuple[Sweep, bool]:
-    """The sweep to work on, and whether it was begun before.
+    """Open or begin a sweep; returns it, and whether it was begun before.
 
     Raises:
         RunError: the name cannot be used, or stands for a sweep of other settings or data.
@@ -134,7 +134,7 @@ class SweepStore:
         return self._trials[number]
 
     def put(self, trial: Trial) -> None:
-        """Keep what is known of a trial, before anything follows from it."""
+        """Store a trial before anything follows from it."""
         self.store.put_json(BUCKET, f"{self.sweep.folder}/trials/{trial.number:04d}.json", asdict(trial))
         self._trials[trial.number] = trial
 
@@ -149,17 +149,17 @@ class SweepStore:
 
 
 def cpu_minutes(trials: Iterable[Trial]) -> float:
-    """CPU time of the workers of trials, of all attempts, as of their last epochs."""
+    """Sum the CPU minutes of the workers of all attempts, as of their last epochs."""
     return sum(seconds for trial in trials for seconds in trial.cpu_s.values()) / 60
 
 
 def count(trials: Sequence[Trial]) -> dict[str, int]:
-    """How many trials there are, by state."""
+    """Count trials by state."""
     return {state: sum(trial.state == state for trial in trials) for state in STATES}
 
 
 def best(trials: Sequence[Trial], metric: str, mode: str) -> Trial | None:
-    """The best of those that were trained to the end; where there is none, of those that came farthest.
+    """Return the best trial of those trained to the end; where there is none, of those that came farthest.
 
     A trial's value is that after its last epoch, whose weights it has, not the best on the way.
     """
@@ -174,7 +174,7 @@ def best(trials: Sequence[Trial], metric: str, mode: str) -> Trial | None:
 
 
 def superseded(trials: Sequence[Trial], metric: str, mode: str) -> list[str]:
-    """Training runs whose weights no trial goes on from and no winner can have, whatever comes."""
+    """Return the training runs whose weights neither a trial nor a winner can still need."""
     over = [trial for trial in trials if trial.state != "unfinished"]
     kept = best(over, metric, mode)
     return [run for trial in trials for run in trial.left] + [trial.run for trial in over if trial != kept]

@@ -1,7 +1,7 @@
-"""One trial: an ordinary training run that reports its epochs to Tune, and ends after an epoch when Tune decides so.
+"""One trial: an ordinary training run that reports its epochs to Ray Tune and stops at an epoch's end when Tune asks.
 
-Tune's side is `TrialDriver`, an actor that takes no processor; a thread of it runs what `jobs.train` runs too
-(`train.workers.fit_on_workers`), with the run's own checkpoints, from which a killed trial continues.
+`TrialDriver` is Tune's actor and takes no processor. A thread of it trains as `jobs.train` does
+(`train.workers.fit_on_workers`), with the run's own checkpoints, from which a killed trial goes on.
 """
 
 import json
@@ -37,13 +37,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """The trial that an actor of Tune's drives."""
+    """The trial that an actor of Tune drives."""
 
     number: int
     run: str
     """Name of the training run."""
     known_epoch: int
-    """The ledger has the rows up to this epoch."""
+    """Rows up to this one are known already."""
     mlflow_run_id: str | None
     settings: spaces.Settings
 
@@ -85,7 +85,7 @@ class TrialDriver(ray.tune.Trainable):
         self._row: Event = {}
 
     def step(self) -> Event:
-        """Wait for the next epoch's row; the last one has how the trial ended."""
+        """Wait for the next epoch's row; the last one says how the trial ended, too."""
         if self._thread is None:
             self._begin()
         event = self._next()
@@ -106,7 +106,7 @@ class TrialDriver(ray.tune.Trainable):
         self._origin = Origin(**json.loads(Path(checkpoint, POINTER).read_text()))
 
     def cleanup(self) -> None:
-        """End the workers with their current epoch, so that their processors are free."""
+        """End the workers with the epoch that they are in, which frees their processors."""
         if self._thread is not None:
             ray.get(self._environment.gate.leave.remote(self._key))
             self._thread.join()
@@ -125,7 +125,7 @@ class TrialDriver(ray.tune.Trainable):
         return event
 
     def _train(self) -> None:
-        """In the thread: train, and tell the gate how it ended."""
+        """Train in the thread, and report to the gate how it ended."""
         asked = _EpochReporter(gate=self._environment.gate, key=self._key)
         try:
             last = self._environment.train(self._assignment, self._origin, asked)
@@ -144,7 +144,7 @@ class TrialDriver(ray.tune.Trainable):
 
 @dataclass(frozen=True, kw_only=True)
 class _EpochReporter:
-    """What rank 0 asks after each epoch."""
+    """Reports each epoch of rank 0 to the gate; returns whether training goes on."""
 
     gate: Any
     key: str

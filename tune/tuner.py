@@ -29,10 +29,10 @@ RAY_TUNE = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_MAX_PENDING_TRIALS_
 
 
 def room_now(config: TrainConfig, patience_s: float = PATIENCE_S) -> list[Node]:
-    """What the cluster's nodes have for trials, once there is room for one beside what else runs.
+    """Return what the cluster's nodes have for trials, once one has room beside what else runs.
 
-    This machine counts with no more processors than it really has, as Ray may have been told of more; one trial may
-    have those all the same.
+    This machine counts with no more processors than it really has, although Ray may be configured with more; a single
+    trial may use those all the same.
     """
     deadline = time.monotonic() + patience_s
     workers = config.min_workers or config.num_workers
@@ -41,12 +41,13 @@ def room_now(config: TrainConfig, patience_s: float = PATIENCE_S) -> list[Node]:
         time.sleep(1)
     if free.get("CPU", 0) < needed.cpus:
         return [Node(cpus=free.get("CPU", 0), gpus=free.get("GPU", 0))]
-    told = [one for one in ray.nodes() if one["Alive"]]
+    alive = [entry for entry in ray.nodes() if entry["Alive"]]
     here = ray.get_runtime_context().get_node_id()
-    nodes = [Node(cpus=one["Resources"].get("CPU", 0), gpus=one["Resources"].get("GPU", 0)) for one in told]
+    resources = [entry["Resources"] for entry in alive]
+    nodes = [Node(cpus=each.get("CPU", 0), gpus=each.get("GPU", 0)) for each in resources]
     real = [
-        replace(node, cpus=min(node.cpus, os.cpu_count() or 1)) if one["NodeID"] == here else node
-        for one, node in zip(told, nodes, strict=True)
+        replace(node, cpus=min(node.cpus, os.cpu_count() or 1)) if entry["NodeID"] == here else node
+        for entry, node in zip(alive, nodes, strict=True)
     ]
     if room(nodes, config) and not room(real, config):
         return [needed]
@@ -81,7 +82,7 @@ def run_trials(driver: SweepDriver, environment: TrialEnvironment, nodes: Sequen
 
 
 def _searched(driver: SweepDriver, epochs: int, at_once: int) -> dict[str, Any]:
-    """How Tune finds its trials."""
+    """Return Tune's settings that decide which trials it runs."""
     spec = driver.spec
     if spec.config.scheduler == "asha":
         scheduler = schedulers.asha(spec.config, epochs, driver.trial_store.trials)
@@ -92,8 +93,8 @@ def _searched(driver: SweepDriver, epochs: int, at_once: int) -> dict[str, Any]:
         }
         return {"tune_config": ray.tune.TuneConfig(scheduler=scheduler, **search)}
     population = []
-    while (one := driver.next_trial()) is not None:
-        population.append(one[TRIAL])
+    while (config := driver.next_trial()) is not None:
+        population.append(config[TRIAL])
     scheduler = schedulers.pbt(spec.config, spec.space, spec.seed)
     return {
         "param_space": {TRIAL: ray.tune.grid_search(population)},
@@ -102,7 +103,7 @@ def _searched(driver: SweepDriver, epochs: int, at_once: int) -> dict[str, Any]:
 
 
 def _own_node() -> str:
-    """The resource that only this node has."""
+    """Return the name of the resource that only this node has."""
     here = ray.get_runtime_context().get_node_id()
     own = next(node for node in ray.nodes() if node["NodeID"] == here)
     return next(

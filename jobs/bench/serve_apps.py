@@ -2,7 +2,7 @@
 
 Deployed by `jobs.bench.serve_stage` in place of `serve.deployments`' own. Authentication, limits, parsing, routing,
 hop, attempts, record and answer are the product's; only what the benchmark leaves out is replaced, through the seams
-that the desk has.
+that the prediction service has.
 """
 
 from collections.abc import Collection
@@ -55,9 +55,9 @@ class NothingKept(Images):
 class BareDoorReplica(FrontDoorReplica):
     def __init__(self) -> None:
         super().__init__(RateConfig(client=UNLIMITED))
-        self.desk.decoder.close()
-        self.desk.decoder = NothingToDecode()
-        self.desk.images = NothingKept()
+        self.service.decoder.close()
+        self.service.decoder = NothingToDecode()
+        self.service.images = NothingKept()
 
 
 class NoModelReplica:

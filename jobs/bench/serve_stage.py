@@ -126,18 +126,14 @@ class Stage:
         with connect(self.settings.database_url) as connection:
             routes, door = desired.read(connection), desired.front_door(connection)
         config = reconciler.serve_config(routes, door, self.machine, self.settings)
-        applications = [
-            application
-            for application in config["applications"]
-            if application["name"] != reconciler.CONTROLLER
-        ]
-        for application in applications:
-            application["import_path"] = f"{builders}:{application['import_path'].partition(':')[2]}"
+        apps = [app for app in config["applications"] if app["name"] != reconciler.CONTROLLER]
+        for app in apps:
+            app["import_path"] = f"{builders}:{app['import_path'].partition(':')[2]}"
         token = self.settings.ray_auth_token_path
         headers = {"Authorization": f"Bearer {token.read_text().strip()}"} if token is not None else {}
         answer = httpx.put(
             f"{self.settings.ray_api_server_address}/api/serve/applications/",
-            json={**config, "applications": applications},
+            json={**config, "applications": apps},
             headers=headers,
             timeout=60,
         )

@@ -1,9 +1,9 @@
-"""The cases of a drill: a promotion, rollbacks of copies that a fault makes bad, and what befalls the machine."""
+"""The cases of a drill: a promotion, rollbacks of copies that a fault makes bad, and failures of the machine."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from jobs.drill.platform import CASE_S, DrillPlatform, Step, UnexpectedError, rolled_back
+from jobs.drill.platform import CASE_S, STEPS, DrillPlatform, Step, UnexpectedError, rolled_back
 from serve.faults import Fault
 from serve.rollout import Rollout
 
@@ -16,9 +16,9 @@ LOAD_STEP = 5
 
 
 def promotion(platform: DrillPlatform) -> Rollout:
-    """A good version: shown, 10, 50, 100 %, champion."""
-    one = platform.start(platform.copy())
-    return platform.until(one, lambda found: found.state == "promoted", "the promotion")
+    """Roll a good version out: mirrored traffic, 10, 50, 100 %, champion."""
+    rollout = platform.start(platform.copy())
+    return platform.until(rollout, lambda now: now.state == "promoted", "the promotion")
 
 
 def bad_from_the_start(platform: DrillPlatform) -> Rollout:
@@ -27,39 +27,46 @@ def bad_from_the_start(platform: DrillPlatform) -> Rollout:
         return platform.until(platform.start(version), rolled_back, "the rollback")
 
 
-def bad_at_half(platform: DrillPlatform) -> Rollout:
-    """It turns bad when it has half of the traffic."""
-    version = platform.copy()
-    one = platform.start(version)
-    platform.until(one, lambda found: found.step == 2, "50 %")
-    with platform.fault(version, Fault(error_rate=0.2)):
-        return platform.until(one, rolled_back, "the rollback")
+def turning_bad(
+    at_step: int, share: str, *, error_rate: float = 0.2, steps: Sequence[Step] = STEPS, quiet_s: float = 0.0
+) -> Callable[[DrillPlatform], Rollout]:
+    """Return a case in which the version starts to err at a step, and is rolled back."""
+
+    def case(platform: DrillPlatform) -> Rollout:
+        version = platform.copy()
+        rollout = platform.start(version, steps)
+        platform.until(rollout, lambda now: now.step == at_step, share)
+        time.sleep(quiet_s)
+        with platform.fault(version, Fault(error_rate=error_rate)):
+            return platform.until(rollout, rolled_back, "the rollback")
+
+    return case
 
 
 def cancelled(platform: DrillPlatform) -> Rollout:
-    one = platform.start(platform.copy())
-    platform.until(one, lambda found: found.step == 1, "10 %")
-    platform.wish(one, "rollback")
-    return platform.until(one, rolled_back, "the rollback")
+    rollout = platform.start(platform.copy())
+    platform.until(rollout, lambda now: now.step == 1, "10 %")
+    platform.wish(rollout, "rollback")
+    return platform.until(rollout, rolled_back, "the rollback")
 
 
 def cancelled_and_restarted(platform: DrillPlatform) -> Rollout:
     version = platform.copy()
     for _ in range(2):
-        one = platform.start(version)
-        platform.until(one, lambda found: found.step == 1, "10 %")
-        platform.wish(one, "rollback")
-        ended = platform.until(one, rolled_back, "the rollback")
+        rollout = platform.start(version)
+        platform.until(rollout, lambda now: now.step == 1, "10 %")
+        platform.wish(rollout, "rollback")
+        ended = platform.until(rollout, rolled_back, "the rollback")
     return ended
 
 
 def third_version(platform: DrillPlatform) -> Rollout:
-    """A third version is started while the second has its share; then it is cancelled."""
-    one = platform.start(platform.copy())
-    platform.until(one, lambda found: found.step == 1, "10 %")
+    """Start a third version while the second has its share, then cancel the third."""
+    rollout = platform.start(platform.copy())
+    platform.until(rollout, lambda now: now.step == 1, "10 %")
     other = platform.start(platform.copy())
-    platform.until(one, rolled_back, "the rollback of the second")
-    platform.until(other, lambda found: found.step == 1, "10 % of the third")
+    platform.until(rollout, rolled_back, "the rollback of the second")
+    platform.until(other, lambda now: now.step == 1, "10 % of the third")
     platform.wish(other, "rollback")
     return platform.until(other, rolled_back, "the rollback of the third")
 
@@ -68,27 +75,8 @@ def never_ready(platform: DrillPlatform) -> Rollout:
     return platform.until(platform.start(platform.copy(broken=True)), rolled_back, "the rollback")
 
 
-def back_at_full(platform: DrillPlatform) -> Rollout:
-    """It turns bad when it has all of the traffic."""
-    version = platform.copy()
-    one = platform.start(version)
-    platform.until(one, lambda found: found.step == 3, "100 %")
-    with platform.fault(version, Fault(error_rate=0.5)):
-        return platform.until(one, rolled_back, "the rollback")
-
-
-def erring_at_a_tenth(platform: DrillPlatform) -> Rollout:
-    """It errs in one of five requests while it has 10 %: how long until it is out?"""
-    version = platform.copy()
-    one = platform.start(version, A_TENTH)
-    platform.until(one, lambda found: found.step == 0, "10 %")
-    time.sleep(QUIET_S)
-    with platform.fault(version, Fault(error_rate=0.2)):
-        return platform.until(one, rolled_back, "the rollback")
-
-
 def database_away(platform: DrillPlatform) -> None:
-    """PostgreSQL says nothing for a minute."""
+    """Suspend PostgreSQL for a minute."""
     time.sleep(QUIET_S)
     with platform.silent_database():
         time.sleep(AWAY_S)
@@ -96,7 +84,7 @@ def database_away(platform: DrillPlatform) -> None:
 
 
 def load_step(platform: DrillPlatform) -> None:
-    """Several times as many requests: another process of the champion comes, and goes again afterwards."""
+    """Multiply the load: another process of the champion has to start, and to end again afterwards."""
     assert platform.clients is not None
     before, rate = platform.replicas(), platform.clients.rate
     platform.clients.rate = rate * LOAD_STEP
@@ -121,13 +109,13 @@ def _replicas(platform: DrillPlatform, done: Callable[[int], bool], what: str) -
 ROLLOUTS: dict[str, Callable[[DrillPlatform], Rollout]] = {
     "promotion": promotion,
     "bad_from_the_start": bad_from_the_start,
-    "bad_at_half": bad_at_half,
+    "bad_at_half": turning_bad(2, "50 %"),
     "cancelled": cancelled,
     "cancelled_and_restarted": cancelled_and_restarted,
     "third_version": third_version,
     "never_ready": never_ready,
-    "back_at_full": back_at_full,
-    "erring_at_a_tenth": erring_at_a_tenth,
+    "back_at_full": turning_bad(3, "100 %", error_rate=0.5),
+    "erring_at_a_tenth": turning_bad(0, "10 %", steps=A_TENTH, quiet_s=QUIET_S),
 }
 CASES: dict[str, Callable[[DrillPlatform], Rollout | None]] = {
     **ROLLOUTS,

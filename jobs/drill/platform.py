@@ -1,4 +1,4 @@
-"""What the cases of a drill do to a platform: copies of its champion, faults, kills, a database that says nothing."""
+"""What a drill does to a platform: copies of its champion, injected faults, kills, a suspended database."""
 
 import contextlib
 import json
@@ -22,8 +22,9 @@ from cluster.process import marked
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from data.taxonomy import taxonomy
-from jobs.drill.clients import Clients
-from serve import desired, faults, operator_calls, reconciler, rollouts
+from jobs.drill_clients import Clients
+from serve import desired, faults, reconciler, rollouts
+from serve.control.start import start_rollout
 from serve.faults import Fault
 from serve.guardrails import GuardrailConfig
 from serve.reconciler import app_name
@@ -47,7 +48,7 @@ CASE_S = 240.0
 
 
 class UnexpectedError(Exception):
-    """Something did not happen that the case is about."""
+    """The case did not reach what it is about."""
 
 
 @dataclass(kw_only=True)
@@ -59,7 +60,7 @@ class DrillPlatform:
     registry: Registry
     draw: random.Random
     clients: Clients | None = None
-    """Who sends requests at the moment."""
+    """The clients that send requests at the moment."""
     copies: int = 0
     killed: list[str] = field(default_factory=list)
     fault_at: float | None = None
@@ -93,35 +94,39 @@ class DrillPlatform:
             return desired.read(connection)[VIT].champion.version
 
     def start(self, version: str, steps: Sequence[Step] = STEPS) -> Rollout:
-        one, _ = operator_calls.begin(
+        rollout, _ = start_rollout(
             self.settings, model=VIT, version=version, steps=list(steps), guardrails=GUARDRAILS, actor=ACTOR
         )
-        return one
+        return rollout
 
-    def now(self, one: Rollout) -> Rollout:
+    def now(self, rollout: Rollout) -> Rollout:
         with connect(self.settings.database_url) as connection:
-            return rollouts.get(connection, one.id)
+            return rollouts.get(connection, rollout.id)
 
-    def until(self, one: Rollout, done: Callable[[Rollout], bool], what: str) -> Rollout:
-        """Raises UnexpectedError: it ended otherwise, or takes too long."""
+    def until(self, rollout: Rollout, done: Callable[[Rollout], bool], what: str) -> Rollout:
+        """Wait until a rollout is in the state that `done` asks for.
+
+        Raises:
+            UnexpectedError: it ended otherwise, or takes too long.
+        """
         ends_at = time.monotonic() + CASE_S
         while time.monotonic() < ends_at:
-            found = self.now(one)
-            if done(found):
-                return found
-            if found.ended_at is not None:
+            current = self.now(rollout)
+            if done(current):
+                return current
+            if current.ended_at is not None:
                 raise UnexpectedError(
-                    f"waited for {what}, and it was {found.state}: {found.verdict.get('why')}"
+                    f"waited for {what}, and it was {current.state}: {current.verdict.get('why')}"
                 )
             time.sleep(0.25)
-        raise UnexpectedError(f"waited {CASE_S:.0f} s for {what}; it is {self.now(one).state}")
+        raise UnexpectedError(f"waited {CASE_S:.0f} s for {what}; it is {self.now(rollout).state}")
 
-    def wish(self, one: Rollout, wanted: Any) -> None:
+    def wish(self, rollout: Rollout, wanted: Any) -> None:
         with connect(self.settings.database_url) as connection:
-            rollouts.wish(connection, one.id, wanted, actor=ACTOR)
+            rollouts.wish(connection, rollout.id, wanted, actor=ACTOR)
 
     def end(self) -> Rollout | None:
-        """Roll back what is under way, so that the next case starts from the champion; the newest rollout."""
+        """Roll back what is under way, so that the next case starts from the champion; returns the newest rollout."""
         with connect(self.settings.database_url) as connection:
             left = rollouts.under_way(connection, VIT)
         if left is not None:
@@ -143,12 +148,12 @@ class DrillPlatform:
                 faults.clear(connection, actor=ACTOR)
 
     def replicas(self) -> int:
-        """Running processes of the champion."""
+        """Count the running processes of the champion."""
         return reconciler.replicas(self.settings, app_name(VIT, self.champion))
 
     @contextmanager
     def silent_database(self) -> Iterator[None]:
-        """PostgreSQL is there and says nothing: harder than one that is gone, since nobody is refused."""
+        """Suspend PostgreSQL, which is harder than a stopped one: connections are not refused, they hang."""
         frozen = marked(Home.from_env(os.environ).id, "postgresql")
         for process in frozen:
             process.suspend()
@@ -161,11 +166,11 @@ class DrillPlatform:
 
     def kill_one(self, nth: int) -> None:
         kind = KILL_TARGETS[nth % len(KILL_TARGETS)]
-        processes = [
+        targets = [
             process for process in marked(Home.from_env(os.environ).id, "ray") if kind in _title(process)
         ]
-        if processes:
-            chosen = self.draw.choice(processes)
+        if targets:
+            chosen = self.draw.choice(targets)
             self.killed.append(_title(chosen).removeprefix("ray::").split("(")[0].strip())
             with contextlib.suppress(psutil.NoSuchProcess):
                 chosen.kill()
@@ -178,5 +183,5 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def rolled_back(one: Rollout) -> bool:
-    return one.state == "rolled_back"
+def rolled_back(rollout: Rollout) -> bool:
+    return rollout.state == "rolled_back"

@@ -30,7 +30,6 @@ from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from data.synthetic import SyntheticConfig, generate
-from jobs.deploy import carry_out
 from jobs.load_test.arrivals import Plan, Sent
 from jobs.load_test.report import reported
 from jobs.load_test.verdict import ACTOR, judge_and_record
@@ -38,6 +37,7 @@ from jobs.runtime import entry
 from jobs.runtime.inputs import model_version
 from serve import environments, rollouts, standby
 from serve.admission import admit
+from serve.control.deploy import apply_desired_state
 from train.gates import Gates
 
 LOCK = 7_262_006
@@ -78,7 +78,7 @@ class Arguments:
 
 
 def run_load_test(settings: Settings, version: str, arguments: Arguments) -> dict[str, Any]:
-    """Returns the fields of the job's line.
+    """Send the load and judge it; returns the fields of the job's line.
 
     Raises:
         Halted: a gate failed.
@@ -115,17 +115,17 @@ def _alone(settings: Settings) -> Iterator[None]:
             raise entry.JobError(
                 "another load test is running: wait for its end, they would measure each other"
             )
-        if (one := rollouts.under_way(connection, VIT)) is not None:
+        if (rollout := rollouts.under_way(connection, VIT)) is not None:
             raise entry.JobError(
-                f"rollout {one.id} of version {one.version} is under way, and a load would spoil its evidence: wait "
-                "for its end, or `python -m jobs.rollout rollback`"
+                f"rollout {rollout.id} of version {rollout.version} is under way, and a load would spoil its evidence: "
+                "wait for its end, or `python -m jobs.rollout rollback`"
             )
         yield
 
 
 @contextmanager
 def _live(settings: Settings, version: str, *, keep: bool) -> Iterator[None]:
-    """The version live while the test runs; out again afterwards, when it was not before."""
+    """Bring the version up while the test runs; take it out afterwards unless it was live before."""
     registry = Registry(settings)
     admit(
         VIT,
@@ -141,13 +141,13 @@ def _live(settings: Settings, version: str, *, keep: bool) -> Iterator[None]:
         new = standby.enter(connection, model=VIT, version=version, bundle_key=key, actor=ACTOR)
     try:
         if new:
-            carry_out(settings, partial(progress.report, "load_test"))
+            apply_desired_state(settings, partial(progress.report, "load_test"))
         yield
     finally:
         if new and not keep:
             with connect(settings.database_url) as connection:
                 standby.leave(connection, model=VIT, version=version, actor=ACTOR)
-            carry_out(settings, lambda done, total, note: None)
+            apply_desired_state(settings, lambda done, total, note: None)
 
 
 @contextmanager
@@ -171,7 +171,7 @@ def _keys(settings: Settings, arguments: Arguments, usual_rate: float) -> Iterat
 
 
 def _drawn(folder: Path) -> Path:
-    """X-ray-like pictures, in one folder and nothing beside them."""
+    """Draw X-ray-like pictures into one folder."""
     generate(SyntheticConfig(images=IMAGES, side=SIDE), folder / "drawn")
     images = folder / "images"
     images.mkdir()
@@ -181,7 +181,7 @@ def _drawn(folder: Path) -> Path:
 
 
 def _warm_up(plan: Plan) -> None:
-    """Until the front doors know the version and it answers; one that errs goes on to be judged.
+    """Send requests until the front doors know the version and it answers; one that errs goes on to be judged.
 
     Raises:
         JobError: the front door does not answer or does not know it, an image is refused, or there is none.
@@ -196,15 +196,17 @@ def _warm_up(plan: Plan) -> None:
         ThreadPoolExecutor(WARM) as pool,
     ):
         while time.monotonic() < ends_at:
-            said = list(pool.map(lambda nth: _asked(api, files[nth % len(files)], plan.version), range(WARM)))
-            if set(said) == {""}:
+            answers = list(
+                pool.map(lambda nth: _asked(api, files[nth % len(files)], plan.version), range(WARM))
+            )
+            if set(answers) == {""}:
                 return
-            if not any(one.startswith("unknown") for one in said):
+            if not any(answer.startswith("unknown") for answer in answers):
                 known_at = known_at or time.monotonic()
                 if time.monotonic() > known_at + GRACE_S:
                     return
             time.sleep(0.5)
-    seen = ", ".join(sorted(set(said)))
+    seen = ", ".join(sorted(set(answers)))
     raise entry.JobError(
         f"version {plan.version} does not answer at {plan.api_url} after {READY_S:.0f} s: {seen}"
     )
@@ -230,7 +232,7 @@ def _asked(api: httpx.Client, image: Path, version: str) -> str:
 
 
 def _sent(plan: Plan) -> list[Sent]:
-    """In a process of its own, since Locust changes sockets for the whole process.
+    """Send the plan's requests from a process of its own, since Locust replaces sockets for the whole process.
 
     Raises:
         JobError: it ended without records.
@@ -247,7 +249,7 @@ def _sent(plan: Plan) -> list[Sent]:
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise entry.JobError(f"the sender ended with exit code {done.returncode}: {last[:300]}")
-    return [Sent(**one) for one in json.loads(done.stdout)]
+    return [Sent(**record) for record in json.loads(done.stdout)]
 
 
 def work(arguments: Arguments) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a person sees while the pipeline runs: one bar a stage, one line of what happens now, no wall of logs.
+"""Shows how far the pipeline is: one bar a stage with a note of what happens now.
 
 On a terminal the bars move; elsewhere each stage says when it starts, how far it is now and then, and when it
 ends. Everything else goes to a log file whose path the summary names.
@@ -89,5 +89,5 @@ class Console:
                 name, overflow="fold", no_wrap=not last, justify="left" if nth == 0 or last else "right"
             )
         for row in rows:
-            table.add_row(*(str(one) for one in row))
+            table.add_row(*(str(cell) for cell in row))
         self._rich.print(table)

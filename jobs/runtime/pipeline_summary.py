@@ -1,4 +1,4 @@
-"""The end of a pipeline run as a person reads it: metrics, gates, answers, times, addresses."""
+"""Prints the summary of a pipeline run: metrics, gates, answers, times, addresses."""
 
 from typing import Any
 

@@ -1,6 +1,5 @@
-"""What people do with what `jobs.ingest` brought in: look at the quarantine, decide on an image, forget a patient.
-
-`jobs.ingest` calls it for `--report`, `--release`, `--reject` and `--forget`. Tables for people go to standard output
+"""Shows the quarantine, and forgets a patient, for `jobs.ingest --report` and `--forget`.
+ Tables for people go to standard output
 before the job's line. Neither carries a path, a note or anything of a patient.
 """
 

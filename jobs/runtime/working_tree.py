@@ -1,9 +1,9 @@
-"""What the code that runs differs by from its commit: a model can be made again from a checkout that was not clean.
+"""Records uncommitted changes, so that a model trained from a dirty checkout can be reproduced.
 
-Whoever submits a job sees the checkout, and the job runs from a package without `.git`: so `submitted` stores the text
-in the object store under its hash and names it in the job's environment, where `uncommitted` finds it. Values of
-secrets in the environment are blotted out. Of files that git does not know, only the names of code are told, and how
-many others there are: those could be X-rays, named after patients.
+Only the machine that submits a job has the checkout, since the job runs from a package without `.git`: `submitted`
+stores the diff in the object store under its hash and names it in the job's environment, where `uncommitted` reads it.
+Values of secrets in the environment are blotted out. Of files that git does not know, only the names of
+code are listed; the others are counted, since they could be X-rays, named after patients.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ SHORTEST_SECRET = 8
 
 
 def submitted(settings: Settings, root: Path = PROJECT_ROOT) -> dict[str, str]:
-    """For the environment of a job that is submitted from this checkout; the text is in the store then."""
+    """Store this checkout's changes; returns the environment variable that names them to a submitted job."""
     text = changes(root, os.environ)
     if not text:
         return {VARIABLE: "unknown" if text is None else "clean"}
@@ -45,14 +45,14 @@ def submitted(settings: Settings, root: Path = PROJECT_ROOT) -> dict[str, str]:
 
 
 def uncommitted(settings: Settings, environ: Mapping[str, str], root: Path = PROJECT_ROOT) -> str | None:
-    """What the code of this job differs by from its commit; empty: nothing; None: nobody knows."""
-    told = environ.get(VARIABLE)
-    if told is None:
+    """Return the uncommitted changes of this job's code; empty: none; None: unknown."""
+    key = environ.get(VARIABLE)
+    if key is None:
         return changes(root, environ)
-    if told in ("clean", "unknown"):
-        return "" if told == "clean" else None
+    if key in ("clean", "unknown"):
+        return "" if key == "clean" else None
     try:
-        return ObjectStore(settings).get(BUCKET, told).decode()
+        return ObjectStore(settings).get(BUCKET, key).decode()
     except FileNotFoundError:
         return None
 

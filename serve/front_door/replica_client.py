@@ -13,6 +13,7 @@ import numpy as np
 import ray.serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 
+from cluster.registry import LLM, VIT
 from serve.absence import DISCOVERY_S, ReplicaOutage, running_replicas
 from serve.answer import Classified
 from serve.attempts import InfrastructureError, ModelError
@@ -37,7 +38,7 @@ class VersionHandle:
     """One version of the classifier, with micro-batches of its own: a slow version holds up no other."""
 
     def __init__(self, version: str) -> None:
-        self.handle = _handle(VIT", version, "classifier")
+        self.handle = _handle(VIT, version, "classifier")
         self._outage = ReplicaOutage(version)
         self._batcher = Batcher(
             self._ask,

@@ -1,4 +1,4 @@
-"""The desk opens uploads in a child process, and each way that ends has its status."""
+"""The prediction service opens uploads in a child process, and each way that ends has its status."""
 
 import asyncio
 import io
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data.sandbox import Decoder
-from serve.desk import Desk, DeskConfig
+from serve.desk import PredictionConfig, PredictionService
 from serve.problems import Problem
 from serve.upload import Upload
 
@@ -33,17 +33,17 @@ def decoder() -> Iterator[Decoder]:
 
 def opened(decoder: Decoder, blob: bytes, view: str | None = None) -> Any:
     nobody: Any = None
-    desk = Desk(
+    service = PredictionService(
         models=nobody,
         decoder=decoder,
         store=nobody,
         records=nobody,
         encryption_key=b"e" * 32,
         pseudonym_key=b"p" * 32,
-        config=DeskConfig(),
+        config=PredictionConfig(),
     )
     upload = Upload(blob=blob, patient_key=None, study_key=None, sex=None, age=None, view=view, metadata=None)
-    return asyncio.run(desk._decode(upload))
+    return asyncio.run(service._decode(upload))
 
 
 def test_a_sound_image_is_shown(decoder: Decoder) -> None:

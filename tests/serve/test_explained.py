@@ -18,7 +18,7 @@ ROUTES = set_weights(
 def asked(patient: str | None = None, study: str | None = None) -> ExplanationAttempt:
     assignment = {"key": "request", **({"study": study} if study else {})}
     row = {"id": uuid.uuid4(), "patient_pseudonym": patient, "assignment": assignment}
-    return ExplanationAttempt.about(row, ROUTES)
+    return ExplanationAttempt.assign(row, ROUTES)
 
 
 def attempt(one: ExplanationAttempt) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def test_an_error_in_place_of_the_end_is_told_by_its_kind(
     error: Exception, outcome: str, named: bool
 ) -> None:
     one = asked()
-    one.failed(error)
+    one.record_error(error)
     assert attempt(one)["outcome"] == outcome
     assert ("incident" in attempt(one)) == named
 
@@ -49,10 +49,10 @@ def test_the_first_sentence_is_what_a_reader_waits_for_and_the_end_decides() -> 
     for fallback, outcome in ((False, "ok"), (True, "invalid_output")):
         one = asked()
         one.began_s -= 2
-        one.heard({"event": "sentence", "text": "a"})
+        one.record_event({"event": "sentence", "text": "a"})
         first_ms = one.latency_ms
         one.began_s -= 5
-        one.heard({"event": "done", "explanation": {"fallback": fallback}})
+        one.record_event({"event": "done", "explanation": {"fallback": fallback}})
         assert attempt(one)["outcome"] == outcome
         assert first_ms is not None
         assert attempt(one)["latency_ms"] == pytest.approx(first_ms, abs=0.01)

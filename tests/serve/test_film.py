@@ -9,7 +9,7 @@ from data import synthetic
 from data.preprocess import Decoded, PixelConfig, decode, scale
 from data.sandbox import Decoder
 from serve import film
-from serve.film import Film, opened, pixels_of
+from serve.film import PreparedImage, decode_and_scale, pixels_for
 
 
 class Inside(Decoder):
@@ -33,19 +33,19 @@ def test_the_version_is_asked_with_the_pixels_that_were_made_where_the_file_was_
     monkeypatch: Any,
 ) -> None:
     config = PixelConfig(side=64)
-    one = opened(Inside(), drawn(), None, config)
+    one = decode_and_scale(Inside(), drawn(), None, config)
     expected_HW = scale(one.shown_HW, config)
     monkeypatch.setattr(film, "scale", None)
-    assert np.array_equal(asyncio.run(pixels_of(one, PixelConfig(side=64))), expected_HW)
+    assert np.array_equal(asyncio.run(pixels_for(one, PixelConfig(side=64))), expected_HW)
 
 
 def test_a_version_with_other_pixels_gets_its_own() -> None:
-    one = opened(Inside(), drawn(), None, PixelConfig(side=64))
+    one = decode_and_scale(Inside(), drawn(), None, PixelConfig(side=64))
     wanted = PixelConfig(side=96)
-    assert np.array_equal(asyncio.run(pixels_of(one, wanted)), scale(one.shown_HW, wanted))
+    assert np.array_equal(asyncio.run(pixels_for(one, wanted)), scale(one.shown_HW, wanted))
 
 
 def test_without_a_champion_s_card_nothing_is_made_beforehand() -> None:
-    one = opened(Inside(), drawn(), None, None)
-    assert isinstance(one, Film)
+    one = decode_and_scale(Inside(), drawn(), None, None)
+    assert isinstance(one, PreparedImage)
     assert one.pixels == {}

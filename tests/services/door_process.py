@@ -16,12 +16,12 @@ from cluster.secrets import read_key
 from cluster.settings import Settings
 from data.sandbox import Decoder
 from serve.answer import Classified
+from serve.api.app import build_app
 from serve.attempts import InfrastructureError
 from serve.auth import KeyRing
 from serve.board import ServingSnapshot
-from serve.desk import Desk, DeskConfig
-from serve.explaining import Explaining
-from serve.http_app import build_app
+from serve.desk import PredictionConfig, PredictionService
+from serve.explaining import ExplanationService
 from serve.journal import Journal, JournalConfig
 from serve.line import PostgresConnection
 from serve.records import Records, RecordsConfig
@@ -55,19 +55,19 @@ def main(port: int, folder: Path, journal_bytes: int) -> None:
         copy_key=key,
     )
     with Decoder() as decoder:
-        desk = Desk(
+        service = PredictionService(
             models=OneAnswer(),
             decoder=decoder,
             store=store,
             records=records,
             encryption_key=key,
             pseudonym_key=read_key(settings.pseudonym_key_path),
-            config=DeskConfig(),
+            config=PredictionConfig(),
         )
         target = Target(version="1", role="champion", bundle_key="bundles/1")
         routes = {"xray-vit": Routes(model="xray-vit", targets=(target,))}
-        desk.snapshot = ServingSnapshot(routes=routes, cards={"1": card()})
-        app = build_app(desk, Explaining(desk), keys)
+        service.snapshot = ServingSnapshot(routes=routes, cards={"1": card()})
+        app = build_app(service, ExplanationService(service), keys)
         uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 
 

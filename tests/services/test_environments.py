@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from cluster.registry import VIT, Registry
-from jobs.deploy import let_in
-from serve import environments, operator_calls
+from serve import environments
 from serve.admission import AdmissionError
+from serve.control.deploy import let_in
+from serve.control.start import start_rollout
 from serve.environments import FILE
 
 
@@ -44,7 +45,7 @@ def test_a_rollout_or_deployment_of_a_version_without_load_test_is_refused(
     ):
         tag(platform, version, **told)
         with pytest.raises(AdmissionError, match=f"{settings.environment} asks for .*{said}: {command}"):
-            operator_calls.begin(settings, model=VIT, version=version, actor="t")
+            start_rollout(settings, model=VIT, version=version, actor="t")
         with pytest.raises(AdmissionError, match=said):
             let_in(settings, version, where, served="another")
     tag(platform, version, load_test="pass", load_test_rate="10")
@@ -75,4 +76,4 @@ def test_a_site_that_asks_for_more_is_obeyed(platform: Any, version: str, tmp_pa
     path.write_text(yaml.safe_dump(values))
     settings = replace(platform.settings, environments_file=path)
     with pytest.raises(AdmissionError, match=r"development asks for .* --rate 200`"):
-        operator_calls.begin(settings, model=VIT, version=version, actor="t")
+        start_rollout(settings, model=VIT, version=version, actor="t")

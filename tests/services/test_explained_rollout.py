@@ -11,8 +11,8 @@ from cluster.objects import ObjectStore
 from serve import desired, rollouts
 from serve.attempts import InfrastructureError, ModelError
 from serve.board import ServingSnapshot
-from serve.desk import Desk, DeskConfig
-from serve.explaining import Explaining
+from serve.desk import PredictionConfig, PredictionService
+from serve.explaining import ExplanationService
 from serve.explanation import Finding, explain, template_text
 from serve.guardrails import Step, explainer_guardrails
 from serve.records import Records, RecordsConfig
@@ -84,19 +84,19 @@ def ask(stage: Stage, words: dict[str, Words], rows: list[Any]) -> list[dict[str
         records = Records(stage.settings.database_url, store, None, RecordsConfig(deadline_s=30.0))
         nobody: Any = None
         writers: Any = Writers(words)
-        desk = Desk(
+        service = PredictionService(
             models=writers,
             decoder=nobody,
             store=store,
             records=records,
             encryption_key=b"e" * 32,
             pseudonym_key=b"p" * 32,
-            config=DeskConfig(explainer=stage.model),
+            config=PredictionConfig(explainer=stage.model),
         )
-        desk.snapshot = ServingSnapshot(routes=desired.read(stage.connection))
+        service.snapshot = ServingSnapshot(routes=desired.read(stage.connection))
         await records.open()
-        explaining = Explaining(desk)
-        told = list(await asyncio.gather(*(explaining.explain(row) for row in rows)))
+        explanations = ExplanationService(service)
+        told = list(await asyncio.gather(*(explanations.explain(row) for row in rows)))
         await records.close()
         return told
 

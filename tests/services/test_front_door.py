@@ -1,4 +1,4 @@
-"""The front door over real PostgreSQL and S3; models in this process through the desk's seam."""
+"""The front door over real PostgreSQL and S3; models in this process through the service's seam."""
 
 import asyncio
 import hashlib
@@ -23,13 +23,14 @@ from data.sandbox import Decoder
 from data.synthetic import SyntheticConfig, draw, subjects
 from data.taxonomy import taxonomy
 from serve.answer import Classified
+from serve.api.app import build_app
 from serve.attempts import InfrastructureError, ModelError
 from serve.auth import KeyRing
 from serve.board import ServingSnapshot
-from serve.desk import Desk, DeskConfig
-from serve.explaining import Explaining
+from serve.body_limit import MAX_FILE_BYTES
+from serve.desk import PredictionConfig, PredictionService
+from serve.explaining import ExplanationService
 from serve.heatmaps import WAITING, heatmap_key
-from serve.http_app import MAX_FILE_BYTES, build_app
 from serve.line import PostgresConnection
 from serve.rate_limit import Rate, RateConfig
 from serve.records import Records, RecordsConfig
@@ -105,14 +106,14 @@ class Door:
     async def _with(self, use: Callable[[FastAPI, httpx.AsyncClient], Awaitable[T]], url: str) -> T:
         store = ObjectStore(self.settings)
         records = Records(url, store, None, RecordsConfig(deadline_s=PATIENT_S))
-        desk = Desk(
+        service = PredictionService(
             models=self.models,
             decoder=self.decoder,
             store=store,
             records=records,
             encryption_key=b"e" * 32,
             pseudonym_key=b"p" * 32,
-            config=DeskConfig(classify_deadline_s=1.0),
+            config=PredictionConfig(classify_deadline_s=1.0),
         )
         canary = self.canary_weight
         routes = Routes(
@@ -120,9 +121,9 @@ class Door:
         )
         if canary:
             routes = set_weights(add(routes, "2", "bundles/2"), {"2": canary})
-        desk.snapshot = ServingSnapshot(routes={"xray-vit": routes}, cards={"1": CARD, "2": CARD})
+        service.snapshot = ServingSnapshot(routes={"xray-vit": routes}, cards={"1": CARD, "2": CARD})
         keys = KeyRing(PostgresConnection(url, records.database, deadline_s=PATIENT_S))
-        app = build_app(desk, Explaining(desk), keys, rates=self.rates, settings=self.settings)
+        app = build_app(service, ExplanationService(service), keys, rates=self.rates, settings=self.settings)
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://door", timeout=30) as api:

@@ -16,8 +16,10 @@ from psycopg.rows import DictRow
 
 from cluster.database import connect
 from data.taxonomy import taxonomy
-from serve import desired, operator_calls, rollouts
-from serve.controller import Controller, summary
+from serve import desired, rollouts
+from serve.control.rollout_view import summarise
+from serve.control.start import set_traffic
+from serve.controller import Controller
 from serve.guardrails import GuardrailConfig, Step
 from serve.label_mix import label_mix
 from serve.record_rows import INSERTS, Failure, Mirrored, Record
@@ -172,7 +174,7 @@ class Stage:
             found = self.now(one)
             if done(found):
                 return found
-        raise AssertionError(summary(self.now(one), self.routes.weights))
+        raise AssertionError(summarise(self.now(one), self.routes.weights))
 
 
 @pytest.fixture
@@ -311,7 +313,7 @@ def test_another_controller_goes_on_with_the_same_evidence(stage: Stage) -> None
 def test_what_is_missing_is_said_and_a_promotion_never_comes_from_silence(stage: Stage) -> None:
     one = stage.start()
     stage.tick(5)
-    found = summary(stage.now(one), stage.routes.weights)
+    found = summarise(stage.now(one), stage.routes.weights)
     assert (found["state"], found["verdict"]) == ("running", "wait")
     assert found["missing"]["pairs"] == 20
     assert "20 more mirrored images" in found["why"]
@@ -365,11 +367,11 @@ def test_operators_resume_promote_and_roll_back(stage: Stage) -> None:
 def test_weights_by_hand_wait_for_replicas_and_then_pause_the_rollout(stage: Stage) -> None:
     one = stage.start()
     with pytest.raises(rollouts.RolloutError, match="still starts the replicas of version 2"):
-        operator_calls.set_traffic(stage.connection, stage.model, {"2": 0.8}, actor="op")
+        set_traffic(stage.connection, stage.model, {"2": 0.8}, actor="op")
     assert stage.routes.weights["2"] == 0
     stage.controller.tick(stage.connection)
     assert rollouts.get(stage.connection, one.id).state == "running"
-    operator_calls.set_traffic(stage.connection, stage.model, {"2": 0.8}, actor="op")
+    set_traffic(stage.connection, stage.model, {"2": 0.8}, actor="op")
     assert stage.routes.weights["2"] == 0.8
     assert rollouts.get(stage.connection, one.id).state == "paused"
 

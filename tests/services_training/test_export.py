@@ -27,8 +27,8 @@ from cluster.settings import Settings
 from data import versions
 from data.preprocess import PREPROCESS_VERSION
 from data.taxonomy import taxonomy
-from jobs.bench import export as bench_export
-from jobs.deploy import cut_over
+from jobs import bench_export
+from serve.control.deploy import cut_over
 from serve.reconciler import reconcile
 from train import dataset, release, tracking
 from train.config import ModelConfig, TrainConfig

@@ -1,0 +1,1 @@
+"""The HTTP interface: routes, response models, errors, OpenAPI and middleware."""

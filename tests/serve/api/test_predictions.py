@@ -1,0 +1,182 @@
+"""Answers of the app with everything below it in this process: they are what their types and the document say."""
+
+import asyncio
+import io
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import jsonschema_rs
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import TypeAdapter
+
+from data.preprocess import Decoded, decode
+from data.sandbox import Decoder
+from serve.answer import Classified
+from serve.api.app import build_app
+from serve.api.schemas import Health, Readiness
+from serve.attempts import InfrastructureError
+from serve.auth import Caller
+from serve.board import ServingSnapshot
+from serve.desk import PredictionConfig, PredictionService
+from serve.explaining import ExplanationService
+from serve.front_door.prediction import Explanation, Prediction
+from serve.images import Images
+from serve.presence import Presence
+from serve.problems import ProblemBody
+from serve.record_rows import Record
+from serve.records import Kept
+from serve.routing import Routes, Target, add, set_weights
+from tests.cards import card
+
+ROUTES = Routes(model="xray-vit", targets=(Target(version="1", role="champion", bundle_key="bundles/1"),))
+RAMPING = set_weights(add(ROUTES, "2", "bundles/2"), {"2": 0.999})
+
+
+class InProcess(Decoder):
+    def __init__(self) -> None:
+        """Without children."""
+
+    def decode(self, blob: bytes, **_: Any) -> Decoded:
+        return decode(blob)
+
+
+class Forgetful(Images):
+    def __init__(self) -> None:
+        """Without a server."""
+
+    async def keep(self, key: str, shown_HW: np.ndarray) -> bytes | None:
+        return None
+
+
+class ChampionOnly:
+    """The canary never answers, and there is no language model."""
+
+    async def classify(self, target: Target, pixels_HW: np.ndarray, judged: bool) -> Classified:
+        if target.role == "canary":
+            raise InfrastructureError("gone")
+        return Classified(probabilities_C=np.array([0.82, *[0.02] * 9]))
+
+    def away(self, target: Target, since_s: float) -> str | None:
+        return None
+
+    async def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        raise InfrastructureError("away")
+        yield {}
+
+
+class InMemory:
+    """Records of this process, one client's."""
+
+    def __init__(self) -> None:
+        self.rows: dict[uuid.UUID, dict[str, Any]] = {}
+        self.database, self.objects = Presence("PostgreSQL"), Presence("the object store")
+
+    async def keep(self, record: Record, image: bytes | None) -> Kept:
+        self.rows[record.id] = vars(record) | {"explanation": None}
+        return Kept(stored="yes")
+
+    async def get(self, prediction_id: uuid.UUID) -> dict[str, Any] | None:
+        return self.rows.get(prediction_id)
+
+    async def add_explanation(self, prediction_id: uuid.UUID, explanation: dict[str, Any]) -> dict[str, Any]:
+        self.rows[prediction_id]["explanation"] = explanation
+        return explanation
+
+    async def look(self) -> None:
+        """Nothing is ever away."""
+
+    def can_keep(self) -> bool:
+        return True
+
+    def journal_state(self) -> str:
+        return "ok"
+
+
+class OneClient:
+    async def authenticate(self, authorization: str | None) -> Caller:
+        return Caller(key_id="client", role="client")
+
+    def usable(self) -> bool:
+        return True
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def answers(routes: Routes) -> dict[str, httpx.Response]:
+    """One response of each kind, by what it is."""
+    records: Any = InMemory()
+    models: Any = ChampionOnly()
+    keys: Any = OneClient()
+    nowhere: Any = None
+    service = PredictionService(
+        models=models,
+        decoder=InProcess(),
+        store=nowhere,
+        records=records,
+        encryption_key=b"e" * 32,
+        pseudonym_key=b"p" * 32,
+        config=PredictionConfig(),
+    )
+    service.images = Forgetful()
+    service.snapshot = ServingSnapshot(routes={"xray-vit": routes}, cards={"1": card(), "2": card()})
+    app = build_app(service, ExplanationService(service), keys)
+
+    async def ask() -> dict[str, httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://door") as api:
+            posted = await api.post("/v1/predictions", files={"file": ("x.png", png())})
+            links = posted.json()["links"]
+            stream = {"Accept": "text/event-stream"}
+            return {
+                "document": await api.get("/openapi.json"),
+                "posted": posted,
+                "streamed": await api.get(links["explanation"], headers=stream),
+                "explanation": await api.get(links["explanation"]),
+                "stored": await api.get(links["self"]),
+                "problem": await api.get("/v1/predictions/none"),
+                "health": await api.get("/healthz"),
+                "readiness": await api.get("/readyz"),
+            }
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("routes", [ROUTES, RAMPING], ids=["champion", "fallback"])
+def test_each_body_is_exactly_what_its_type_and_the_document_say(routes: Routes) -> None:
+    responses = answers(routes)
+    types: dict[str, tuple[str, Any]] = {
+        "posted": ("Prediction", Prediction),
+        "stored": ("Prediction", Prediction),
+        "explanation": ("Explanation", Explanation),
+        "problem": ("Problem", ProblemBody),
+        "health": ("Health", Health),
+        "readiness": ("Readiness", Readiness),
+    }
+    for name, (schema, kind) in types.items():
+        body = responses[name].json()
+        assert (
+            TypeAdapter(kind).validate_python(body, strict=True) == body
+        )  # a field that no type has is dropped
+        document = responses["document"].json()
+        jsonschema_rs.validator_for({"$ref": f"#/components/schemas/{schema}", **document}).validate(body)
+    assert responses["posted"].status_code == 201
+    assert ("fallback_from" in responses["posted"].json()) == (routes is RAMPING)
+    assert responses["stored"].json()["explanation"] == responses["explanation"].json()
+
+
+def test_the_stream_ends_with_the_explanation_that_is_stored() -> None:
+    responses = answers(ROUTES)
+    events = [event.split("\n") for event in responses["streamed"].text.strip().split("\n\n")]
+    assert [name for name, _ in events] == ["event: replace", "event: done"]
+    replaced, done = (json.loads(data.removeprefix("data: ")) for _, data in events)
+    assert done == responses["explanation"].json()
+    assert replaced == {"text": done["text"]}
