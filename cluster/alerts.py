@@ -1,7 +1,7 @@
-"""Tell somebody: one JSON document to the webhook of the settings, tried a few times, never in the way.
+"""Sends alerts: one JSON document to the webhook of the settings, tried a few times.
 
-Whatever halts or breaks calls `send` and goes on with its own business: a webhook that is away is logged and
-reported, and changes no verdict. An alert carries names of versions, checks and addresses, never patient data;
+`jobs.etl` and the controller of rollouts (`serve.housekeeping`) call `send` and go on: a webhook that is away is logged
+and reported, and changes no verdict. An alert carries names of versions, checks and addresses, never patient data;
 the webhook's own address may hold a secret and is never logged.
 """
 
@@ -31,7 +31,7 @@ class Delivery:
     delivered: bool
     attempts: int
     why: str = ""
-    """What kept it, in a few words; empty when it was delivered."""
+    """Why it was not delivered, in a few words; else empty."""
 
     def __str__(self) -> str:
         return "delivered" if self.delivered else f"not delivered: {self.why}"
@@ -45,7 +45,7 @@ def send(
     *,
     wait: Callable[[float], None] = time.sleep,
 ) -> Delivery:
-    """Post an alert; returns how that went and raises nothing of it.
+    """Post an alert; a failure is returned, not raised. Takes at most 17 seconds.
 
     Args:
         event: a code that programs may act on, e.g. `dataset_halted`.
@@ -53,7 +53,7 @@ def send(
         details: more of it, JSON-able and free of patient data.
     """
     if settings.alert_webhook is None:
-        logger.warning("RAYDIOLOGY_ALERT_WEBHOOK is not set: nobody was told of %s", event)
+        logger.warning("RAYDIOLOGY_ALERT_WEBHOOK is not set: the alert %s is not sent", event)
         return Delivery(delivered=False, attempts=0, why="RAYDIOLOGY_ALERT_WEBHOOK is not set")
     body = {
         "source": "raydiology",

@@ -16,7 +16,7 @@ from jobs.runtime import entry
 from serve import rollouts
 from serve.control.rollout_view import watch
 from serve.control.start import start_rollout
-from serve.rollout import Rollout, Wish
+from serve.rollout import OperatorCommand, Rollout
 
 Verb = Literal["start", "status", "promote", "pause", "resume", "rollback", "history"]
 ACTOR = "jobs.rollout"
@@ -95,9 +95,9 @@ def _command(settings: Settings, arguments: Arguments) -> Rollout:
                     f"there was no rollout of {arguments.model} yet: `python -m jobs.rollout start`"
                 )
             rollout = newest[0]
-        if arguments.verb in get_args(Wish):
+        if arguments.verb in get_args(OperatorCommand):
             command: Any = arguments.verb
-            return rollouts.wish(connection, rollout.id, command, actor=ACTOR)
+            return rollouts.request(connection, rollout.id, command, actor=ACTOR)
         return rollout
 
 

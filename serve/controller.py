@@ -1,8 +1,8 @@
-"""Carries rollouts out: reads the ledger, asks the verdict, moves keys, brings replicas and the registry after.
+"""Carries rollouts out: reads the ledger, decides, moves keys; replicas, registry and alerts follow.
 
 One leader, behind an advisory lock; all that it knows is in PostgreSQL, so another one goes on where it died. What must
 be fast waits for nothing: a rollback is one transaction that the front doors hear of at once (`serve.board`), while
-replicas and registry are brought after by a thread of their own (`serve.housekeeping`).
+replicas, registry and alerts follow in threads of their own (`serve.housekeeping`).
 """
 
 import logging
@@ -20,37 +20,37 @@ from psycopg.rows import DictRow
 from cluster.database import connect
 from cluster.expected import ExpectedError
 from cluster.settings import Settings
-from serve import desired, ledger, rollout, rollouts
+from serve import desired, ledger, rollout_events, rollouts
 from serve.evidence import Evidence
 from serve.reconciler import app_name
-from serve.rollout import STARTING, Rollout
-from serve.verdict import Verdict, verdict
+from serve.rollout import STARTING, Rollout, mirror_of, observations, pairs
+from serve.verdict import Verdict, decide
 
 LOCK = 7_262_003
 """PostgreSQL advisory lock of the leader; any constant of ours will do."""
 TICK_S = 0.5
 AWAY_S = 2.0
-"""How long it waits after an error of a service."""
+"""Pause after an error of a service."""
 REFUSED = ("DEPLOY_FAILED", "UNHEALTHY")
 NAME = "controller"
 
 logger = logging.getLogger(__name__)
 
 
-class Machine(Protocol):
+class ServingBackend(Protocol):
     """The replicas under the routes."""
 
     def statuses(self) -> Mapping[str, str]:
-        """Of each application, in Ray Serve's words."""
+        """Return the status of each application, in Ray Serve's words."""
         ...
 
     def wake(self) -> None:
-        """The routes have changed: bring applications and registry after. Returns at once."""
+        """Apply changed routes to applications and registry. Returns at once."""
         ...
 
 
 @dataclass(kw_only=True)
-class Watched:
+class ActiveRollout:
     """What the leader has in memory of a rollout that is under way."""
 
     evidence: Evidence
@@ -58,11 +58,11 @@ class Watched:
 
 
 class Controller:
-    def __init__(self, settings: Settings, machine: Machine, *, tick_s: float = TICK_S) -> None:
+    def __init__(self, settings: Settings, backend: ServingBackend, *, tick_s: float = TICK_S) -> None:
         self._settings = settings
-        self._machine = machine
+        self._backend = backend
         self._tick_s = tick_s
-        self._watched: dict[int, Watched] = {}
+        self._active: dict[int, ActiveRollout] = {}
         self._revisions: dict[str, int] = {}
 
     def run(self, stop: threading.Event) -> None:
@@ -71,7 +71,7 @@ class Controller:
             try:
                 with connect(self._settings.database_url) as connection:
                     if self._leads(connection, stop):
-                        self._watched.clear()
+                        self._active.clear()
                         while not stop.is_set():
                             self.tick(connection)
                             stop.wait(self._tick_s)
@@ -88,128 +88,124 @@ class Controller:
         return False
 
     def tick(self, connection: Connection[DictRow]) -> None:
-        """One look at everything."""
+        """Look at everything once."""
         under_way = rollouts.active(connection)
-        self._watched = {
-            key: one for key, one in self._watched.items() if key in {each.id for each in under_way}
-        }
-        for one in under_way:
+        ids = {rollout.id for rollout in under_way}
+        self._active = {key: active for key, active in self._active.items() if key in ids}
+        for rollout in under_way:
             try:
-                self._carry_on(connection, one)
-            except (
-                ValueError
-            ) as error:  # its evidence or its steps are of no use: the others must not wait for it
-                rollouts.roll_back(connection, one, actor=NAME, why=f"it cannot go on: {error}")
+                self._carry_on(connection, rollout)
+            except ValueError as error:
+                # its evidence or its steps are of no use: the others must not wait for it
+                rollouts.roll_back(connection, rollout, actor=NAME, why=f"it cannot go on: {error}")
         routes = desired.read(connection)
         revisions = {model: live.revision for model, live in routes.items()}
         if revisions != self._revisions:
             self._revisions = revisions
-            self._machine.wake()
+            self._backend.wake()
 
-    def _carry_on(self, connection: Connection[DictRow], one: Rollout) -> None:
-        if one.wish == "rollback":
-            rollouts.roll_back(connection, one, actor=str(one.wished_by), why="asked for")
-        elif one.step == STARTING:
-            self._start(connection, one)
+    def _carry_on(self, connection: Connection[DictRow], rollout: Rollout) -> None:
+        if rollout.wish == "rollback":
+            rollouts.roll_back(connection, rollout, actor=str(rollout.wished_by), why="asked for")
+        elif rollout.step == STARTING:
+            self._start(connection, rollout)
         else:
-            self._judge(connection, one)
+            self._judge(connection, rollout)
 
     # ---- starting
 
-    def _start(self, connection: Connection[DictRow], one: Rollout) -> None:
-        status = self._machine.statuses().get(app_name(one.model, one.version), "NOT_STARTED")
-        waited_s = time.time() - one.started_at.timestamp()
+    def _start(self, connection: Connection[DictRow], rollout: Rollout) -> None:
+        status = self._backend.statuses().get(app_name(rollout.model, rollout.version), "NOT_STARTED")
+        waited_s = time.time() - rollout.started_at.timestamp()
         if status == "RUNNING":
-            self._enter(connection, one, 0, why="its replicas are ready", actor=NAME)
+            self._enter(connection, rollout, 0, why="its replicas are ready", actor=NAME)
         elif status in REFUSED:
-            rollouts.roll_back(connection, one, actor=NAME, why=f"its replicas do not start: {status}")
-        elif waited_s > one.plan.ready_s:
-            rollouts.roll_back(
-                connection,
-                one,
-                actor=NAME,
-                why=f"its replicas were not ready after {one.plan.ready_s:.0f} s: {status}",
-            )
+            why = f"its replicas do not start: {status}"
+            rollouts.roll_back(connection, rollout, actor=NAME, why=why)
+        elif waited_s > rollout.plan.ready_s:
+            why = f"its replicas were not ready after {rollout.plan.ready_s:.0f} s: {status}"
+            rollouts.roll_back(connection, rollout, actor=NAME, why=why)
 
     # ---- judging
 
-    def _judge(self, connection: Connection[DictRow], one: Rollout) -> None:
-        watched = self._watch(connection, one)
-        self._read(connection, one, watched)
-        step = one.steps[one.step]
-        found = verdict(watched.evidence, step, time.time())
+    def _judge(self, connection: Connection[DictRow], rollout: Rollout) -> None:
+        active = self._active_rollout(rollout)
+        self._read(connection, rollout, active)
+        verdict = decide(active.evidence, rollout.steps[rollout.step], time.time())
         with connection.transaction():
             rollouts.keep(
                 connection,
-                one,
-                verdict={**asdict(found), "step": one.step},
-                evidence=watched.evidence.as_dict(),
-                cursor=watched.cursor,
+                rollout,
+                verdict={**asdict(verdict), "step": rollout.step},
+                evidence=active.evidence.as_dict(),
+                cursor=active.cursor,
             )
-            self._act(connection, one, found)
+            self._act(connection, rollout, verdict)
 
-    def _act(self, connection: Connection[DictRow], one: Rollout, found: Verdict) -> None:
-        if found.action == "roll_back":
-            rollouts.roll_back(connection, one, actor=NAME, why=found.why)
-        elif one.wish == "promote":
-            self._next(connection, one, why="asked for", actor=str(one.wished_by))
-        elif one.wish in ("pause", "resume"):
-            state = "paused" if one.wish == "pause" else "running"
-            rollouts.set_state(connection, one, state, actor=str(one.wished_by), why="asked for")
-        elif found.action == "promote" and one.state == "running":
-            self._next(connection, one, why=found.why, actor=NAME)
-        elif found.alert and found.action != one.verdict.get("action"):
-            rollouts.note(connection, one, action=found.action, why=found.why)
-        if found.retrain and not one.verdict.get("retrain"):
-            rollouts.wish_retraining(connection, one, why=found.why)
-
-    def _next(self, connection: Connection[DictRow], one: Rollout, *, why: str, actor: str) -> None:
-        if one.step + 1 < len(one.steps):
-            self._enter(connection, one, one.step + 1, why=why, actor=actor)
+    def _act(self, connection: Connection[DictRow], rollout: Rollout, verdict: Verdict) -> None:
+        command, actor = rollout.wish, str(rollout.wished_by)
+        if verdict.action == "roll_back":
+            rollouts.roll_back(connection, rollout, actor=NAME, why=verdict.why)
+        elif command == "promote":
+            self._next(connection, rollout, why="asked for", actor=actor)
+        elif command is None and verdict.action == "promote" and rollout.state == "running":
+            self._next(connection, rollout, why=verdict.why, actor=NAME)
         else:
-            rollouts.promote(connection, one, actor=actor, why=why)
+            if command is not None:
+                state = "paused" if command == "pause" else "running"
+                rollouts.set_state(connection, rollout, state, actor=actor, why="asked for")
+            if verdict.alert and verdict.action != rollout.verdict.get("action"):
+                rollout_events.note(connection, rollout, action=verdict.action, why=verdict.why)
+        if verdict.retrain and not rollout.verdict.get("retrain"):
+            rollout_events.request_retraining(connection, rollout, why=verdict.why)
+
+    def _next(self, connection: Connection[DictRow], rollout: Rollout, *, why: str, actor: str) -> None:
+        if rollout.step + 1 < len(rollout.steps):
+            self._enter(connection, rollout, rollout.step + 1, why=why, actor=actor)
+        else:
+            rollouts.promote(connection, rollout, actor=actor, why=why)
 
     def _enter(
-        self, connection: Connection[DictRow], one: Rollout, step: int, *, why: str, actor: str
+        self, connection: Connection[DictRow], rollout: Rollout, step: int, *, why: str, actor: str
     ) -> None:
         now = time.time()
-        watched = self._watch(connection, one)
-        watched.evidence.enter(one.steps[step], number=step + 1, at=now)
+        active = self._active_rollout(rollout)
+        active.evidence.enter(rollout.steps[step], number=step + 1, at=now)
         with connection.transaction():
             rollouts.advance(
                 connection,
-                one,
+                rollout,
                 step=step,
-                mirror=rollout.mirror_of(one.plan, one.steps[step]),
+                mirror=mirror_of(rollout.plan, rollout.steps[step]),
                 why=why,
                 actor=actor,
                 promised=actor == NAME,
             )
             rollouts.keep(
                 connection,
-                one,
-                verdict={**one.verdict, "step": step},
-                evidence=watched.evidence.as_dict(),
-                cursor=watched.cursor,
+                rollout,
+                verdict={**rollout.verdict, "step": step},
+                evidence=active.evidence.as_dict(),
+                cursor=active.cursor,
             )
 
-    def _watch(self, connection: Connection[DictRow], one: Rollout) -> Watched:
-        """What is known of a rollout: from memory, or from where the controller before left it."""
-        if one.id not in self._watched:
-            guardrails = one.plan.guardrails
+    def _active_rollout(self, rollout: Rollout) -> ActiveRollout:
+        """Return what is known of a rollout: from memory, or from where the controller before left it."""
+        if rollout.id not in self._active:
+            guardrails = rollout.plan.guardrails
             evidence = (
                 Evidence(guardrails, started_at=time.time())
-                if one.evidence is None
-                else Evidence.from_dict(one.evidence, guardrails)
+                if rollout.evidence is None
+                else Evidence.from_dict(rollout.evidence, guardrails)
             )
-            self._watched[one.id] = Watched(evidence=evidence, cursor=one.cursor)
-        return self._watched[one.id]
+            self._active[rollout.id] = ActiveRollout(evidence=evidence, cursor=rollout.cursor)
+        return self._active[rollout.id]
 
-    def _read(self, connection: Connection[DictRow], one: Rollout, watched: Watched) -> None:
+    def _read(self, connection: Connection[DictRow], rollout: Rollout, active: ActiveRollout) -> None:
         """Take what the ledger has since the last look."""
-        since = watched.cursor
+        since = active.cursor
         rows, until = ledger.read_since(connection, since)
         mirrored = ledger.read_mirrored(connection, since, until)
-        watched.evidence.observe(*rollout.observations(one, rows))
-        watched.evidence.observe(*rollout.pairs(one, mirrored))
-        watched.cursor = until
+        active.evidence.observe(*observations(rollout, rows))
+        active.evidence.observe(*pairs(rollout, mirrored))
+        active.cursor = until

@@ -34,7 +34,7 @@ from serve.desk import PredictionConfig, PredictionService
 from serve.explaining import ExplanationService
 from serve.explanation import Finding
 from serve.front_door.replica_client import HandleModels
-from serve.housekeeping import Housekeeping
+from serve.housekeeping import BackgroundSync
 from serve.journal import Journal
 from serve.line import PostgresConnection
 from serve.rate_limit import RateConfig
@@ -170,8 +170,8 @@ class ControllerReplica:
 
     def __init__(self) -> None:
         settings = Settings.from_env()
-        self._housekeeping = Housekeeping(settings)
-        controller = Controller(settings, self._housekeeping)
+        self._sync = BackgroundSync(settings)
+        controller = Controller(settings, self._sync)
         self._thread = threading.Thread(
             target=controller.run, args=(threading.Event(),), name="rollouts", daemon=True
         )
@@ -179,7 +179,7 @@ class ControllerReplica:
 
     def check_health(self) -> None:
         """Raise if a thread has ended; Ray Serve then starts another replica."""
-        if not (self._thread.is_alive() and self._housekeeping.alive):
+        if not (self._thread.is_alive() and self._sync.alive):
             raise RuntimeError("a thread of the controller has ended")
 
 

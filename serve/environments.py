@@ -1,9 +1,10 @@
 """development, staging, canary and production, read from `environments.yaml`: what each asks of a version and gives it.
 
 A platform is one of them (`RAYDIOLOGY_ENVIRONMENT`), or one platform has them all as stages of a version: then their
-shares are weights. The file is written by people, so what is wrong with it is told in one line. Pure.
+shares are weights. People write the file, so an error in it is one line. Pure.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,14 @@ import yaml
 
 from cluster.settings import ENVIRONMENTS, Settings
 from serve.admission import Requirement
+from serve.environment_limits import (
+    SECTIONS,
+    LimitsError,
+    guardrail_config,
+    read_guardrails,
+    read_load_gates,
+)
+from serve.guardrails import GuardrailConfig
 from serve.rollout import steps_of
 
 FILE = Path(__file__).with_name("environments.yaml")
@@ -42,19 +51,25 @@ class Environment:
     load_rate: float
     """Requests a second of a load test: what one sends that names no rate, and the least that one counts with."""
     load_seconds: float
-    """How long it sends, if nobody says otherwise."""
+    """How long it sends by default."""
+    guardrails: Mapping[str, Mapping[str, Any]]
+    """Settings of `GuardrailConfig` that the file has, by model."""
+    load_gates: Mapping[str, float]
+    """Bounds of a load test that the file has, by their names in `train.gates.Gates`."""
 
     def __post_init__(self) -> None:
         known = get_args(Requirement)
         numbers = (self.share, self.mirror, self.load_rate, self.load_seconds)
         wrong = [
-            None if all(_is_number(one) for one in numbers) else "share, mirror and load_* must be numbers",
             None
-            if all(type(one) is bool for one in (self.pipeline_load_test, self.faults))
+            if all(_is_number(number) for number in numbers)
+            else "share, mirror and load_* must be numbers",
+            None
+            if all(type(flag) is bool for flag in (self.pipeline_load_test, self.faults))
             else "true or false",
             None if set(self.asks_for) <= set(known) else f"asks_for takes some of {', '.join(known)}",
         ]
-        if problems := [one for one in wrong if one]:
+        if problems := [problem for problem in wrong if problem]:
             raise EnvironmentsError(f"{self.name}: {'; '.join(problems)}")
         for name in ("share", "mirror"):
             if not 0 <= getattr(self, name) <= 1:
@@ -69,9 +84,19 @@ class Environment:
         except ValueError as error:
             raise EnvironmentsError(f"{self.name}: {error}") from error
 
+    def guardrails_of(
+        self, model: str, labels: tuple[str, ...], label_shares: Mapping[str, float] | None = None
+    ) -> GuardrailConfig:
+        """Return the guardrails of a rollout that names none.
+
+        Args:
+            label_shares: the champion's mix of labels before the rollout, where it is known.
+        """
+        return guardrail_config(model, self.guardrails[model], labels, label_shares)
+
 
 def environments(settings: Settings) -> dict[str, Environment]:
-    """All four, by name.
+    """Return all four, by name.
 
     Raises:
         EnvironmentsError: the file cannot be used.
@@ -80,13 +105,13 @@ def environments(settings: Settings) -> dict[str, Environment]:
 
 
 def own(settings: Settings) -> Environment:
-    """The one that this platform is."""
+    """Return the one that this platform is."""
     return environments(settings)[settings.environment]
 
 
 def allowing_faults(settings: Settings) -> tuple[str, ...]:
-    """Names of the environments in which operators may inject faults."""
-    return tuple(name for name, one in environments(settings).items() if one.faults)
+    """Return the names of the environments in which operators may inject faults."""
+    return tuple(name for name, environment in environments(settings).items() if environment.faults)
 
 
 @cache
@@ -96,28 +121,38 @@ def read(path: Path) -> dict[str, Environment]:
         values = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise EnvironmentsError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}") from error
-    if not isinstance(values, dict) or set(values) != set(ENVIRONMENTS):
-        raise EnvironmentsError(f"{path} must have {', '.join(ENVIRONMENTS)}, and nothing else")
-    found = {name: _parsed(name, values[name]) for name in ENVIRONMENTS}
-    if abs(sum(one.share for one in found.values()) - 1) > 1e-9:
+    if not isinstance(values, dict) or set(values) - set(SECTIONS) != set(ENVIRONMENTS):
+        raise EnvironmentsError(
+            f"{path} must have {', '.join(ENVIRONMENTS)}, may have {' and '.join(SECTIONS)}, and nothing else"
+        )
+    shared = {section: values.get(section) for section in SECTIONS}
+    by_name = {name: _parsed(name, values[name], shared) for name in ENVIRONMENTS}
+    if abs(sum(environment.share for environment in by_name.values()) - 1) > 1e-9:
         raise EnvironmentsError(
             f"{path}: the shares must add up to 1, production's being what the champion keeps; they are "
-            + ", ".join(f"{name} {one.share:g}" for name, one in found.items())
+            + ", ".join(f"{name} {environment.share:g}" for name, environment in by_name.items())
         )
-    return found
+    return by_name
 
 
-def _parsed(name: str, values: Any) -> Environment:
-    wanted = {one.name for one in fields(Environment)} - {"name"}
-    if not isinstance(values, dict) or set(values) != wanted:
-        given = set(values) if isinstance(values, dict) else set()
+def _parsed(name: str, values: Any, shared: Mapping[str, Any]) -> Environment:
+    required = {field.name for field in fields(Environment)} - {"name", *SECTIONS}
+    given = set(values) - set(SECTIONS) if isinstance(values, dict) else set()
+    if not isinstance(values, dict) or given != required:
         raise EnvironmentsError(
-            f"{name}: it lacks {', '.join(sorted(wanted - given)) or 'nothing'} and has "
-            f"{', '.join(sorted(map(str, given - wanted))) or 'nothing'} too much"
+            f"{name}: it lacks {', '.join(sorted(required - given)) or 'nothing'} and has "
+            f"{', '.join(sorted(map(str, given - required))) or 'nothing'} too much"
         )
-    lists: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in values.items()}
+    lists: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }
     if not isinstance(lists["asks_for"], tuple) or not isinstance(lists["steps"], str | tuple):
         raise EnvironmentsError(f"{name}: asks_for is a list, and steps is a name or a list of shares")
+    try:
+        lists["guardrails"] = read_guardrails(shared["guardrails"], values.get("guardrails"))
+        lists["load_gates"] = read_load_gates(shared["load_gates"], values.get("load_gates"))
+    except LimitsError as error:
+        raise EnvironmentsError(f"{name}: {error}") from error
     return Environment(name=name, **lists)
 
 

@@ -1,4 +1,4 @@
-"""How often a version gives each label: frozen when a rollout starts, to tell drift of the input from the canary's.
+"""How often a version gives each label, frozen when a rollout starts, to tell drift of the input from the canary's.
 
 Drift in the canary's arm alone is the canary's, and rolls it back; drift of the champion's own answers against this
 mix is the input's, which rolling back would not cure (`serve.verdict`). Reads PostgreSQL; knows neither Ray nor torch.
@@ -35,12 +35,12 @@ def label_mix(
     labels: Sequence[str],
     least_patients: int = LEAST_PATIENTS,
 ) -> dict[str, float] | None:
-    """Share of patients whose newest answer by this version has each label; None while there are too few.
+    """Return the share of patients whose newest answer by this version has each label; None while there are too few.
 
     A request without patient or study is a patient of its own.
     """
-    asked: list[Any] = [model, version, DAYS, MOST_PATIENTS]
-    rows = connection.execute(READ, asked).fetchall()
+    parameters: list[Any] = [model, version, DAYS, MOST_PATIENTS]
+    rows = connection.execute(READ, parameters).fetchall()
     counts = {row["label"]: row["patients"] for row in rows if row["label"] in labels}
     total = sum(counts.values())
     if total < least_patients:

@@ -19,12 +19,11 @@ FARTHEST = 2.0**24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """Something that must be shown before a promotion."""
+class NonInferiorityTest:
+    """A mean that must be shown to be below a margin before a promotion."""
 
     name: str
     margin: float
-    """What the mean has to be shown to be below."""
     values: tuple[float, ...]
     """The values that Z can have; the largest is the worst, one of them is 0."""
     counts: tuple[int, ...]
@@ -45,76 +44,82 @@ class Question:
 
 def difference(
     name: str, margin: float, share: float, *, canary_bad: int, champion_bad: int, total: int
-) -> Question:
-    """The canary's rate minus the champion's, among `total` patients of whom `share` were drawn to the canary."""
+) -> NonInferiorityTest:
+    """Test the canary's rate minus the champion's, among `total` patients of whom `share` were drawn to the canary."""
     counts = (canary_bad, champion_bad, total - canary_bad - champion_bad)
-    return Question(name=name, margin=margin, values=(1 / share, -1 / (1 - share), 0.0), counts=counts)
+    values = (1 / share, -1 / (1 - share), 0.0)
+    return NonInferiorityTest(name=name, margin=margin, values=values, counts=counts)
 
 
-def paired(name: str, margin: float, *, canary_only: int, champion_only: int, total: int) -> Question:
-    """The canary's rate minus the champion's on the same images."""
+def paired(
+    name: str, margin: float, *, canary_only: int, champion_only: int, total: int
+) -> NonInferiorityTest:
+    """Test the canary's rate minus the champion's on the same images."""
     counts = (canary_only, champion_only, total - canary_only - champion_only)
-    return Question(name=name, margin=margin, values=(1.0, -1.0, 0.0), counts=counts)
+    return NonInferiorityTest(name=name, margin=margin, values=(1.0, -1.0, 0.0), counts=counts)
 
 
-def rate(name: str, bound: float, *, bad: int, total: int) -> Question:
-    """One rate, absolutely."""
-    return Question(name=name, margin=bound, values=(1.0, 0.0), counts=(bad, total - bad))
+def rate(name: str, bound: float, *, bad: int, total: int) -> NonInferiorityTest:
+    """Test one rate against a bound."""
+    return NonInferiorityTest(name=name, margin=bound, values=(1.0, 0.0), counts=(bad, total - bad))
 
 
-def log_evidence(question: Question, *, margin: float | None = None, times: float = 1.0) -> float:
-    """Logarithm of the evidence against "the mean is `margin` or more", had all counts been `times` as large."""
-    than = question.margin if margin is None else margin
-    gains_VB = np.log1p(STAKES * (than - np.array(question.values)[:, None]) / (max(question.values) - than))
-    won_B = times * (np.array(question.counts)[:, None] * gains_VB).sum(axis=0)
+def log_evidence(test: NonInferiorityTest, *, margin: float | None = None, times: float = 1.0) -> float:
+    """Return the logarithm of the e-value against "the mean is `margin` or more".
+
+    Args:
+        times: as if all counts were so many times as large.
+    """
+    than = test.margin if margin is None else margin
+    gains_VB = np.log1p(STAKES * (than - np.array(test.values)[:, None]) / (max(test.values) - than))
+    won_B = times * (np.array(test.counts)[:, None] * gains_VB).sum(axis=0)
     most = float(won_B.max())
     return most + math.log(float(np.exp(won_B - most).mean()))
 
 
-def shown(question: Question, alpha: float) -> bool:
-    return log_evidence(question) >= math.log(1 / alpha)
+def is_shown(test: NonInferiorityTest, alpha: float) -> bool:
+    return log_evidence(test) >= math.log(1 / alpha)
 
 
-def upper_bound(question: Question, alpha: float) -> float:
-    """The mean is below this with confidence 1 - alpha, at all times together; 1 while nothing is known."""
-    low, high = max(question.mean, -1.0), 1.0 - 1e-9
-    if low >= high or log_evidence(question, margin=high) < math.log(1 / alpha):
+def upper_bound(test: NonInferiorityTest, alpha: float) -> float:
+    """Return what the mean is below with confidence 1 - alpha, at all times together; 1 while nothing is known."""
+    low, high = max(test.mean, -1.0), 1.0 - 1e-9
+    if low >= high or log_evidence(test, margin=high) < math.log(1 / alpha):
         return 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        if log_evidence(question, margin=middle) >= math.log(1 / alpha):
+        if log_evidence(test, margin=middle) >= math.log(1 / alpha):
             high = middle
         else:
             low = middle
     return high
 
 
-def missing(question: Question, alpha: float) -> int | None:
-    """How many more patients (or pairs) it takes if things stay as they are; None if it can never be shown then.
+def remaining_sample_size(test: NonInferiorityTest, alpha: float) -> int | None:
+    """Return how many more patients (or pairs) it takes if things stay as they are; None if they never suffice.
 
     Before the first one it is reckoned as if nothing bad would come, so it is the least that it takes.
     """
-    if shown(question, alpha):
+    if is_shown(test, alpha):
         return 0
-    if question.mean >= question.margin:
+    if test.mean >= test.margin:
         return None
-    if not question.total:
-        clean = tuple(int(value == 0.0) for value in question.values)
-        question = replace(question, counts=clean)
-        times = _times(question, alpha)
+    if not test.total:
+        clean = tuple(int(value == 0.0) for value in test.values)
+        times = _times(replace(test, counts=clean), alpha)
         return None if times is None else math.ceil(times)
-    times = _times(question, alpha)
-    return None if times is None else max(1, math.ceil((times - 1) * question.total))
+    times = _times(test, alpha)
+    return None if times is None else max(1, math.ceil((times - 1) * test.total))
 
 
-def _times(question: Question, alpha: float) -> float | None:
-    """The multiple of the present counts that would show it."""
+def _times(test: NonInferiorityTest, alpha: float) -> float | None:
+    """Return the multiple of the present counts that would show it; None beyond `FARTHEST`."""
     low, high, enough = 1.0, 2.0, math.log(1 / alpha)
-    while log_evidence(question, times=high) < enough:
+    while log_evidence(test, times=high) < enough:
         low, high = high, high * 2
         if high > FARTHEST:
             return None
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (low, middle) if log_evidence(question, times=middle) >= enough else (middle, high)
+        low, high = (low, middle) if log_evidence(test, times=middle) >= enough else (middle, high)
     return high

@@ -1,15 +1,16 @@
-"""What the statistics of a rollout look at: first attempts, mirrored pairs, physicians' opinions.
+"""What the statistics of a rollout look at: first attempts, mirrored pairs, physicians' feedback.
 
 `Evidence.observe` takes them in the order in which they were recorded. A request counts for the version that it was
 assigned to and for that version's attempt alone: the champion's answer after a canary failed is no observation, since
 no draw brought that request to the champion; neither is a request that an operator's header sent to a version.
-Inside they are columns of numbers, in which a minute of traffic is judged at once.
+Inside they are columns of numbers, by which a minute of traffic is judged at once. The rows of the ledger become
+observations here as well.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Observation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class MirroredPair:
     """One image shown to both versions; pairs in which infrastructure failed are left out."""
 
     at: float
@@ -76,7 +77,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opinion:
+class PhysicianFeedback:
     """A physician's verdict on one answer."""
 
     at: float
@@ -92,7 +93,7 @@ class Opinion:
 
 @dataclass(frozen=True, kw_only=True)
 class Requests:
-    """Observations as columns."""
+    """First attempts as columns."""
 
     at_N: np.ndarray
     canary_N: np.ndarray
@@ -113,21 +114,20 @@ class Requests:
 
     @classmethod
     def of(cls, observations: Sequence[Observation], labels: Sequence[str]) -> "Requests":
-        outcomes = [one.outcome for one in observations]
+        outcomes = [request.outcome for request in observations]
+        latencies = [np.nan if request.latency_ms is None else request.latency_ms for request in observations]
         return cls(
-            at_N=np.array([one.at for one in observations], float),
-            canary_N=np.array([one.arm == "canary" for one in observations], bool),
-            share_N=np.array([one.share for one in observations], float),
-            patient_N=np.array([key_of(one.patient) for one in observations], np.int64),
-            error_N=np.array([one in ("model_error", "deadline") for one in outcomes], bool),
-            invalid_N=np.array([one == "invalid_output" for one in outcomes], bool),
-            abstained_N=np.array([one.abstained for one in observations], bool),
-            incident_N=np.array([key_of(one.incident) for one in observations], np.int64),
-            late_N=np.array([one == "deadline" for one in outcomes], bool),
-            latency_N=np.array(
-                [np.nan if one.latency_ms is None else one.latency_ms for one in observations], float
-            ),
-            label_N=np.array([_place(one.label, labels) for one in observations], np.int64),
+            at_N=np.array([request.at for request in observations], float),
+            canary_N=np.array([request.arm == "canary" for request in observations], bool),
+            share_N=np.array([request.share for request in observations], float),
+            patient_N=np.array([key_of(request.patient) for request in observations], np.int64),
+            error_N=np.array([outcome in ("model_error", "deadline") for outcome in outcomes], bool),
+            invalid_N=np.array([outcome == "invalid_output" for outcome in outcomes], bool),
+            abstained_N=np.array([request.abstained for request in observations], bool),
+            incident_N=np.array([key_of(request.incident) for request in observations], np.int64),
+            late_N=np.array([outcome == "deadline" for outcome in outcomes], bool),
+            latency_N=np.array(latencies, float),
+            label_N=np.array([_place(request.label, labels) for request in observations], np.int64),
         )
 
     def __len__(self) -> int:
@@ -147,7 +147,7 @@ def _place(label: str | None, labels: Sequence[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Pairs as columns."""
+    """Mirrored pairs as columns."""
 
     at_N: np.ndarray
     patient_N: np.ndarray
@@ -156,13 +156,13 @@ class Pairs:
     disagree_N: np.ndarray
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair]) -> "Pairs":
+    def of(cls, pairs: Sequence[MirroredPair]) -> "Pairs":
         return cls(
-            at_N=np.array([one.at for one in pairs], float),
-            patient_N=np.array([key_of(one.patient) for one in pairs], np.int64),
-            canary_failed_N=np.array([one.canary_failed for one in pairs], bool),
-            champion_failed_N=np.array([one.champion_failed for one in pairs], bool),
-            disagree_N=np.array([one.agree is False for one in pairs], bool),
+            at_N=np.array([pair.at for pair in pairs], float),
+            patient_N=np.array([key_of(pair.patient) for pair in pairs], np.int64),
+            canary_failed_N=np.array([pair.canary_failed for pair in pairs], bool),
+            champion_failed_N=np.array([pair.champion_failed for pair in pairs], bool),
+            disagree_N=np.array([pair.agree is False for pair in pairs], bool),
         )
 
     def __len__(self) -> int:
@@ -170,3 +170,99 @@ class Pairs:
 
     def __getitem__(self, rows: slice | np.ndarray) -> "Pairs":
         return Pairs(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feedback:
+    """Physicians' feedback as columns."""
+
+    at_N: np.ndarray
+    canary_N: np.ndarray
+    share_N: np.ndarray
+    patient_N: np.ndarray
+    corrected_N: np.ndarray
+
+    @classmethod
+    def of(cls, feedback: Sequence[PhysicianFeedback]) -> "Feedback":
+        return cls(
+            at_N=np.array([verdict.at for verdict in feedback], float),
+            canary_N=np.array([verdict.arm == "canary" for verdict in feedback], bool),
+            share_N=np.array([verdict.share for verdict in feedback], float),
+            patient_N=np.array([key_of(verdict.patient) for verdict in feedback], np.int64),
+            corrected_N=np.array([not verdict.agrees for verdict in feedback], bool),
+        )
+
+    def __getitem__(self, rows: slice | np.ndarray) -> "Feedback":
+        return Feedback(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
+
+
+# ---- from rows of the ledger
+
+
+def first_attempts(
+    rows: Iterable[Mapping[str, Any]], *, model: str, canary: str, champion: str
+) -> list[Observation]:
+    """Read what rows of `serve.ledger` say about two versions: each request's first attempt, in order.
+
+    An operator's own choice of a version is left out, as no draw brought that request to it.
+    """
+    observations = (_first_attempt(row, canary, champion) for row in rows if row["model"] == model)
+    return [observation for observation in observations if observation is not None]
+
+
+def _first_attempt(row: Mapping[str, Any], canary: str, champion: str) -> Observation | None:
+    assignment, first = row["assignment"], row["attempts"][0]
+    version, weights = assignment["version"], assignment["weights"]
+    if assignment["key"] == "operator" or version not in (canary, champion):
+        return None
+    canary_weight, champion_weight = weights.get(canary), weights.get(champion, 0.0)
+    if canary_weight is None or canary_weight + champion_weight <= 0:
+        return None
+    answered = first["outcome"] == "ok"
+    return Observation(
+        at=row["created_at"].timestamp(),
+        arm="canary" if version == canary else "champion",
+        share=canary_weight / (canary_weight + champion_weight),
+        outcome=first["outcome"],
+        patient=_patient(row),
+        incident=first.get("incident"),
+        latency_ms=first["latency_ms"],
+        abstained=bool(answered and row["abstained"]),
+        label=row["label"] if answered else None,
+    )
+
+
+def _patient(row: Mapping[str, Any]) -> str | None:
+    """Whose requests are correlated: the patient's, or those of a study without a named patient."""
+    pseudonym: str | None = row["patient_pseudonym"] or row["assignment"].get("study")
+    return pseudonym
+
+
+def mirrored_pairs(
+    rows: Iterable[Mapping[str, Any]], *, model: str, canary: str, champion: str
+) -> list[MirroredPair]:
+    """Read mirrored images that were drawn to the champion and shown to the canary too.
+
+    Those in which infrastructure failed are left out, and those that an operator sent to a version: any number of
+    them may be one image.
+    """
+    pairs = (_mirrored_pair(row, canary, champion) for row in rows if row["model"] == model)
+    return [pair for pair in pairs if pair is not None]
+
+
+def _mirrored_pair(row: Mapping[str, Any], canary: str, champion: str) -> MirroredPair | None:
+    served, shown = row["served"], row["shown"]
+    drawn = row["assignment"]["version"] == served["version"] == champion
+    if row["assignment"]["key"] == "operator" or not drawn or shown["version"] != canary:
+        return None
+    if "infrastructure" in (served["outcome"], shown["outcome"]):
+        return None
+    canary_failed, champion_failed = shown["outcome"] != "ok", served["outcome"] != "ok"
+    both = not (canary_failed or champion_failed)
+    return MirroredPair(
+        at=row["created_at"].timestamp(),
+        patient=_patient(row),
+        canary_failed=canary_failed,
+        champion_failed=champion_failed,
+        agree=served["label"] == shown["label"] if both else None,
+    )

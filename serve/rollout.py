@@ -1,6 +1,6 @@
-"""One rollout as the controller sees it, and how rows of the ledger become evidence. Pure; no database, Ray or torch.
+"""A rollout as the controller sees it: its plan, which is a list of steps and the guardrails, and its state.
 
-A plan is a list of steps and the guardrails. Blue/green and an instant cut-over are plans of one step.
+Blue/green is a plan of two steps, an instant cut-over one of a single step. Pure; no database, Ray or torch.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,11 +8,15 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from serve.guardrails import RAMP, Budget, GuardrailConfig, Margins, Step
-from serve.observations import Observation, Pair
+from cluster.expected import ExpectedError
+from serve.guardrails import DEFAULT_BUDGET, DEFAULT_MARGINS, RAMP, GuardrailConfig, Step
+from serve.observations import MirroredPair, Observation, first_attempts, mirrored_pairs
 
 State = Literal["starting", "running", "paused", "promoted", "rolled_back"]
-Wish = Literal["promote", "pause", "resume", "rollback"]
+OperatorCommand = Literal["promote", "pause", "resume", "rollback"]
+FORMAT = 1
+"""Of stored plans. One that names none is of format 1 too."""
+NEXT_TO_NOTHING = 1e-12
 STARTING = -1
 """The step before the first one, in which replicas are started."""
 AT_ONCE = (Step(share=1.0, minutes=0, non_inferior=False),)
@@ -21,8 +25,12 @@ BLUE_GREEN = (
     Step(share=0.0, minutes=5, pairs=200, non_inferior=False),
     Step(share=1.0, minutes=10, requests=100),
 )
-"""Shown all images first, then given all traffic at once, with the champion warm until it is promoted."""
+"""All images mirrored first, then all traffic at once, with the champion warm until the promotion."""
 RAMPS: dict[str, tuple[Step, ...]] = {"canary": RAMP, "blue_green": BLUE_GREEN, "at_once": AT_ONCE}
+
+
+class PlanFormatError(ExpectedError):
+    """A stored plan of a later version; the message says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,26 +47,56 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.steps:
             raise ValueError("a rollout needs at least one step")
-        shares = [one.share for one in self.steps]
+        shares = [step.share for step in self.steps]
         if shares != sorted(shares):
             raise ValueError(f"the shares of the steps must not fall, got {shares}")
         if not 0 < self.mirror <= 1 or self.ready_s <= 0:
             raise ValueError("mirror must be within 0..1 and ready_s positive")
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return plain JSON in format 1.
+
+        It does not name its format: versions that serve still, with code of before there were formats, refuse a plan
+        with an unknown key. A plan in another format names it.
+        """
+        guardrails = asdict(self.guardrails)
+        guardrails["spell_s"] = guardrails.pop("block_s")
+        return {**asdict(self), "guardrails": guardrails}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Plan":
-        given = values["guardrails"]
-        nested = {"budget": Budget(**given["budget"]), "margins": Margins(**given["margins"])}
-        guardrails = GuardrailConfig(**{**given, **nested, "labels": tuple(given["labels"])})
-        steps = tuple(Step(**one) for one in values["steps"])
-        return cls(**{**values, "guardrails": guardrails, "steps": steps})
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Plan":
+        """Read a plan in any format in which one was ever stored.
+
+        Raises:
+            PlanFormatError: it was stored by a later version.
+        """
+        version = stored.get("format", FORMAT)
+        if version != FORMAT:
+            raise PlanFormatError(f"this plan has format {version}, and this version reads {FORMAT}")
+        values = {name: value for name, value in stored.items() if name != "format"}
+        guardrails = dict(values["guardrails"])
+        guardrails["block_s"] = guardrails.pop("spell_s")
+        guardrails["budget"] = _read_budget(guardrails["budget"])
+        guardrails["margins"] = {
+            name: guardrails["margins"].get(name, default) for name, default in DEFAULT_MARGINS.items()
+        }
+        guardrails["labels"] = tuple(guardrails["labels"])
+        steps = tuple(Step(**step) for step in values["steps"])
+        return cls(**{**values, "guardrails": GuardrailConfig(**guardrails), "steps": steps})
+
+
+def _read_budget(stored: Mapping[str, float]) -> dict[str, float]:
+    """Read a budget; a guardrail that is newer than the plan gets next to none, since all of it was given away.
+
+    For a short time `gross_errors` had a budget of its own, which is a part of `frozen_errors` since.
+    """
+    budget = {name: stored.get(name, NEXT_TO_NOTHING) for name in DEFAULT_BUDGET}
+    budget["frozen_errors"] += stored.get("gross_errors", 0.0)
+    return budget
 
 
 def steps_of(wanted: str | list[Any] | None) -> tuple[Step, ...]:
-    """Steps as an operator asks for them: a name of `RAMPS`, a list of shares, or of steps as objects.
+    """Return the steps that an operator asks for: a name of `RAMPS`, a list of shares, or of steps as objects.
 
     Raises:
         ValueError: it is none of these; the message says what would be.
@@ -72,7 +110,7 @@ def steps_of(wanted: str | list[Any] | None) -> tuple[Step, ...]:
             )
         return RAMPS[wanted]
     try:
-        return tuple(Step(**one) if isinstance(one, dict) else _step(float(one)) for one in wanted)
+        return tuple(Step(**step) if isinstance(step, dict) else _step(float(step)) for step in wanted)
     except TypeError as error:
         raise ValueError(
             "steps are a name, or a list of shares between 0 and 1, or of objects with share, minutes, requests, pairs "
@@ -81,23 +119,25 @@ def steps_of(wanted: str | list[Any] | None) -> tuple[Step, ...]:
 
 
 def without_images(steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    """The same for a language model, who is shown nothing beside the path: no mirrored images, and no step at 0.
+    """Return the steps for a language model, which gets no mirrored traffic: no pairs, and no step at 0.
 
-    At 100 % there is no champion to be no worse than, and no absolute share of refused texts is asked for.
+    At 100 % there is no champion to compare with, and no absolute share of refused texts is asked for.
     Raises:
         ValueError: nothing is left.
     """
-    kept = tuple(
-        replace(one, pairs=0, non_inferior=one.non_inferior and one.share < 1) for one in steps if one.share
+    with_traffic = tuple(
+        replace(step, pairs=0, non_inferior=step.non_inferior and step.share < 1)
+        for step in steps
+        if step.share
     )
-    if not kept:
+    if not with_traffic:
         raise ValueError("a language model is shown no mirrored images: its steps need a share above 0")
-    return kept
+    return with_traffic
 
 
 def _step(share: float) -> Step:
-    """The step of the usual ramp with this share, else one like its neighbours."""
-    usual = {one.share: one for one in RAMP}
+    """Return the step of the usual ramp with this share, else one like its neighbours."""
+    usual = {step.share: step for step in RAMP}
     if share in usual:
         return usual[share]
     return (
@@ -122,7 +162,7 @@ class Rollout:
     """Index among the plan's steps; `STARTING` before."""
     started_at: datetime
     started_by: str
-    wish: Wish | None = None
+    wish: OperatorCommand | None = None
     wished_by: str | None = None
     verdict: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] | None = None
@@ -136,7 +176,7 @@ class Rollout:
 
     @property
     def current(self) -> Step | None:
-        """The step that it is in; None while its replicas are started."""
+        """The present step; None while its replicas are started."""
         return None if self.step == STARTING else self.steps[self.step]
 
     @classmethod
@@ -145,71 +185,15 @@ class Rollout:
 
 
 def mirror_of(plan: Plan, step: Step) -> float:
-    """Share of the others' requests that the canary is shown during a step."""
+    """Return the share of the others' requests that the canary is shown during a step."""
     return plan.mirror if step.share == 0 else plan.mirror / 10 if step.share < 1 else 0.0
 
 
 def observations(rollout: Rollout, rows: Iterable[Mapping[str, Any]]) -> list[Observation]:
-    """What rows of `serve.ledger` say about canary and champion: each request's first attempt, in order.
-
-    An operator's own choice of a version is left out, as no draw brought that request to it.
-    """
-    return [
-        one for row in rows if row["model"] == rollout.model and (one := _observed(rollout, row)) is not None
-    ]
+    """Read what rows of `serve.ledger` say about canary and champion (`serve.observations.first_attempts`)."""
+    return first_attempts(rows, model=rollout.model, canary=rollout.version, champion=rollout.champion)
 
 
-def _observed(rollout: Rollout, row: Mapping[str, Any]) -> Observation | None:
-    assignment, first = row["assignment"], row["attempts"][0]
-    version, weights = assignment["version"], assignment["weights"]
-    if assignment["key"] == "operator" or version not in (rollout.version, rollout.champion):
-        return None
-    canary, champion = weights.get(rollout.version), weights.get(rollout.champion, 0.0)
-    if canary is None or canary + champion <= 0:
-        return None
-    answered = first["outcome"] == "ok"
-    return Observation(
-        at=row["created_at"].timestamp(),
-        arm="canary" if version == rollout.version else "champion",
-        share=canary / (canary + champion),
-        outcome=first["outcome"],
-        patient=_patient(row),
-        incident=first.get("incident"),
-        latency_ms=first["latency_ms"],
-        abstained=bool(answered and row["abstained"]),
-        label=row["label"] if answered else None,
-    )
-
-
-def _patient(row: Mapping[str, Any]) -> str | None:
-    """Whose requests are correlated: the patient's, or those of a study whose patient nobody named."""
-    pseudonym: str | None = row["patient_pseudonym"] or row["assignment"].get("study")
-    return pseudonym
-
-
-def pairs(rollout: Rollout, rows: Iterable[Mapping[str, Any]]) -> list[Pair]:
-    """What mirrored images say: those that were drawn to the champion and shown to the canary too.
-
-    Those in which infrastructure failed are left out.
-    """
-    return [one for row in rows if row["model"] == rollout.model and (one := _pair(rollout, row)) is not None]
-
-
-def _pair(rollout: Rollout, row: Mapping[str, Any]) -> Pair | None:
-    served, shown = row["served"], row["shown"]
-    drawn = row["assignment"]["version"] == served["version"] == rollout.champion
-    if row["assignment"]["key"] == "operator":  # nobody drew it: one image a hundred times, for all we know
-        return None
-    if not drawn or shown["version"] != rollout.version:
-        return None
-    if "infrastructure" in (served["outcome"], shown["outcome"]):
-        return None
-    canary_failed, champion_failed = shown["outcome"] != "ok", served["outcome"] != "ok"
-    both = not (canary_failed or champion_failed)
-    return Pair(
-        at=row["created_at"].timestamp(),
-        patient=_patient(row),
-        canary_failed=canary_failed,
-        champion_failed=champion_failed,
-        agree=served["label"] == shown["label"] if both else None,
-    )
+def pairs(rollout: Rollout, rows: Iterable[Mapping[str, Any]]) -> list[MirroredPair]:
+    """Read what mirrored images say about them (`serve.observations.mirrored_pairs`)."""
+    return mirrored_pairs(rows, model=rollout.model, canary=rollout.version, champion=rollout.champion)

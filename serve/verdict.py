@@ -12,12 +12,11 @@ from functools import partial
 from typing import Literal
 
 from serve.evidence import Evidence
-from serve.guardrails import Step
-from serve.hypotheses import EVENTS, allowed, alpha_of
+from serve.guardrails import BY_NAME, FAULTS, GUARDRAILS, Guardrail, Step, with_test
+from serve.hypotheses import allowed_share, alpha_of, canary_over, champion_under, names_of, needed
 from serve.noninferiority import upper_bound
-from serve.promotion import Missing, missing, questions
-from serve.step_counts import FAULTS
-from serve.window import BOUNDS, CANARY, CHAMPION
+from serve.promotion import RemainingEvidence, remaining_evidence, required_tests
+from serve.window import CANARY, CHAMPION
 
 Action = Literal["roll_back", "freeze", "hold", "promote", "wait"]
 """`freeze`: keep the weights, alert, both versions are hit. `hold`: the same, the canary is too slow to go on.
@@ -25,7 +24,7 @@ Action = Literal["roll_back", "freeze", "hold", "promote", "wait"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class GuardrailStatus:
     """One guardrail as it stands."""
 
     name: str
@@ -33,9 +32,9 @@ class Figure:
     """Its rate in this step, each patient once; a count for `feedback` and `deaths`."""
     champion: float | None
     evidence: float
-    """The most that betting against "no worse than the champion" (or the bound) ever won; 1 at the start."""
+    """The largest e-value against "no worse than the champion" (or the bound) so far; 1 at the start."""
     needed: float
-    """What it takes to roll back: 1 over the guardrail's budget."""
+    """The e-value that rolls back: 1 over the guardrail's budget."""
     upper: float | None = None
     """The difference (or the rate) is below this, with confidence 1 - promote_alpha."""
     margin: float | None = None
@@ -51,17 +50,17 @@ class Verdict:
     action: Action
     why: str
     """One line for people, without patient data."""
-    guardrails: tuple[Figure, ...]
+    guardrails: tuple[GuardrailStatus, ...]
     p99_ms: tuple[float | None, float | None]
     """Of canary and champion in this step, within a tenth; None without requests."""
-    missing: Missing | None = None
+    missing: RemainingEvidence | None = None
     alert: bool = False
     retrain: bool = False
     """Whether the input has drifted for both versions, which only training cures."""
 
 
-def verdict(evidence: Evidence, step: Step, now: float) -> Verdict:
-    """What the evidence asks for, at any time.
+def decide(evidence: Evidence, step: Step, now: float) -> Verdict:
+    """Decide what the evidence asks for, at any time.
 
     Args:
         step: the step that `evidence.enter` was told of.
@@ -69,98 +68,123 @@ def verdict(evidence: Evidence, step: Step, now: float) -> Verdict:
     """
     if step.share != evidence.step.share:
         raise ValueError(f"the evidence is of a step at {evidence.step.share:.1%}, not at {step.share:.1%}")
-    canary, champion = (one.quantile(0.99) for one in evidence.step.latencies_A)
-    say = partial(Verdict, guardrails=tuple(_figures(evidence, step)), p99_ms=(canary, champion))
-    found = alarm(evidence)
-    if found is not None:
-        action, why, retrain = found
-        return say(action=action, why=why, alert=True, retrain=retrain)
-    lacking = missing(evidence, step, now)
-    if lacking is None:
-        return say(action="promote", why="everything is shown to be within its margin")
-    return say(action="wait", why=lacking.in_words(), missing=lacking)
+    canary_ms, champion_ms = (histogram.quantile(0.99) for histogram in evidence.step.latencies_A)
+    verdict = partial(Verdict, guardrails=tuple(_statuses(evidence, step)), p99_ms=(canary_ms, champion_ms))
+    harm = alarm(evidence)
+    if harm is not None:
+        action, why, retrain = harm
+        return verdict(action=action, why=why, alert=True, retrain=retrain)
+    remaining = remaining_evidence(evidence, step, now)
+    if remaining is None:
+        return verdict(action="promote", why="everything is shown to be within its margin")
+    return verdict(action="wait", why=remaining.in_words(), missing=remaining)
 
 
 def alarm(evidence: Evidence) -> tuple[Action, str, bool] | None:
-    """What has to be done against harm: action, why, whether to retrain. None when nothing is shown to be wrong."""
+    """Decide what to do against harm: action, why, whether to retrain. None when nothing is shown to be wrong."""
     if worse := worse_than_champion(evidence):
         return "roll_back", f"the canary is worse than the champion: {', '.join(worse)}", False
-    broken = [(bound, _champion_is_under(evidence, bound)) for bound in BOUNDS if _breaks(evidence, bound)]
-    for bound, under in broken:
-        if under and bound != "over_promote":
-            return "roll_back", f"for {_minutes(evidence)} the canary had {_says(evidence, bound)}", False
-    for bound, under in broken:
+    broken = [
+        (guardrail, _champion_is_under(evidence, guardrail))
+        for guardrail in with_test("window")
+        if _breaks(evidence, guardrail)
+    ]
+    for guardrail, under in broken:
+        if under and guardrail.rolls_back:
+            return (
+                "roll_back",
+                f"for {_minutes(evidence)} the canary had {_in_words(evidence, guardrail)}",
+                False,
+            )
+    for guardrail, under in broken:
         if not under:
-            return "freeze", f"the champion is not shown to be better: {_says(evidence, bound)}", False
+            return (
+                "freeze",
+                f"the champion is not shown to be better: {_in_words(evidence, guardrail)}",
+                False,
+            )
     if drifted := _drifted(evidence):
         return "freeze", f"the champion's answers drift too: {', '.join(drifted)}", True
-    if broken:
-        return "hold", f"for {_minutes(evidence)} the canary had {_says(evidence, 'over_promote')}", False
+    for guardrail, _ in broken:
+        return "hold", f"for {_minutes(evidence)} the canary had {_in_words(evidence, guardrail)}", False
     return None
 
 
 def worse_than_champion(evidence: Evidence) -> list[str]:
-    """Guardrails whose evidence ever reached what their budget asks for."""
-    return [name for name, won in _won(evidence).items() if won >= math.log(_needed(evidence, name))]
+    """Return the guardrails whose e-value ever reached what their budget asks for."""
+    return [
+        name
+        for name, log_e_value in _log_e_values(evidence).items()
+        if log_e_value >= math.log(needed(BY_NAME[name], evidence.config))
+    ]
 
 
-def _won(evidence: Evidence) -> dict[str, float]:
-    """The logarithm of each relative guardrail's best wealth; drift's is its best label's share of the budget."""
-    labels = evidence.config.labels
-    names = (*EVENTS, "latency", "disagreement")
-    drift = max(evidence.wealth.peak(f"drift:{label}") for label in labels) - math.log(len(labels))
-    won = {name: evidence.wealth.peak(name) for name in names}
-    frozen = evidence.wealth.peak("frozen_errors") if _champion_was_under(evidence, "errors") else 0.0
-    gross = evidence.wealth.peak("gross_errors") if _champion_was_under_gross(evidence) else 0.0
-    return {**won, "frozen_errors": frozen, "gross_errors": gross, "drift": max(drift, 0.0)}
+def _log_e_values(evidence: Evidence) -> dict[str, float]:
+    """Return the logarithm of the largest e-value of each guardrail that compares and rolls back."""
+    rows = (row for row in GUARDRAILS if row.rolls_back and row.test != "window")
+    return {row.name: _log_e_value(evidence, row) for row in rows}
 
 
-def _needed(evidence: Evidence, name: str) -> float:
-    budget = evidence.config.budget
-    if name in ("frozen_errors", "gross_errors"):
-        return 2 / budget.frozen_errors
-    return 1 / float(getattr(budget, name))
+def _log_e_value(evidence: Evidence, guardrail: Guardrail) -> float:
+    """Return the logarithm of a guardrail's largest e-value; drift's is its best label's share of the budget."""
+    if guardrail.test == "labels":
+        names = names_of(guardrail, evidence.config)
+        best = max(evidence.e_processes.max_log_e_value(name) for name in names)
+        return max(best - math.log(len(names)), 0.0)
+    if guardrail.test == "full_traffic" and not _champion_was_under(evidence, guardrail):
+        return 0.0
+    return evidence.e_processes.max_log_e_value(guardrail.name)
 
 
-# ---- absolute rules
+# ---- absolute guardrails
 
 
-def _breaks(evidence: Evidence, bound: str) -> bool:
-    """Over the bound for the whole window, with requests enough, not by one burst and not by chance."""
+def _breaks(evidence: Evidence, guardrail: Guardrail) -> bool:
+    """Tell whether the canary is over the bound for the whole window, not by one burst and not by chance."""
     window, config = evidence.window, evidence.config
     return (
         window.full
         and window.requests(CANARY) >= config.window_requests
-        and window.sustained(CANARY, bound, allowed(config, bound))
-        and evidence.wealth.now(f"canary_over:{bound}") >= math.log(1 / alpha_of(config, bound))
+        and window.sustained(CANARY, guardrail.key, allowed_share(guardrail, config))
+        and evidence.e_processes.log_e_value(canary_over(guardrail)) >= _log_needed(evidence, guardrail)
     )
 
 
-def _champion_is_under(evidence: Evidence, bound: str) -> bool:
-    """Shown, and true in the window; without concurrent traffic it is the champion of earlier in this rollout."""
+def _champion_is_under(evidence: Evidence, guardrail: Guardrail) -> bool:
+    """Tell whether the champion is shown to be under the bound, and is in the window.
+
+    Without concurrent traffic it is the champion of earlier in this rollout.
+    """
     if not evidence.window.requests(CHAMPION):
-        return _champion_was_under(evidence, bound)
-    under_now = evidence.window.share(CHAMPION, bound) <= allowed(evidence.config, bound)
-    shown = evidence.wealth.now(f"champion_under:{bound}") >= math.log(1 / alpha_of(evidence.config, bound))
-    return under_now and shown
+        return _champion_was_under(evidence, guardrail)
+    allowed = allowed_share(guardrail, evidence.config)
+    under_now = evidence.window.share(CHAMPION, guardrail.key) <= allowed
+    log_e_value = evidence.e_processes.log_e_value(champion_under(guardrail))
+    return under_now and log_e_value >= _log_needed(evidence, guardrail)
 
 
-def _champion_was_under(evidence: Evidence, bound: str) -> bool:
-    """Shown at any time of the rollout."""
-    needed = math.log(1 / alpha_of(evidence.config, bound))
-    return evidence.wealth.peak(f"champion_under:{bound}") >= needed
+def _champion_was_under(evidence: Evidence, guardrail: Guardrail) -> bool:
+    """Tell whether the champion was shown to be under the bound at any time of the rollout."""
+    log_e_value = evidence.e_processes.max_log_e_value(champion_under(guardrail))
+    if guardrail.test == "full_traffic" and guardrail.champion_below is None:
+        return log_e_value >= math.log(needed(guardrail, evidence.config))
+    return log_e_value >= _log_needed(evidence, BY_NAME[guardrail.champion_below or guardrail.name])
 
 
-def _champion_was_under_gross(evidence: Evidence) -> bool:
-    return evidence.wealth.peak("champion_under_gross") >= math.log(_needed(evidence, "gross_errors"))
+def _log_needed(evidence: Evidence, guardrail: Guardrail) -> float:
+    """Return the logarithm of the e-value that an absolute guardrail needs."""
+    return math.log(1 / alpha_of(guardrail, evidence.config))
 
 
-def _says(evidence: Evidence, bound: str) -> str:
-    share, config = evidence.window.share(CANARY, bound), evidence.config
-    if bound == "errors":
-        return f"{share:.1%} errors where {config.error_bound:.1%} are allowed"
-    limit = config.roll_back_p99_ms if bound == "over_roll_back" else config.promote_p99_ms
-    return f"a P99 above {limit:.0f} ms ({share:.1%} of the requests are slower)"
+def _in_words(evidence: Evidence, guardrail: Guardrail) -> str:
+    """Say by how much the canary is over a bound."""
+    share, bound = (
+        evidence.window.share(CANARY, guardrail.key),
+        getattr(evidence.config, str(guardrail.bound)),
+    )
+    if guardrail.column == "failed_N":
+        return f"{share:.1%} errors where {bound:.1%} are allowed"
+    return f"a P99 above {bound:.0f} ms ({share:.1%} of the requests are slower)"
 
 
 def _minutes(evidence: Evidence) -> str:
@@ -168,36 +192,37 @@ def _minutes(evidence: Evidence) -> str:
 
 
 def _drifted(evidence: Evidence) -> list[str]:
-    """Labels that the champion gives more, or less, often than its frozen mix allows."""
-    if evidence.config.label_shares is None:
+    """Return the labels that the champion gives more, or less, often than its mix before the rollout allows."""
+    names = [name for row in with_test("label_mix") for name in names_of(row, evidence.config)]
+    if not names:
         return []
-    mix = [f"{way}:{label}" for label in evidence.config.labels for way in ("more", "less")]
-    needed = math.log(len(mix) / evidence.config.freeze_alpha)
-    return [row.replace(":", " ") for row in mix if evidence.wealth.peak(row) >= needed]
+    log_needed = math.log(len(names) / evidence.config.freeze_alpha)
+    e_processes = evidence.e_processes
+    return [name.replace(":", " ") for name in names if e_processes.max_log_e_value(name) >= log_needed]
 
 
-# ---- figures
+# ---- the status of each guardrail
 
 
-def _figures(evidence: Evidence, step: Step) -> list[Figure]:
-    """Every relative guardrail, with what a promotion asks of it."""
-    asked = {one.name: one for one in questions(evidence, step)}
-    figures = []
-    for name, won in _won(evidence).items():
+def _statuses(evidence: Evidence, step: Step) -> list[GuardrailStatus]:
+    """Return every guardrail that compares, with what a promotion asks of it."""
+    tests = {test.name: test for test in required_tests(evidence, step)}
+    statuses = []
+    for name, log_e_value in _log_e_values(evidence).items():
         canary, champion = _rates(evidence, name)
-        question = asked.get(name)
-        figures.append(
-            Figure(
+        test = tests.get(name)
+        statuses.append(
+            GuardrailStatus(
                 name=name,
                 canary=canary,
                 champion=champion,
-                evidence=math.exp(min(won, 700.0)),
-                needed=_needed(evidence, name),
-                upper=None if question is None else upper_bound(question, evidence.config.promote_alpha),
-                margin=None if question is None else question.margin,
+                evidence=math.exp(min(log_e_value, 700.0)),
+                needed=needed(BY_NAME[name], evidence.config),
+                upper=None if test is None else upper_bound(test, evidence.config.promote_alpha),
+                margin=None if test is None else test.margin,
             )
         )
-    return figures
+    return statuses
 
 
 def _rates(evidence: Evidence, name: str) -> tuple[float | None, float | None]:

@@ -1,16 +1,16 @@
-"""The last minutes of both arms, for the absolute rules: requests, and how many were over each bound."""
+"""The last minutes of both arms, for the absolute guardrails: requests, and how many were over each bound."""
 
 from collections import deque
 from typing import Any
 
 import numpy as np
 
+from serve.guardrails import BOUNDS
+
 CANARY, CHAMPION = 0, 1
-BOUNDS = ("errors", "over_roll_back", "over_promote")
-"""What is counted of the requests: errors; slower than the two bounds on P99."""
 
 
-class Window:
+class SlidingWindow:
     """Closed minutes, the newest last, each an array (2 arms, 1 + bounds)."""
 
     def __init__(self, minutes: int) -> None:
@@ -27,29 +27,30 @@ class Window:
         return len(self.minutes) == self.minutes.maxlen
 
     def requests(self, arm: int) -> int:
-        return int(sum(one[arm, 0] for one in self.minutes))
+        """Return how many requests an arm had."""
+        return int(sum(minute[arm, 0] for minute in self.minutes))
 
     def share(self, arm: int, bound: str) -> float:
-        """Share of the arm's requests that were over a bound, 0 without requests."""
-        over = sum(one[arm, 1 + BOUNDS.index(bound)] for one in self.minutes)
+        """Return the share of the arm's requests that were over a bound, 0 without requests."""
+        over = sum(minute[arm, 1 + BOUNDS.index(bound)] for minute in self.minutes)
         return float(over) / max(self.requests(arm), 1)
 
     def sustained(self, arm: int, bound: str, allowed: float) -> bool:
-        """Whether the share is above `allowed`, also without the worst minute: one burst is not five minutes."""
+        """Tell whether the share is above `allowed`, also without the worst minute: a burst is not five minutes."""
         column = 1 + BOUNDS.index(bound)
-        overs = [int(one[arm, column]) for one in self.minutes]
+        overs = [int(minute[arm, column]) for minute in self.minutes]
         if not overs or self.share(arm, bound) <= allowed:
             return False
         worst = overs.index(max(overs))
-        others = [one for nth, one in enumerate(self.minutes) if nth != worst]
-        total = sum(int(one[arm, 0]) for one in others)
-        return sum(int(one[arm, column]) for one in others) > allowed * total
+        others = [minute for nth, minute in enumerate(self.minutes) if nth != worst]
+        total = sum(int(minute[arm, 0]) for minute in others)
+        return sum(int(minute[arm, column]) for minute in others) > allowed * total
 
     def as_dict(self) -> dict[str, Any]:
-        return {"length": self.minutes.maxlen, "minutes": [one.tolist() for one in self.minutes]}
+        return {"length": self.minutes.maxlen, "minutes": [minute.tolist() for minute in self.minutes]}
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> "Window":
+    def from_dict(cls, stored: dict[str, Any]) -> "SlidingWindow":
         window = cls(stored["length"])
-        window.minutes.extend(np.array(one, int) for one in stored["minutes"])
+        window.minutes.extend(np.array(minute, int) for minute in stored["minutes"])
         return window

@@ -1,7 +1,7 @@
 """The gates of a load test: is a version quick, sound and fast enough at a constant rate of requests?
 
-The bounds are in `train.gates.Gates` with all the others; `jobs.load_test` measures. Pure arithmetic: knows neither Ray
-nor torch, and nothing of HTTP.
+The bounds are in `train.gates.Gates` with all the others; `jobs.load_test` measures, and sets them to those of the
+environment. Pure arithmetic: knows neither Ray nor torch, and nothing of HTTP.
 """
 
 from dataclasses import dataclass
@@ -11,26 +11,26 @@ from train.gates import GateResult, Gates
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What a load test measured, as far as a gate looks at it."""
+    """The figures of a load test that a gate looks at."""
 
     requests: int
-    """That were due."""
+    """How many were due."""
     p99_ms: float
-    """Of all requests, from when each was due, a failed one counting until it failed."""
+    """Of all requests, from when each was due; a failed one counts until it failed."""
     errors: int
     """Requests that the version did not answer, the champion's answers in its place among them."""
     throughput: float
-    """Requests a second that the version answered ..."""
+    """Requests a second that the version answered."""
     wanted: float
-    """... and that were due."""
+    """Requests a second that were due."""
 
 
 def judge(measured: Load, gates: Gates, environment: str) -> list[GateResult]:
-    """The three gates; each that does not pass halts, unless the environment only reports them."""
+    """Judge the three gates; each that does not pass halts, unless the environment only reports them."""
     errors = measured.errors / measured.requests if measured.requests else 1.0
     ratio = measured.throughput / measured.wanted
     at = f"at {measured.wanted:g} requests a second"
-    found = (
+    judged = (
         (
             *("load_p99_ms", measured.p99_ms, gates.load_p99_ms, measured.p99_ms < gates.load_p99_ms),
             f"P99 {measured.p99_ms:.0f} ms {at}, asked for is < {gates.load_p99_ms:g}",
@@ -62,5 +62,5 @@ def judge(measured: Load, gates: Gates, environment: str) -> list[GateResult]:
             halts=not (enough and held) and "load" not in gates.reported.get(environment, ()),
             why=why if enough else few,
         )
-        for name, value, threshold, held, why in found
+        for name, value, threshold, held, why in judged
     ]

@@ -13,9 +13,9 @@ import numpy as np
 
 from data.taxonomy import taxonomy
 from jobs.bench.canary_peers import PEERS, Minutes, requests_until
-from jobs.bench.canary_streams import GOOD, SLOW_MS, Quality, Traffic, draw, with_errors
 from jobs.bench.figure import Figure
 from jobs.runtime.entry import JobError
+from serve.canary.simulation import GOOD, SLOW_MS, Quality, Traffic, draw, with_errors
 from serve.evidence import Evidence
 from serve.guardrails import GuardrailConfig, Step
 from serve.observations import Pairs, Requests
@@ -36,7 +36,7 @@ class Scenario:
 
     @property
     def fair(self) -> bool:
-        """Whether a rollback would be false."""
+        """True where a rollback would be false."""
         return self.canary == self.champion
 
 
@@ -50,40 +50,42 @@ SCENARIOS = (
 
 @dataclass(kw_only=True)
 class Row:
-    """One scenario at one rate: for each rule, canary requests until the rollback in every rollout."""
+    """A scenario at a rate: for each rule, canary requests until the rollback in every rollout."""
 
     scenario: Scenario
     rate: float
     until: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in (OURS, *PEERS)})
 
     def rolled_back(self, rule: str) -> float:
-        return statistics.mean(math.isfinite(one) for one in self.until[rule])
+        return statistics.mean(math.isfinite(requests) for requests in self.until[rule])
 
     def median(self, rule: str) -> float:
         return statistics.median(self.until[rule])
 
     def line(self) -> str:
-        told = self.rolled_back if self.scenario.fair else self.median
-        figures = [f"{told(rule):.3f}" if self.scenario.fair else f"{told(rule):.0f}" for rule in self.until]
+        fair = self.scenario.fair
+        figures = [
+            f"{self.rolled_back(rule):.3f}" if fair else f"{self.median(rule):.0f}" for rule in self.until
+        ]
         return f"| {self.scenario.name} | {self.rate:g} | {' | '.join(figures)} |"
 
 
 def config() -> GuardrailConfig:
-    return GuardrailConfig(labels=tuple(one.name for one in taxonomy().classes), slow_ms=SLOW_MS)
+    return GuardrailConfig(labels=taxonomy().names, slow_ms=SLOW_MS)
 
 
 def ends(requests: Requests, minutes: int, *, closely: bool) -> list[int]:
-    """Where ours is looked at: each minute, and `closely` after every canary request that failed.
+    """Return where ours is looked at: each minute, and `closely` after every canary request that failed.
 
-    Evidence keeps its peak, so that looking seldom overlooks nothing; it only says later when it was.
+    E-values keep their maximum, so that looking seldom overlooks nothing; a rollback is only seen later.
     """
     failed = np.flatnonzero(closely & requests.canary_N & (requests.error_N | requests.invalid_N)) + 1
     minute = np.searchsorted(requests.at_N, np.arange(60, 60 * minutes + 1, 60))
-    return [one for one in np.unique(np.concatenate([failed, minute])).tolist() if one]
+    return [end for end in np.unique(np.concatenate([failed, minute])).tolist() if end]
 
 
 def until_rollback(requests: Requests, pairs: Pairs, looks: list[int]) -> float:
-    """Canary requests until our verdict is to roll back; infinite when it never is."""
+    """Count canary requests until our verdict is to roll back; infinite when it never is."""
     evidence = Evidence(config(), started_at=0.0)
     evidence.enter(Step(share=SHARE), number=1, at=0.0)
     done = mirrored = 0
@@ -91,8 +93,8 @@ def until_rollback(requests: Requests, pairs: Pairs, looks: list[int]) -> float:
         evidence.take_requests(requests[done:end])
         upto = int(np.searchsorted(pairs.at_N, requests.at_N[end - 1], side="right"))
         evidence.take_pairs(pairs[mirrored:upto])
-        done, mirrored, found = end, upto, alarm(evidence)
-        if found is not None and found[0] == "roll_back":
+        done, mirrored, harm = end, upto, alarm(evidence)
+        if harm is not None and harm[0] == "roll_back":
             return float(requests.canary_N[:end].sum())
     return math.inf
 

@@ -1,7 +1,7 @@
 """The fixed rules that rollouts are decided by elsewhere, for `jobs.bench.canary`.
 
-Each is given what it would look at, minute by minute, and says in which minute it rolls back. Both absolute rules use
-the bounds that are ours too, 1 % errors and a P99 of 500 ms, which are the examples of Flagger's documentation.
+Each takes what it would look at, minute by minute, and returns the minute in which it rolls back. Both absolute rules
+use the bounds that are ours too, 1 % errors and a P99 of 500 ms, which are the examples of Flagger's documentation.
 """
 
 import math
@@ -21,14 +21,14 @@ Z = 1.96
 
 
 class Minutes:
-    """What one rollout shows, minute by minute."""
+    """The counts of a rollout, minute by minute."""
 
     def __init__(self, requests: Requests, minutes: int) -> None:
         minute_N = (requests.at_N // 60).astype(int)
         failed_N = requests.error_N | requests.invalid_N
 
-        def count(kept_N: np.ndarray) -> np.ndarray:
-            return np.bincount(minute_N[kept_N], minlength=minutes)
+        def count(counted_N: np.ndarray) -> np.ndarray:
+            return np.bincount(minute_N[counted_N], minlength=minutes)
 
         canary_N = requests.canary_N
         self.canary_M, self.canary_failed_M = count(canary_N), count(canary_N & failed_N)
@@ -37,21 +37,23 @@ class Minutes:
 
 
 def _failed_checks(seen: Minutes, every: int) -> np.ndarray:
-    """Which interval misses the success rate or the latency; one without requests is let pass."""
+    """Find the intervals that miss the success rate or the latency; an interval without requests passes."""
     starts = np.arange(0, len(seen.canary_M), every)
     total, failed, slow = (
-        np.add.reduceat(one, starts) for one in (seen.canary_M, seen.canary_failed_M, seen.canary_slow_M)
+        np.add.reduceat(counts_M, starts)
+        for counts_M in (seen.canary_M, seen.canary_failed_M, seen.canary_slow_M)
     )
     return (failed > (1 - SUCCESS) * total) | (slow > 0.01 * total)
 
 
 def flagger(seen: Minutes) -> int | None:
-    """The minute at whose end it rolls back, counted from 1."""
+    """Return the minute at whose end Flagger rolls back, counted from 1; None if it does not."""
     failed = np.flatnonzero(_failed_checks(seen, 1))
     return int(failed[FLAGGER_THRESHOLD - 1]) + 1 if len(failed) >= FLAGGER_THRESHOLD else None
 
 
 def argo(seen: Minutes) -> int | None:
+    """Return the same for Argo Rollouts."""
     failed = np.flatnonzero(_failed_checks(seen, ARGO_INTERVAL))
     if len(failed) <= ARGO_FAILURE_LIMIT:
         return None
@@ -59,7 +61,7 @@ def argo(seen: Minutes) -> int | None:
 
 
 def peeking(seen: Minutes) -> int | None:
-    """A z-test of two proportions each minute, the canary worse."""
+    """Return the same for a z-test of two proportions each minute, the canary worse."""
     canary, failed = np.cumsum(seen.canary_M), np.cumsum(seen.canary_failed_M)
     champion, champion_failed = np.cumsum(seen.champion_M), np.cumsum(seen.champion_failed_M)
     pooled = (failed + champion_failed) / np.maximum(canary + champion, 1)
@@ -77,5 +79,5 @@ PEERS: dict[str, Callable[[Minutes], int | None]] = {
 
 
 def requests_until(seen: Minutes, minute: int | None) -> float:
-    """Canary requests until a rollback at the end of that minute; infinite without one."""
+    """Count canary requests until a rollback at the end of a minute; infinite without one."""
     return math.inf if minute is None else float(seen.canary_M[:minute].sum())

@@ -193,7 +193,7 @@ def _rolled_back(stage: Stage, bundle_key: str, body: Path) -> float:
         _until(lambda: len(sent_s(connection, began_s).get("2", ())) >= FEWEST, "the canary is asked")
         time.sleep(ROLLBACK_AFTER_S)
         before = replicas(stage)
-        rollouts.wish(connection, one.id, "rollback", actor=ACTOR)
+        rollouts.request(connection, one.id, "rollback", actor=ACTOR)
         load.finished(client)
         after = replicas(stage)
         events = rollouts.events(connection, one.id)

@@ -123,7 +123,7 @@ class DrillPlatform:
 
     def wish(self, rollout: Rollout, wanted: Any) -> None:
         with connect(self.settings.database_url) as connection:
-            rollouts.wish(connection, rollout.id, wanted, actor=ACTOR)
+            rollouts.request(connection, rollout.id, wanted, actor=ACTOR)
 
     def end(self) -> Rollout | None:
         """Roll back what is under way, so that the next case starts from the champion; returns the newest rollout."""

@@ -32,7 +32,7 @@ from cluster.settings import Settings
 from data.synthetic import SyntheticConfig, generate
 from jobs.load_test.arrivals import Plan, Sent
 from jobs.load_test.report import reported
-from jobs.load_test.verdict import ACTOR, judge_and_record
+from jobs.load_test.verdict import ACTOR, judge_and_record, with_environment
 from jobs.runtime import entry
 from jobs.runtime.inputs import model_version
 from serve import environments, rollouts, standby
@@ -67,6 +67,7 @@ class Arguments:
     keep: bool = False
     """Leave the version live, without traffic."""
     gates: Gates = field(default_factory=Gates)
+    """Bounds under load that are left at their default are the environment's `load_gates`."""
 
     def __post_init__(self) -> None:
         if self.rate is not None and not 0 < self.rate <= 5000:
@@ -103,7 +104,7 @@ def run_load_test(settings: Settings, version: str, arguments: Arguments) -> dic
             _warm_up(plan)
             progress.report("load_test", 0, 1, f"{plan.rate:g} requests a second for {plan.seconds:g} s")
             measured = reported(plan, _sent(plan))
-    return judge_and_record(settings, version, plan, measured, arguments.gates)
+    return judge_and_record(settings, version, plan, measured, with_environment(arguments.gates, where))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,24 @@ from jobs.load_test.arrivals import Plan
 from jobs.load_test.report import LoadReport
 from jobs.runtime import entry
 from serve.admission import LOAD_RATE, LOAD_TEST
+from serve.environments import Environment
 from train import tracking
 from train.evaluate import FOLDER
 from train.gates import GateResult, Gates, overall
 from train.load_gates import judge
 
 ACTOR = "jobs.load_test"
+
+
+def with_environment(gates: Gates, environment: Environment) -> Gates:
+    """Return gates whose bounds of a load test are the environment's where they are at their default."""
+    default = Gates()
+    unset = {
+        name: bound
+        for name, bound in environment.load_gates.items()
+        if getattr(gates, name) == getattr(default, name)
+    }
+    return replace(gates, **unset)  # type: ignore[arg-type]
 
 
 def judge_and_record(

@@ -110,7 +110,7 @@ async def command_rollout(
     """Promote to the next step, pause, resume, or roll back. Role: operator."""
 
     def work(connection: Connection[DictRow]) -> RolloutView:
-        rollout = rollouts.wish(connection, rollout_id, verb, actor=actor)
+        rollout = rollouts.request(connection, rollout_id, verb, actor=actor)
         return summarise(rollout, weights_of(connection, rollout))
 
     return await with_connection(settings, work)

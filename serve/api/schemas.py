@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from cluster.registry import NUMBER
+from cluster.registry import NUMBER, ClassifierName, ModelName
 from serve.control.rollout_view import RolloutView, Share
 from serve.faults import Fault
 
@@ -31,7 +31,7 @@ class RolloutBody(BaseModel):
     """A version to bring in front of users."""
 
     model_config = ConfigDict(extra="forbid")
-    model: Literal["xray-vit", "xray-llm"]
+    model: ModelName
     version: Version
     steps: (
         Literal["canary", "blue_green", "at_once"]
@@ -44,7 +44,7 @@ class TrafficBody(BaseModel):
     """Shares of a model's live versions; the champion has what is left."""
 
     model_config = ConfigDict(extra="forbid")
-    model: Literal["xray-vit", "xray-llm"]
+    model: ModelName
     weights: dict[Version, float] = Field(min_length=1, max_length=32)
 
 
@@ -52,7 +52,7 @@ class FaultBody(BaseModel):
     """What is to befall requests to one version of the classifier."""
 
     model_config = ConfigDict(extra="forbid")
-    model: Literal["xray-vit"]
+    model: ClassifierName
     version: Version
     error_rate: float = Field(default=0.0, ge=0, le=1)
     delay_ms: float = Field(default=0.0, ge=0, le=60_000)

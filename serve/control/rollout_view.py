@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from cluster.database import connect
 from cluster.settings import Settings
 from serve import desired, rollouts
-from serve.rollout import Rollout, State, Wish
+from serve.rollout import OperatorCommand, Rollout, State
 
 LOOK_S = 1.0
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -42,7 +42,7 @@ class RolloutView(TypedDict):
     """What a promotion still needs, see `serve.promotion`."""
     evidence: list[dict[str, Any]]
     """State of each guardrail, see `serve.verdict`."""
-    wish: Wish | None
+    wish: OperatorCommand | None
     """Command of an operator that the controller has not carried out yet."""
     started_at: str
     """ISO 8601; likewise `ended_at`."""

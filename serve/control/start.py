@@ -13,7 +13,8 @@ from data.taxonomy import taxonomy
 from serve import desired, environments, rollouts, routing
 from serve.admission import admit
 from serve.control.rollout_view import weights_of
-from serve.guardrails import GuardrailConfig, Step, explainer_guardrails
+from serve.environments import Environment
+from serve.guardrails import GuardrailConfig, Step
 from serve.label_mix import label_mix
 from serve.rollout import Plan, Rollout, steps_of, without_images
 from serve.routing import Routes
@@ -37,7 +38,7 @@ def start_rollout(
 
     Args:
         steps: see `serve.rollout.steps_of`; default: the environment's.
-        guardrails: default: the usual ones.
+        guardrails: default: the environment's.
         stage: the environment, if it is not the platform's.
         back: whether this is a return to an earlier version; a former champion needs no load test.
     Returns:
@@ -65,25 +66,31 @@ def start_rollout(
             model=model,
             version=version,
             bundle_key=registry.bundle_key(model, version),
-            plan=_plan(connection, model, wanted_steps, guardrails),
+            plan=_plan(connection, environment, model, wanted_steps, guardrails),
             actor=actor,
         )
         return rollout, weights_of(connection, rollout)
 
 
 def _plan(
-    connection: Connection[DictRow], model: str, steps: tuple[Step, ...], guardrails: GuardrailConfig | None
+    connection: Connection[DictRow],
+    environment: Environment,
+    model: str,
+    steps: tuple[Step, ...],
+    guardrails: GuardrailConfig | None,
 ) -> Plan:
-    """Complete the steps by guardrails; the champion's usual labels are frozen here."""
+    """Complete the steps by guardrails; the environment's limits and the champion's usual labels are frozen here."""
     labels = taxonomy().names
     if model == LLM:
-        return Plan(guardrails=guardrails or explainer_guardrails(labels), steps=without_images(steps))
+        return Plan(
+            guardrails=guardrails or environment.guardrails_of(model, labels), steps=without_images(steps)
+        )
     if guardrails is not None:
         return Plan(guardrails=guardrails, steps=steps)
     live = desired.read(connection).get(model)
     champion = "" if live is None else live.champion.version
     label_shares = label_mix(connection, model=model, version=champion, labels=labels)
-    return Plan(guardrails=GuardrailConfig(labels=labels, label_shares=label_shares), steps=steps)
+    return Plan(guardrails=environment.guardrails_of(model, labels, label_shares), steps=steps)
 
 
 def set_traffic(

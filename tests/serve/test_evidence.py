@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jobs.bench.canary_streams import GOOD, SLOW_MS, Quality, Traffic, draw
+from serve.canary.simulation import GOOD, SLOW_MS, Quality, Traffic, draw
 from serve.evidence import Evidence
 from serve.guardrails import GuardrailConfig, Step
-from serve.observations import Observation, Opinion, Pair, Pairs, Requests
-from serve.verdict import verdict
+from serve.observations import MirroredPair, Observation, Pairs, PhysicianFeedback, Requests
+from serve.verdict import decide
 
 LABELS = tuple("abcdefghij")
 CONFIG = GuardrailConfig(labels=LABELS, slow_ms=SLOW_MS)
@@ -74,7 +74,7 @@ def test_batches_cut_anywhere_and_stored_between_end_in_the_same_bits() -> None:
         cut.take_requests(requests[(requests.at_N >= start) & (requests.at_N < start + 4)])
         cut.take_pairs(pairs[(pairs.at_N >= start) & (pairs.at_N < start + 4)])
     assert json.dumps(cut.as_dict()) == json.dumps(whole.as_dict())
-    assert verdict(cut, STEP, 720.0) == verdict(whole, STEP, 720.0)
+    assert decide(cut, STEP, 720.0) == decide(whole, STEP, 720.0)
 
 
 def test_the_order_among_front_doors_changes_no_verdict() -> None:
@@ -84,17 +84,19 @@ def test_the_order_among_front_doors_changes_no_verdict() -> None:
     shuffled = np.argsort(requests.at_N + np.random.default_rng(0).uniform(0, 2, len(requests)))
     for evidence, order in ((one, np.arange(len(requests))), (other, shuffled)):
         evidence.take_requests(requests[order])
-    assert verdict(one, STEP, 720.0).action == verdict(other, STEP, 720.0).action == "roll_back"
-    assert one.wealth.peak("errors") == pytest.approx(other.wealth.peak("errors"), abs=1.5)
+    assert decide(one, STEP, 720.0).action == decide(other, STEP, 720.0).action == "roll_back"
+    assert one.e_processes.max_log_e_value("errors") == pytest.approx(
+        other.e_processes.max_log_e_value("errors"), abs=1.5
+    )
 
 
 def test_hundreds_of_failures_of_one_patient_count_once() -> None:
     evidence = begun()
     evidence.observe(*failed(500, patient="one who tries again and again"))
     assert evidence.events["errors"] == [1, 0]
-    assert verdict(evidence, STEP, 60.0).action == "wait"
+    assert decide(evidence, STEP, 60.0).action == "wait"
     evidence.observe(*failed(1, patient="b"), *failed(1, patient="c"))
-    assert verdict(evidence, STEP, 60.0).action == "roll_back"
+    assert decide(evidence, STEP, 60.0).action == "roll_back"
 
 
 def test_requests_that_no_draw_could_have_sent_elsewhere_are_not_compared() -> None:
@@ -114,17 +116,17 @@ def test_one_death_of_a_process_counts_once_and_not_as_the_model_s_error() -> No
     assert evidence.events["deaths"] == [2, 0]
     assert evidence.events["errors"] == [0, 0]
     assert evidence.step.requests_A.tolist() == [0, 0]
-    assert verdict(evidence, STEP, 60.0).action == "wait"
+    assert decide(evidence, STEP, 60.0).action == "wait"
 
 
 def test_a_step_counts_anew_and_what_was_won_stays() -> None:
     evidence = begun()
     evidence.observe(*failed(1, patient="a"), *failed(3, arm="champion", patient="b"))
     assert evidence.step.patients_A.tolist() == [1, 1]
-    won = evidence.wealth.peak("errors")
+    won = evidence.e_processes.max_log_e_value("errors")
     evidence.enter(Step(share=0.5), number=2, at=90.0)
     assert evidence.step.patients_A.tolist() == [0, 0]
-    assert evidence.wealth.peak("errors") == won > 0
+    assert evidence.e_processes.max_log_e_value("errors") == won > 0
     evidence.observe(replace(failed(1, patient="a", at=91.0)[0], share=0.5))
     assert evidence.step.patients_A.tolist() == [1, 0]
     assert evidence.events["errors"] == [1, 1]
@@ -141,10 +143,10 @@ def test_who_was_met_while_only_images_were_mirrored_still_tells_of_drift_later(
     evidence.enter(STEP, number=2, at=60.0)
     after = replace(before, at=61.0, share=0.1, arm="canary", label="b")
     evidence.observe(*[replace(after, patient=one) for one in people[:6]])
-    won = evidence.wealth.peak("drift:b")
+    won = evidence.e_processes.max_log_e_value("drift:b")
     assert won > np.log(100)
     evidence.observe(*[replace(after, patient=one) for one in people[:6]])
-    assert evidence.wealth.peak("drift:b") == won
+    assert evidence.e_processes.max_log_e_value("drift:b") == won
 
 
 def test_requests_that_still_carry_other_weights_do_not_count_for_the_step() -> None:
@@ -178,9 +180,9 @@ def test_every_kind_of_observation_may_come_in_one_batch() -> None:
     evidence = begun()
     evidence.observe(
         *failed(1),
-        Pair(at=2.0, patient="a", agree=False),
-        Opinion(at=3.0, arm="canary", share=0.1, agrees=False),
-        Opinion(at=3.0, arm="champion", share=0.1, agrees=True),
+        MirroredPair(at=2.0, patient="a", agree=False),
+        PhysicianFeedback(at=3.0, arm="canary", share=0.1, agrees=False),
+        PhysicianFeedback(at=3.0, arm="champion", share=0.1, agrees=True),
     )
     assert evidence.events["feedback"] == [1, 0]
     assert (evidence.step.pairs, evidence.step.disagreements) == (1, 1)

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jobs.bench.canary_streams import GOOD, MIX, SLOW_MS, Quality, Traffic, draw, with_errors
+from serve.canary.simulation import GOOD, MIX, SLOW_MS, Quality, Traffic, draw, with_errors
 from serve.evidence import Evidence
 from serve.guardrails import RAMP, GuardrailConfig, Step
-from serve.observations import Observation, Opinion, Pair, Pairs, Requests
-from serve.verdict import Verdict, verdict, worse_than_champion
+from serve.observations import MirroredPair, Observation, Pairs, PhysicianFeedback, Requests
+from serve.verdict import Verdict, decide, worse_than_champion
 
 LABELS = tuple("abcdefghij")
 CONFIG = GuardrailConfig(labels=LABELS, slow_ms=SLOW_MS)
@@ -42,7 +42,7 @@ def seen(
 
 
 def of(evidence: Evidence, step: Step = STEP) -> Verdict:
-    return verdict(evidence, step, evidence.clock)
+    return decide(evidence, step, evidence.clock)
 
 
 def test_a_good_canary_is_promoted_when_everything_is_shown_and_not_before() -> None:
@@ -83,16 +83,18 @@ def test_mirrored_errors_speak_where_there_is_no_concurrent_traffic() -> None:
     for share in (0.0, 1.0):
         evidence = Evidence(CONFIG, started_at=0.0)
         evidence.enter(Step(share=share), number=1, at=0.0)
-        evidence.observe(*[Pair(at=1.0, canary_failed=True)] * 4, *[Pair(at=1.0, agree=True)] * 100)
+        evidence.observe(
+            *[MirroredPair(at=1.0, canary_failed=True)] * 4, *[MirroredPair(at=1.0, agree=True)] * 100
+        )
         assert worse_than_champion(evidence) == []
-        evidence.observe(*[Pair(at=2.0, canary_failed=True)] * 8)
+        evidence.observe(*[MirroredPair(at=2.0, canary_failed=True)] * 8)
         assert worse_than_champion(evidence) == ["mirrored_errors"]
 
 
 def test_physicians_who_correct_the_canary_roll_it_back() -> None:
     evidence = seen(minutes=1)
-    told = [Opinion(at=90.0, arm="champion", share=0.1, agrees=n > 3) for n in range(90)]
-    told += [Opinion(at=90.0, arm="canary", share=0.1, agrees=n > 6) for n in range(10)]
+    told = [PhysicianFeedback(at=90.0, arm="champion", share=0.1, agrees=n > 3) for n in range(90)]
+    told += [PhysicianFeedback(at=90.0, arm="canary", share=0.1, agrees=n > 6) for n in range(10)]
     evidence.observe(*told)
     assert worse_than_champion(evidence) == ["feedback"]
 
@@ -117,7 +119,7 @@ def test_both_versions_failing_alike_freeze_the_ramp_and_keep_the_canary() -> No
 
 def test_too_many_errors_for_five_minutes_roll_back_while_the_champion_is_below() -> None:
     evidence = seen(with_errors(0.03), rate=50, minutes=8)
-    evidence.wealth.peak_R[:] = 0  # what the comparison had won, so that the absolute rule speaks alone
+    evidence.e_processes.max_R[:] = 0  # what the comparison had won, so that the absolute rule speaks alone
     found = of(evidence)
     assert found.action == "roll_back"
     assert found.why.startswith("for 5 minutes the canary had")
@@ -126,7 +128,7 @@ def test_too_many_errors_for_five_minutes_roll_back_while_the_champion_is_below(
 def test_the_absolute_rule_is_silent_for_few_requests_and_in_the_first_minutes() -> None:
     for rate, minutes in ((50.0, 4), (2.0, 8)):
         evidence = seen(with_errors(0.03), rate=rate, minutes=minutes)
-        evidence.wealth.peak_R[:] = 0
+        evidence.e_processes.max_R[:] = 0
         assert of(evidence).action == "wait"
 
 
@@ -186,7 +188,7 @@ def test_at_a_hundred_percent_the_champion_is_the_one_of_earlier_in_the_rollout(
     requests, _ = draw(traffic, with_errors(0.03), GOOD, np.random.default_rng(3))
     evidence.take_requests(replace(requests, at_N=requests.at_N + 360))
     assert worse_than_champion(evidence) == ["frozen_errors"]
-    evidence.wealth.peak_R[evidence.wealth.rows.index("frozen_errors")] = 0
+    evidence.e_processes.max_R[evidence.e_processes.rows.index("frozen_errors")] = 0
     assert of(evidence, whole).action == "roll_back"
     assert "for 5 minutes" in of(evidence, whole).why
 
@@ -264,7 +266,7 @@ def test_little_traffic_is_not_enough_evidence_and_says_how_much_is_missing() ->
     assert found.missing.minutes > 20
     nothing = Evidence(CONFIG, started_at=0.0)
     nothing.enter(STEP, number=1, at=0.0)
-    none = verdict(nothing, STEP, 600.0)
+    none = decide(nothing, STEP, 600.0)
     assert none.missing is not None
     assert none.missing.minutes is None
     assert "never at the present rate" in none.why
@@ -272,7 +274,7 @@ def test_little_traffic_is_not_enough_evidence_and_says_how_much_is_missing() ->
 
 def test_a_step_that_the_evidence_does_not_know_is_refused() -> None:
     with pytest.raises(ValueError, match=r"of a step at 10\.0%, not at 50\.0%"):
-        verdict(seen(minutes=1), Step(share=0.5), 60.0)
+        decide(seen(minutes=1), Step(share=0.5), 60.0)
 
 
 def test_a_canary_that_is_worse_but_not_shown_to_be_is_not_promoted() -> None:
@@ -291,7 +293,7 @@ def test_every_step_of_the_ramp_can_be_left_by_a_good_canary() -> None:
         evidence.take_requests(replace(requests, at_N=requests.at_N + at))
         evidence.take_pairs(Pairs(**{**vars(pairs), "at_N": pairs.at_N + at}))
         at += 600
-        assert verdict(evidence, step, at).action == "promote", step
+        assert decide(evidence, step, at).action == "promote", step
 
 
 @pytest.mark.parametrize("quality", [GOOD, with_errors(0.015)], ids=["good", "both fail"])

@@ -38,7 +38,7 @@ KEY = "rollout-test"
 
 @dataclass
 class Replicas:
-    """Replicas that start as the test says; implements `serve.controller.Machine`."""
+    """Replicas that start as the test says; implements `serve.controller.ServingBackend`."""
 
     status: str = "RUNNING"
     woken: int = 0
@@ -279,7 +279,7 @@ def test_drift_in_both_arms_freezes_the_ramp_and_asks_for_one_training(stage: St
         found = stage.now(one)
         assert (found.state, found.verdict["action"], found.verdict["retrain"]) == ("running", "freeze", True)
         assert "freeze" in actions(stage, one)
-        rollouts.wish(stage.connection, one.id, "rollback", actor="test")
+        rollouts.request(stage.connection, one.id, "rollback", actor="test")
         stage.tick()
     (wanted,) = wishes(stage)  # the second rollout found the first one's wish
     assert "drift" in wanted["why"]
@@ -338,7 +338,7 @@ def test_a_version_that_is_never_ready_is_given_up(stage: Stage) -> None:
 def test_a_pause_stops_the_ramp_and_not_the_guardrails(stage: Stage) -> None:
     one = stage.start()
     stage.until(one, lambda found: found.step == 1)
-    rollouts.wish(stage.connection, one.id, "pause", actor="op")
+    rollouts.request(stage.connection, one.id, "pause", actor="op")
     for _ in range(10):
         stage.traffic(100)
         stage.tick()
@@ -351,17 +351,17 @@ def test_operators_resume_promote_and_roll_back(stage: Stage) -> None:
     one = stage.start()
     stage.tick()
     for wanted, state, step in (("pause", "paused", 0), ("resume", "running", 0), ("promote", "running", 1)):
-        rollouts.wish(stage.connection, one.id, wanted, actor="op")  # type: ignore[arg-type]
+        rollouts.request(stage.connection, one.id, wanted, actor="op")  # type: ignore[arg-type]
         stage.tick()
         assert (stage.now(one).state, stage.now(one).step, stage.now(one).wish) == (state, step, None)
-    rollouts.wish(stage.connection, one.id, "rollback", actor="op")
+    rollouts.request(stage.connection, one.id, "rollback", actor="op")
     stage.tick()
     assert (stage.now(one).state, stage.routes.weights["1"]) == ("rolled_back", 1.0)
     assert actions(stage, one)[-1] == "roll_back"
     with pytest.raises(rollouts.RolloutError, match="is over: rolled_back"):
-        rollouts.wish(stage.connection, one.id, "promote", actor="op")
+        rollouts.request(stage.connection, one.id, "promote", actor="op")
     with pytest.raises(rollouts.NoRolloutError, match="there is no rollout 0"):
-        rollouts.wish(stage.connection, 0, "promote", actor="op")
+        rollouts.request(stage.connection, 0, "promote", actor="op")
 
 
 def test_weights_by_hand_wait_for_replicas_and_then_pause_the_rollout(stage: Stage) -> None:
@@ -383,7 +383,7 @@ def test_a_third_version_takes_the_place_of_the_second(stage: Stage) -> None:
         stage.start()
     other = stage.start("3")
     assert (stage.now(one).state, stage.routes.weights) == ("rolled_back", {"1": 1.0, "2": 0.0, "3": 0.0})
-    rollouts.forget(stage.connection)
+    rollouts.remove_finished_canaries(stage.connection)
     assert [target.version for target in stage.routes.targets] == ["1", "3"]
     stage.until(other, lambda found: found.state == "promoted")
 
@@ -393,19 +393,19 @@ def test_a_version_that_was_rolled_back_is_started_again_at_once(stage: Stage) -
     stage.tick()
     rollouts.roll_back(stage.connection, first, actor="test", why="cancelled")
     second = stage.start()
-    rollouts.forget(stage.connection)  # housekeeping comes late: the version is wanted again
+    rollouts.remove_finished_canaries(stage.connection)  # it comes late: the version is wanted again
     stage.tick()
     assert stage.now(second).state == "running"
     assert stage.routes.target("2").role == "canary"
     rollouts.roll_back(stage.connection, second, actor="test", why="cancelled")
-    rollouts.forget(stage.connection)
+    rollouts.remove_finished_canaries(stage.connection)
     assert [one.version for one in stage.routes.targets] == ["1"]
 
 
 def test_a_promoted_version_is_rolled_back_to_the_one_that_was_kept_warm(stage: Stage) -> None:
     one = stage.start(steps=AT_ONCE)
     stage.until(one, lambda found: found.state == "promoted")
-    back = rollouts.wish(stage.connection, one.id, "rollback", actor="op")
+    back = rollouts.request(stage.connection, one.id, "rollback", actor="op")
     assert (back.id != one.id, back.version, back.champion) == (True, "1", "2")
     stage.tick(3)
     assert stage.now(back).state == "promoted"

@@ -8,12 +8,12 @@ import pytest
 from jobs.bench import canary as simulation
 from jobs.bench.canary import OURS, SCENARIOS, Row, check, config, ends, table, until_rollback
 from jobs.bench.canary_peers import Minutes, argo, flagger, peeking, requests_until
-from jobs.bench.canary_streams import GOOD, Quality, Traffic, draw, with_errors
 from jobs.runtime.entry import JobError
+from serve.canary.simulation import GOOD, Quality, Traffic, draw, with_errors
 from serve.evidence import Evidence
 from serve.guardrails import Step
-from serve.observations import Requests
-from serve.verdict import alarm, verdict
+from serve.observations import Observation, Requests
+from serve.verdict import alarm, decide
 
 TRAFFIC = Traffic(requests_a_second=5, minutes=15)
 
@@ -31,7 +31,7 @@ def test_the_simulated_decisions_are_those_of_production_request_by_request() ->
             evidence.take_pairs(pairs[pairs.at_N == requests.at_N[nth]])
             alarmed = alarm(evidence)
             if alarmed is not None and alarmed[0] == "roll_back":
-                assert verdict(evidence, step, 0.0).action == "roll_back"
+                assert decide(evidence, step, 0.0).action == "roll_back"
                 found = float(requests.canary_N[: nth + 1].sum())
                 break
         assert found == simulated
@@ -71,23 +71,19 @@ def test_some_patients_send_hundreds_and_each_has_one_arm() -> None:
 
 def of_minutes(failed: list[int], total: int = 100) -> Minutes:
     """A minute-by-minute stream with that many failed canary requests in each, and a champion without any."""
-    columns = [(minute, arm, nth) for minute in range(len(failed)) for arm in (1, 0) for nth in range(total)]
-    minute_N, arm_N, nth_N = (np.array(one) for one in zip(*columns, strict=True))
-    zeros_N = np.zeros(len(columns))
-    requests = Requests(
-        at_N=minute_N * 60.0,
-        canary_N=arm_N == 1,
-        share_N=zeros_N + 0.5,
-        patient_N=zeros_N.astype(int),
-        error_N=(arm_N == 1) & (nth_N < np.array(failed)[minute_N]),
-        invalid_N=zeros_N > 0,
-        abstained_N=zeros_N > 0,
-        incident_N=zeros_N.astype(int),
-        late_N=zeros_N > 0,
-        latency_N=zeros_N,
-        label_N=zeros_N.astype(int),
-    )
-    return Minutes(requests, len(failed))
+    requests = [
+        Observation(
+            at=minute * 60.0,
+            arm=arm,  # type: ignore[arg-type]
+            share=0.5,
+            outcome="model_error" if arm == "canary" and nth < failed[minute] else "ok",
+            latency_ms=0.0,
+        )
+        for minute in range(len(failed))
+        for arm in ("canary", "champion")
+        for nth in range(total)
+    ]
+    return Minutes(Requests.of(requests, ()), len(failed))
 
 
 def test_flagger_rolls_back_at_the_fifth_minute_below_99_percent() -> None:

@@ -1,4 +1,4 @@
-"""Traffic for the simulation of rollouts: requests of patients who come back, some of them hundreds of times.
+"""Simulated traffic of a rollout: requests of patients who come back, some of them hundreds of times.
 
 What happens to requests of one patient is correlated: of the errors (and abstentions) half befall patients whose every
 request has them, and four of five answers to a patient have the same label. One rollout is drawn from one seed.
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from serve.guardrails import with_test
 from serve.observations import Pairs, Requests
 
 MIX = np.array([0.35, 0.15, 0.1, 0.1, 0.08, 0.07, 0.05, 0.05, 0.03, 0.02])
@@ -23,7 +24,7 @@ SPREAD = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """How good one version is."""
+    """How good one version is; a guardrail's share of bad requests has its name."""
 
     errors: float = 0.001
     invalid_outputs: float = 0.0005
@@ -45,6 +46,8 @@ class Traffic:
     """Share of the requests that both versions see."""
 
 
+OF_ANSWERS = [row for row in with_test("share", "requests") if not row.failure]
+"""Guardrails about answers, whose columns are drawn by their shares alone."""
 GOOD = Quality()
 
 
@@ -55,22 +58,23 @@ def with_errors(errors: float) -> Quality:
 def draw(
     traffic: Traffic, canary: Quality, champion: Quality, rng: np.random.Generator
 ) -> tuple[Requests, Pairs]:
-    """All requests and pairs of one rollout, in order of time; it begins at 0."""
+    """Draw all requests and pairs of one rollout, in order of time; it begins at 0."""
     patients, at_N = _visits(traffic, rng)
     people = int(patients.max(initial=0)) + 1
     canary_P = rng.random(people) < traffic.share
     canary_N = canary_P[patients]
     patient_N = rng.choice(2**31, size=people, replace=False, shuffle=False)[patients] + 1
 
-    def befalls(name: str) -> np.ndarray:
+    def draw_bad(name: str) -> np.ndarray:
         rate_N = np.where(canary_N, getattr(canary, name), getattr(champion, name)) / 2
         return (rng.random(people)[patients] < rate_N) | (rng.random(len(at_N)) < rate_N)
 
-    error_N, invalid_N = befalls("errors"), befalls("invalid_outputs")
+    error_N, invalid_N = draw_bad("errors"), draw_bad("invalid_outputs")
     invalid_N &= ~error_N
     slower_N = np.where(canary_N, canary.slower, champion.slower)
     # 1.645 standard deviations above the median lies the 95th percentile
     latency_N = SLOW_MS * slower_N * np.exp(SPREAD * (rng.standard_normal(len(at_N)) - 1.645))
+    answered_N = ~error_N & ~invalid_N
     requests = Requests(
         at_N=at_N,
         canary_N=canary_N,
@@ -78,17 +82,17 @@ def draw(
         patient_N=patient_N,
         error_N=error_N,
         invalid_N=invalid_N,
-        abstained_N=befalls("abstentions") & ~error_N & ~invalid_N,
+        **{row.column: draw_bad(row.name) & answered_N for row in OF_ANSWERS},
         incident_N=np.zeros(len(at_N), np.int64),
         late_N=np.zeros(len(at_N), bool),
         latency_N=latency_N,
-        label_N=np.where(error_N | invalid_N, -1, _labels(canary, champion, canary_P, patients, rng)),
+        label_N=np.where(answered_N, _labels(canary, champion, canary_P, patients, rng), -1),
     )
     return requests, _pairs(traffic, canary, champion, requests, rng)
 
 
 def _visits(traffic: Traffic, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Whose each request is, and when it comes: a patient's requests some seconds after one another."""
+    """Draw the patient and the time of each request: a patient's requests come some seconds after one another."""
     seconds = traffic.minutes * 60
     mean = MEAN_REQUESTS + HEAVY * (HEAVY_REQUESTS - MEAN_REQUESTS)
     people = rng.poisson(traffic.requests_a_second * seconds / mean)
@@ -107,7 +111,7 @@ def _visits(traffic: Traffic, rng: np.random.Generator) -> tuple[np.ndarray, np.
 def _labels(
     canary: Quality, champion: Quality, canary_P: np.ndarray, patients: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """A patient's usual label four times of five."""
+    """Draw labels: a patient's usual one four times of five."""
 
     def from_mix(canary_X: np.ndarray) -> np.ndarray:
         drawn_X = rng.random(len(canary_X))

@@ -5,8 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from serve.bets import ABOVE, BELOW, MORE, MORE_OR_LESS, STAKES, difference_bets, rate_bets, share_bets
-from serve.wealth import BETS, Wealth, staked
+from serve.canary.e_process import (
+    ABOVE,
+    BELOW,
+    BETS,
+    MORE,
+    MORE_OR_LESS,
+    STAKES,
+    EProcesses,
+    difference_bets,
+    mixture_weight,
+    rate_bets,
+    share_bets,
+)
 
 NEEDED = np.log(1 / 0.05)
 
@@ -46,52 +57,52 @@ def test_a_bet_on_a_difference_wins_nothing_at_its_tolerance_and_never_ruins() -
 
 
 def test_wealth_is_one_at_the_start_and_the_stakes_of_all_minutes_are_no_more_than_one() -> None:
-    wealth = Wealth(["a"])
-    assert wealth.peak("a") == 0
-    assert wealth.now("a") == pytest.approx(0)
+    wealth = EProcesses(["a"])
+    assert wealth.max_log_e_value("a") == 0
+    assert wealth.log_e_value("a") == pytest.approx(0)
     for minute, step in ((2, 0), (3, 1), (10, 1), (11, 4), (100_000, 9), (100_000, 10**6)):
-        before = staked(wealth.minute, wealth.step)
+        before = mixture_weight(wealth.minute, wealth.step)
         wealth.begin(minute=minute, step=step)
-        assert before < staked(minute, step) <= 1
-        assert wealth.now("a") == pytest.approx(0)
+        assert before < mixture_weight(minute, step) <= 1
+        assert wealth.log_e_value("a") == pytest.approx(0)
 
 
 def test_of_a_thousand_that_bet_against_the_truth_hardly_more_than_one_in_twenty_ever_gets_rich() -> None:
     rng, rich = np.random.default_rng(0), 0
     for _ in range(1000):
-        wealth = Wealth(["a"])
+        wealth = EProcesses(["a"])
         for minute in range(1, 31):
             wealth.begin(minute=minute)
-            wealth.bet("a", share_bets(rng.random(20) < 0.1, np.full(20, 0.1)))
-        rich += wealth.peak("a") >= NEEDED
+            wealth.update("a", share_bets(rng.random(20) < 0.1, np.full(20, 0.1)))
+        rich += wealth.max_log_e_value("a") >= NEEDED
     assert 0 < rich <= 65  # 50 are allowed, and 2 standard deviations of chance
 
 
 def test_a_defect_that_comes_after_an_hour_is_found_within_a_few_events() -> None:
-    rng, wealth = np.random.default_rng(1), Wealth(["a"])
+    rng, wealth = np.random.default_rng(1), EProcesses(["a"])
     for minute in range(1, 61):
         wealth.begin(minute=minute)
-        wealth.bet("a", share_bets(rng.random(5) < 0.1, np.full(5, 0.1)))
-    assert wealth.peak("a") < NEEDED
+        wealth.update("a", share_bets(rng.random(5) < 0.1, np.full(5, 0.1)))
+    assert wealth.max_log_e_value("a") < NEEDED
     wealth.begin(minute=61)
-    wealth.bet("a", share_bets(np.ones(8, bool), np.full(8, 0.1)))
-    assert wealth.peak("a") >= NEEDED
+    wealth.update("a", share_bets(np.ones(8, bool), np.full(8, 0.1)))
+    assert wealth.max_log_e_value("a") >= NEEDED
 
 
-def wins(wealth: Wealth) -> bool:
+def wins(wealth: EProcesses) -> bool:
     """One more event of the canary."""
-    wealth.bet("a", share_bets(np.array([True]), np.full(1, 0.1)))
-    return wealth.peak("a") >= NEEDED
+    wealth.update("a", share_bets(np.array([True]), np.full(1, 0.1)))
+    return wealth.max_log_e_value("a") >= NEEDED
 
 
 def test_a_defect_that_comes_with_a_step_is_found_sooner_than_one_that_comes_between() -> None:
     needed = {}
     for step in (None, 2):
-        wealth = Wealth(["a"])
+        wealth = EProcesses(["a"])
         wealth.begin(step=1)
         for minute in range(1, 31):
             wealth.begin(minute=minute)
-            wealth.bet("a", share_bets(np.arange(10) == 0, np.full(10, 0.1)))
+            wealth.update("a", share_bets(np.arange(10) == 0, np.full(10, 0.1)))
         wealth.begin(step=step)
         needed[step] = next(n for n in range(1, 20) if wins(wealth))
     assert needed[2] <= 3 < needed[None] <= 12
@@ -100,25 +111,25 @@ def test_a_defect_that_comes_with_a_step_is_found_sooner_than_one_that_comes_bet
 def test_events_one_by_one_and_all_at_once_win_the_same_to_the_last_bit() -> None:
     rng = np.random.default_rng(2)
     won_NB = share_bets(rng.random(500) < 0.2, np.full(500, 0.1))
-    once, singly = Wealth(["a"]), Wealth(["a"])
-    once.bet("a", won_NB)
+    once, singly = EProcesses(["a"]), EProcesses(["a"])
+    once.update("a", won_NB)
     for one_B in won_NB:
-        singly.bet("a", one_B[None])
+        singly.update("a", one_B[None])
     assert once.as_dict() == singly.as_dict()
 
 
 def test_what_is_read_back_goes_on_with_the_same_bits() -> None:
-    wealth = Wealth(["a", "b"])
-    wealth.bet("b", share_bets(np.array([True, False, True]), np.full(3, 0.3)))
-    again = Wealth.from_dict(json.loads(json.dumps(wealth.as_dict())))
+    wealth = EProcesses(["a", "b"])
+    wealth.update("b", share_bets(np.array([True, False, True]), np.full(3, 0.3)))
+    again = EProcesses.from_dict(json.loads(json.dumps(wealth.as_dict())))
     for one in (wealth, again):
         one.begin(minute=3, step=1)
-        one.bet("b", share_bets(np.array([True]), np.full(1, 0.3)))
+        one.update("b", share_bets(np.array([True]), np.full(1, 0.3)))
     assert again.as_dict() == wealth.as_dict()
 
 
 def test_above_its_ceiling_wealth_is_given_away() -> None:
-    wealth = Wealth(["a"])
+    wealth = EProcesses(["a"])
     for _ in range(50):
-        wealth.bet_at_once(["a"], np.full((1, BETS), 1.0), np.array([5.0]))
-    assert wealth.now("a") < 5.1
+        wealth.update_rows(["a"], np.full((1, BETS), 1.0), np.array([5.0]))
+    assert wealth.log_e_value("a") < 5.1
