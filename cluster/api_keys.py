@@ -8,7 +8,7 @@ from psycopg.rows import DictRow
 
 
 def key_sha256(key: str) -> str:
-    """How a key is stored and looked up; keys are long and random, so a plain hash does not give them away."""
+    """Return the hash under which a key is stored; a plain hash is enough, since keys are long and random."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 

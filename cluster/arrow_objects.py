@@ -1,7 +1,7 @@
 """Whole objects through pyarrow's S3 client: a third of the CPU time of s3fs, for the many that workers move.
 
-`data.originals` and `data.staging` call it. It renames errors as `ObjectStore` does and is as patient as it is
-told to be. Knows nothing of what it moves.
+`data.originals` and `data.staging` call it. It renames errors as `ObjectStore` does and repeats as long as it is
+asked to be. Knows nothing of what it moves.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def of_the_store(error: OSError) -> bool:
-    """Whether pyarrow's S3 client raised it, and not a reader of what the object holds."""
+    """Tell whether pyarrow's S3 client raised an error, and not a reader of what the object holds."""
     return "AWS Error" in str(error)
 
 
@@ -38,7 +38,7 @@ class ArrowObjects:
         return f"{self.settings.bucket(bucket)}/{key}"
 
     def put(self, bucket: str, key: str, blob: bytes | pa.Buffer) -> None:
-        """Visible when it returns, whole; a second attempt replaces what the first may have left."""
+        """Write a whole object, visible when this returns; a second attempt replaces what the first may have left."""
 
         def write() -> None:
             with self.filesystem.open_output_stream(self.path(bucket, key)) as stream:
@@ -47,7 +47,7 @@ class ArrowObjects:
         self.ask(f"write to the bucket {self.settings.bucket(bucket)}", write)
 
     def get(self, bucket: str, key: str) -> bytes:
-        """The whole object.
+        """Read the whole object.
 
         Raises:
             FileNotFoundError: there is no such object; a server that is just starting may say so too.
@@ -62,20 +62,20 @@ class ArrowObjects:
         return self.ask(f"read from the bucket {self.settings.bucket(bucket)}", read)
 
     def find(self, bucket: str, key: str) -> bytes | None:
-        """The object, None when there is none."""
+        """Read the object; None when there is none."""
         try:
             return self.get(bucket, key)
         except FileNotFoundError:
             return None
 
     def sizes(self, bucket: str, keys: Iterable[str]) -> dict[str, int]:
-        """Bytes of those of the keys whose object exists, asked one by one."""
+        """Return the size in bytes of each of the keys whose object exists; one request a key."""
         paths = {self.path(bucket, key): key for key in keys}
         infos = self.ask(
             f"look into the bucket {self.settings.bucket(bucket)}",
             lambda: self.filesystem.get_file_info(list(paths)),
         )
-        return {paths[one.path]: one.size for one in infos if one.type == pyarrow.fs.FileType.File}
+        return {paths[info.path]: info.size for info in infos if info.type == pyarrow.fs.FileType.File}
 
     def ask(self, doing: str, work: Callable[[], T]) -> T:
         """Run work on the file system that is safe to repeat.

@@ -1,4 +1,4 @@
-"""What may lie in a release bundle: safetensors, ONNX, JSON, text and the zip of the code; never a pickle.
+"""The kinds of file that a release bundle may hold: safetensors, ONNX, JSON, text, the code; never a pickle.
 
 `cluster.bundles` asks here before it uploads a file and after it has downloaded one. A file must be what its name
 says: a pickle, or an archive with a pickle in it as `torch.save` writes, passes under no name.
@@ -54,7 +54,7 @@ def _is_what_it_says(name: str, blob: bytes) -> bool:
 
 
 def _is_safetensors(blob: bytes) -> bool:
-    """Source: the safetensors format, https://github.com/huggingface/safetensors#format."""
+    """Check the JSON header. Source: the safetensors format, https://github.com/huggingface/safetensors#format."""
     end = HEADER_BYTES + int.from_bytes(blob[:HEADER_BYTES], "little")
     return HEADER_BYTES < end <= len(blob) and _is_json(blob[HEADER_BYTES:end])
 
@@ -75,19 +75,19 @@ def _is_text(blob: bytes) -> bool:
 
 
 def _is_code(blob: bytes) -> bool:
-    """A zip of text files: the rooms that serve the bundle."""
+    """Check for a zip of text files: the rooms that serve the bundle."""
     try:
         with zipfile.ZipFile(io.BytesIO(blob)) as package:
             return all(
-                PurePosixPath(one.filename).suffix in TEXT and _is_text(package.read(one))
-                for one in package.infolist()
+                PurePosixPath(entry.filename).suffix in TEXT and _is_text(package.read(entry))
+                for entry in package.infolist()
             )
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError):
         return False
 
 
 def _looks_pickled(blob: bytes) -> bool:
-    """Protocol 2 and later, bare or in a zip as `torch.save` writes it; only chooses the words of the refusal."""
+    """Recognise protocol 2 and later, bare or in a zip as `torch.save` writes it; only words the refusal."""
     if blob.startswith(ZIP_START):
         return b"data.pkl" in blob
     return blob[:1] == b"\x80" and blob[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and blob.endswith(b".")

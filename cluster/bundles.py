@@ -1,8 +1,8 @@
-"""Release bundles: content-addressed, signed sets of files that together are one model version, or a variant of it.
+"""Release bundles: content-addressed, signed sets of files that make up one model version, or a variant of it.
 
 A bundle lives under `bundles/<hash>/` in the bucket `mlflow-artifacts`, where MLflow serves it too. Its commit
 object `bundle.json` is written last and names each file with its SHA-256; beside it lies the commit object's
-signature. Whoever reads verifies: signature, hash, and that each file is of a kind that `cluster.artefacts` allows.
+signature. Every reader verifies signature, hash, and that each file is of a kind that `cluster.artefacts` allows.
 Training and export publish, serving fetches. Knows nothing of what the files mean.
 """
 
@@ -41,7 +41,10 @@ def publish(store: ObjectStore, files: Mapping[str, bytes | Path]) -> str:
     Raises:
         BundleError: there is no key to sign with, or a file is of no kind that a bundle may hold.
     """
-    blobs = {name: one if isinstance(one, bytes) else one.read_bytes() for name, one in sorted(files.items())}
+    blobs = {
+        name: content if isinstance(content, bytes) else content.read_bytes()
+        for name, content in sorted(files.items())
+    }
     for name, blob in blobs.items():
         _check(name, blob)
     commit = commit_of(blobs)
@@ -58,7 +61,7 @@ def publish(store: ObjectStore, files: Mapping[str, bytes | Path]) -> str:
 
 
 def commit_of(blobs: Mapping[str, bytes]) -> bytes:
-    """The commit object of these files: its SHA-256 is the bundle's name."""
+    """Return the commit object of these files; its SHA-256 is the bundle's name."""
     index = {
         name: {"sha256": hashlib.sha256(blob).hexdigest(), "bytes": len(blob)}
         for name, blob in sorted(blobs.items())
@@ -67,10 +70,10 @@ def commit_of(blobs: Mapping[str, bytes]) -> bytes:
 
 
 def index(store: ObjectStore, bundle_key: str) -> dict[str, BundleFile]:
-    """What a published bundle holds, once its signature has been verified.
+    """Return the files of a published bundle, once its signature has been verified.
 
     Raises:
-        BundleError: no such bundle, its commit object does not hash to its name, or nobody we trust signed it.
+        BundleError: no such bundle, its commit object does not hash to its name, or no trusted key signed it.
     """
     commit = _commit(store, bundle_key)
     _verify(store, bundle_key, commit)
@@ -95,7 +98,7 @@ def fetch(
 
 
 def download(store: ObjectStore, bundle_key: str, directory: Path) -> None:
-    """`fetch` all files, and beside them commit object and signature, so that who gets the folder can verify it too.
+    """`fetch` all files, and beside them commit object and signature, so that the copy can be verified.
 
     Raises:
         BundleError: as `fetch`.
@@ -106,7 +109,7 @@ def download(store: ObjectStore, bundle_key: str, directory: Path) -> None:
 
 
 def verify(store: ObjectStore, bundle_key: str, names: Iterable[str] | None = None) -> None:
-    """Read files of a bundle (all, or `names`) as `fetch` does, and keep none: what deploying asks first.
+    """Read files of a bundle (all, or `names`) as `fetch` does, and keep none: deploying calls it first.
 
     Raises:
         BundleError: as `fetch`.
@@ -116,10 +119,10 @@ def verify(store: ObjectStore, bundle_key: str, names: Iterable[str] | None = No
 
 
 def sign(store: ObjectStore, bundle_key: str) -> bool:
-    """Sign a published bundle anew when its signature is not of our key; its files are read and checked first.
+    """Sign a published bundle again when its signature is not of our key; its files are read and checked first.
 
     Returns:
-        whether it was signed now.
+        True if it was signed now.
     Raises:
         BundleError: a file was changed, or there is no key to sign with.
     """
@@ -133,7 +136,7 @@ def sign(store: ObjectStore, bundle_key: str) -> bool:
 
 
 def code_uri(store: ObjectStore, bundle_key: str) -> str:
-    """Remote address of the code package that serves this bundle, as Ray's `working_dir` takes it."""
+    """Return the address of the code package that serves this bundle, as Ray's `working_dir` takes it."""
     return store.uri(BUCKET, f"{bundle_key}/{artefacts.CODE}")
 
 
@@ -148,13 +151,13 @@ def _commit(store: ObjectStore, bundle_key: str) -> bytes:
 
 
 def _files(commit: bytes) -> dict[str, BundleFile]:
-    return {name: BundleFile(**one) for name, one in json.loads(commit)["files"].items()}
+    return {name: BundleFile(**entry) for name, entry in json.loads(commit)["files"].items()}
 
 
 def _read(
     store: ObjectStore, bundle_key: str, listed: Mapping[str, BundleFile], names: Iterable[str] | None
 ) -> Iterable[tuple[str, bytes]]:
-    """Each wanted file's content, verified."""
+    """Yield each wanted file's name and content, verified."""
     for name in listed if names is None else names:
         if name not in listed:
             raise BundleError(f"{bundle_key} has no file {name}; it has {', '.join(listed)}")

@@ -1,4 +1,4 @@
-"""Zip the rooms that serve a model, so that a release bundle brings its own code.
+"""Zip the rooms that serve a model, so that a release bundle carries its own code.
 
 Serve's declarative API accepts only remote packages; this one is the bundle's. The same files give the same
 bytes, so that equal code never makes a new bundle.
@@ -15,7 +15,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's earliest time
 
 
 def build(root: Path = PROJECT_ROOT, rooms: tuple[str, ...] = ROOMS) -> bytes:
-    """The zip: one top-level folder `raydiology/`, as Ray asks of remote packages, with the rooms in it."""
+    """Build the zip: one top-level folder `raydiology/`, as Ray asks of remote packages, with the rooms in it."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as package:
         for room in rooms:

@@ -1,17 +1,16 @@
-"""What every part of the embedded platform has: a command, a health check, a way to stop.
+"""The interface of every part of the embedded platform: a command, a health check, a way to stop.
 
 The parts themselves are seaweedfs.py, postgresql.py, mlflow_server.py and ray_head.py; platform.py runs them.
 """
 
-import http.client
 import signal
 import sys
-import urllib.error
-import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
+
+import httpx
 
 from cluster.home import PlatformError
 from cluster.ports import Ports
@@ -39,34 +38,34 @@ class Component(ABC):
 
     @abstractmethod
     def program(self) -> Path:
-        """Its executable; used to see that the wheel is installed."""
+        """Return the path of its executable, by which an installation is checked."""
 
     @abstractmethod
     def command(self, site: Site) -> list[str]:
-        """The command line; it carries no secret, because every user of the machine can read it."""
+        """Return the command line; it carries no secret, because every user of the machine can read it."""
 
     @abstractmethod
     def is_healthy(self, site: Site) -> bool:
-        """It answers, now; a short question."""
+        """Tell whether it answers now; takes a moment."""
 
     def own_env(self, site: Site) -> Mapping[str, str]:
-        """Environment of its processes only."""
+        """Return the environment of its processes only."""
         return {}
 
     def prepare(self, site: Site) -> None:  # noqa: B027 - nothing to do, as a rule
-        """Before each start; safe to repeat."""
+        """Prepare each start; safe to repeat."""
 
     def finish(self, site: Site) -> None:  # noqa: B027 - nothing to do, as a rule
-        """After each start, when it answers: what must exist in it; safe to repeat."""
+        """Set up, after each start, what must exist in it; safe to repeat."""
 
     def clean(self, ports: Ports) -> None:  # noqa: B027 - nothing to do, as a rule
-        """After each stop: what a killed process could not remove outside the home; safe to repeat."""
+        """Remove, after each stop, what a killed process left outside the home; safe to repeat."""
 
     def address(self, site: Site) -> str:
         return site.url(self.main_port)
 
     def check_installed(self) -> None:
-        """See that its program is there.
+        """Check that its program is there.
 
         Raises:
             PlatformError: it is not; says how to install it.
@@ -76,20 +75,13 @@ class Component(ABC):
 
 
 def scripts_directory() -> Path:
-    """Where the wheels of this Python put their programs."""
+    """Return the folder where the wheels of this Python put their programs."""
     return Path(sys.executable).parent
 
 
 def http_status(url: str, headers: Mapping[str, str] | None = None, timeout_s: float = 3.0) -> int | None:
-    """Status of a GET, None when nobody answers in HTTP; goes past any proxy that the environment names."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    """Return the status of a GET, None when no HTTP server answers; ignores proxies that the environment names."""
     try:
-        with opener.open(
-            urllib.request.Request(url, headers=dict(headers or {})), timeout=timeout_s
-        ) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-    except (OSError, http.client.HTTPException):  # the latter: another server has the port
+        return httpx.get(url, headers=headers, timeout=timeout_s, trust_env=False).status_code
+    except httpx.TransportError:  # no server, or one that speaks another protocol
         return None

@@ -1,8 +1,8 @@
 """The embedded platform's own secrets: made once, kept in its home, mode 0600.
 
 S3 keys, PostgreSQL passwords, Ray's token, the keys that seal originals and make pseudonyms, and one API key
-a role. Losing them loses the data they guard, so nothing here ever makes them anew over data that exists. The pair
-that signs release bundles opens nothing: a lost one is made anew, and what was signed before has to be signed again.
+a role. Losing them loses the data they guard, so they are never replaced while data exists. The pair
+that signs release bundles opens nothing: a lost one is replaced, and what was signed before has to be signed again.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class Credentials:
     s3_internal_keys: tuple[str, ...] = field(repr=False)
     """Four keys that SeaweedFS's own parts sign their calls to one another with."""
     postgres_admin_password: str = field(repr=False)
-    """Of the superuser, who only makes roles and databases."""
+    """Of the superuser, used only to make roles and databases."""
     postgres_password: str = field(repr=False)
     """Of role `raydiology`, owner of the database of that name."""
     mlflow_password: str = field(repr=False)
@@ -36,6 +36,7 @@ class Credentials:
 
 
 def generate() -> Credentials:
+    """Generate new credentials."""
     return Credentials(
         s3_access_key=secrets.token_hex(10),
         s3_secret_key=secrets.token_hex(20),
@@ -48,7 +49,7 @@ def generate() -> Credentials:
 
 
 def key_files(home: Home) -> dict[str, str]:
-    """Environment variable -> the file with one secret that it names."""
+    """Return environment variable -> the file with one secret that it names."""
     return {
         "RAY_AUTH_TOKEN_PATH": str(home.path / "ray_token"),
         "RAYDIOLOGY_ENCRYPTION_KEY_PATH": str(home.path / "encryption_key"),
@@ -57,7 +58,7 @@ def key_files(home: Home) -> dict[str, str]:
 
 
 def signing_files(home: Home) -> dict[str, str]:
-    """Environment variable -> the file with one half of the key that signs release bundles."""
+    """Return environment variable -> the file with one half of the key that signs release bundles."""
     return {
         "RAYDIOLOGY_SIGNING_KEY_PATH": str(home.path / "signing_key.pem"),
         "RAYDIOLOGY_VERIFYING_KEY_PATH": str(home.path / "verifying_key.pem"),
@@ -65,7 +66,7 @@ def signing_files(home: Home) -> dict[str, str]:
 
 
 def load_or_generate(home: Home) -> Credentials:
-    """The home's credentials; the first call makes them.
+    """Load the home's credentials; the first call makes them.
 
     Raises:
         PlatformError: there is data, but a file that unlocks it is gone or damaged.

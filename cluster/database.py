@@ -23,7 +23,7 @@ def connect(database_url: str, *, connect_timeout_s: int = 10) -> psycopg.Connec
 
 
 def migrate(database_url: str) -> None:
-    """Bring the schema to the newest migration; safe to repeat and to run from two processes at once."""
+    """Bring the schema to the newest migration; safe to repeat, also from two processes at once."""
     import alembic.command  # not with every connection: most processes migrate nothing
     import alembic.config
 

@@ -1,4 +1,4 @@
-"""The root of errors that are no defects: their message is the one line that the user sees.
+"""The base class of expected errors: something outside is missing, refuses or fails, and one line says what to do.
 
 Something outside is missing, refuses or fails, and the line says what to do. A job ends in it, without a traceback
 (`jobs.runtime.entry`); callers catch the classes below this one. Bad values are `ValueError`s, which end the same way.

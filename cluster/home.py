@@ -30,7 +30,7 @@ class PlatformError(ExpectedError):
 
 
 def write_private(path: Path, text: str, mode: int = PRIVATE_FILE) -> None:
-    """Write a file for its owner's eyes only; whoever reads at the same time sees the old or the new one whole."""
+    """Write a file that only its owner can read; concurrent readers see the old or the new one, whole."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -48,7 +48,7 @@ class Home:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Home":
-        """The home that `RAYDIOLOGY_HOME` names, or the project's own.
+        """Return the home that `RAYDIOLOGY_HOME` names, or the project's own.
 
         Raises:
             PlatformError: the path has a character that a plain `NAME=value` line cannot carry into a shell.
@@ -63,14 +63,14 @@ class Home:
 
     @property
     def id(self) -> str:
-        """Marks every process of this home, through its environment."""
+        """The mark that every process of this home carries in its environment."""
         return hashlib.sha256(str(self.path).encode()).hexdigest()[:10]
 
     @property
     def socket_directory(self) -> Path:
-        """For Unix sockets, whose path may have 107 bytes at most (97 for HAProxy's): too few for below the home.
+        """The folder of Unix sockets, whose paths have at most 107 bytes (97 for HAProxy's): too few below the home.
 
-        Ray's sessions lie here too, a floor deeper, because Ray opens its own directory to everyone.
+        Ray's sessions lie here too, one level deeper, because Ray opens its own directory to everyone.
         """
         return Path(f"/tmp/raydiology-{self.id}")
 
@@ -113,7 +113,7 @@ class Home:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the home for one `up` or `down`.
+        """Hold the home during one `up` or `down`.
 
         Raises:
             PlatformError: another one holds it.
@@ -133,7 +133,7 @@ class Home:
             yield
 
     def read_state(self) -> dict[str, Any]:
-        """What earlier calls left: chosen ports, and which process is which component. Empty before the first."""
+        """Read what earlier calls left: chosen ports, and the process of each component. Empty before the first."""
         try:
             state: dict[str, Any] = json.loads(self.state_file.read_text())
         except FileNotFoundError:

@@ -1,6 +1,6 @@
 """The MLflow server: records in PostgreSQL's `mlflowdb`, artifacts in the bucket `mlflow-artifacts`.
 
-It hands artifacts through, so who only knows MLflow's address needs no S3 keys. It has no log-in of its own:
+It proxies artifacts, so a client of MLflow needs no S3 keys. It has no log-in of its own:
 it listens on loopback and answers only to requests that name loopback as their host.
 """
 

@@ -1,6 +1,6 @@
-"""The object store: small helpers over S3 through s3fs and pyarrow, one endpoint setting for both.
+"""The object store: reads and writes over S3 through s3fs and pyarrow, one endpoint setting for both.
 
-S3 has no rename, so a thing of several objects is published by writing its small commit object last.
+S3 has no rename, so what consists of several objects is published by writing its small commit object last.
 """
 
 import json
@@ -28,7 +28,7 @@ class ObjectStoreError(ExpectedError):
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the store may answer otherwise in a moment: it starts, is busy or out of reach, but has not refused."""
+    """Tell whether another attempt may succeed: the store starts, is busy or out of reach, but has not refused."""
     if isinstance(error, FileNotFoundError | PermissionError | NoCredentialsError):
         return False
     return not any(f"AWS Error {code}" in str(error) for code in REFUSALS)
@@ -40,11 +40,13 @@ class ObjectStore:
     def __init__(
         self, settings: Settings, *, patience_s: float = 0.0, deadline_s: float | None = None
     ) -> None:
-        """Args:
-        patience_s: how long a store that does not answer is asked again.
-        deadline_s: within which a question is answered or fails, also by a server that is there and says nothing.
+        """Open the store.
+
+        Args:
+            patience_s: how long requests to a store that does not answer are repeated.
+            deadline_s: after which a request fails, also when the server is there and says nothing.
         """
-        import s3fs  # half a second of CPU time, which workers that only use pyarrow need not spend
+        import s3fs  # half a second of CPU time, spared to workers that only use pyarrow
 
         self.settings = settings
         self.patience_s = patience_s
@@ -59,7 +61,7 @@ class ObjectStore:
         )
 
     def path(self, bucket: str, key: str) -> str:
-        """`bucket/key` as s3fs and pyarrow take it."""
+        """Return `bucket/key` as s3fs and pyarrow take it."""
         return f"{self.settings.bucket(bucket)}/{key}"
 
     def uri(self, bucket: str, key: str) -> str:
@@ -70,7 +72,7 @@ class ObjectStore:
         self._ask(f"write {path}", lambda: self._fs.pipe_file(path, blob, **self._within))
 
     def get(self, bucket: str, key: str) -> bytes:
-        """The whole object.
+        """Read the whole object.
 
         Raises:
             FileNotFoundError: there is no such object.
@@ -91,20 +93,20 @@ class ObjectStore:
         return self._ask(f"look for {path}", lambda: bool(self._fs.exists(path, **self._within)))
 
     def keys(self, bucket: str, prefix: str) -> list[str]:
-        """Keys of all objects below `prefix`, sorted.
+        """List the keys of all objects below `prefix`, sorted.
 
         SeaweedFS answers for a folder that was emptied as for an object of its name, which is left out.
         """
         root = self.settings.bucket(bucket) + "/"
         try:
-            found: list[str] = self._ask(f"list {root}{prefix}", lambda: self._fs.find(root + prefix))
+            paths: list[str] = self._ask(f"list {root}{prefix}", lambda: self._fs.find(root + prefix))
         except FileNotFoundError:
             return []
-        keys = (path.removeprefix(root) for path in found)
+        keys = (path.removeprefix(root) for path in paths)
         return sorted(key for key in keys if key != prefix.rstrip("/") or not prefix.endswith("/"))
 
     def delete(self, bucket: str, keys: Iterable[str]) -> None:
-        """Remove these objects; for what the caller made itself."""
+        """Delete these objects, which the caller made."""
         paths = [self.path(bucket, key) for key in keys]
         try:
             if paths:
@@ -134,7 +136,7 @@ class ObjectStore:
 
 
 def arrow_filesystem(settings: Settings) -> pyarrow.fs.S3FileSystem:
-    """The same store for pyarrow and Ray Data; pickles, so it travels to workers."""
+    """Open the same store for pyarrow and Ray Data; it pickles, so it travels to workers."""
     scheme, _, host = settings.s3_endpoint.partition("://")
     return pyarrow.fs.S3FileSystem(
         access_key=settings.s3_access_key,

@@ -1,7 +1,8 @@
-"""Wait out a service that is away for some seconds, so that its restart does not end an hour's work.
+"""Repeat a request while a service is away for some seconds, so that its restart does not end an hour's work.
 
-Long work in the cluster asks through `patiently`; what a person waits for has no patience and says at once what is
-wrong. Knows no service: the caller says which errors may pass.
+Long work in the cluster calls `patiently`; interactive calls fail at once. Knows no service: the caller says which
+errors are worth another attempt. urllib3's `Retry` and botocore's retries know HTTP only; this one also serves
+PostgreSQL and pyarrow, and bounds the time rather than the number of attempts.
 """
 
 import random
@@ -23,7 +24,7 @@ def patiently(
     errors: tuple[type[Exception], ...],
     may_pass: Callable[[Exception], bool] = lambda error: True,
 ) -> T:
-    """Ask until there is an answer, with pauses that double and differ between askers.
+    """Repeat a call until there is an answer, with random pauses that double.
 
     Args:
         ask: safe to repeat.

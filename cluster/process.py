@@ -1,7 +1,8 @@
 """Start, recognise and end processes by their id, never by a name.
 
-A process is recognised by pid, start time and boot, so that a stale file cannot point at a stranger; every
-process of a home also carries the home's mark in its environment, which all its descendants inherit.
+A process is recognised by pid, start time and boot, so that a stale file cannot point at a stranger; every process of a
+home also carries the home's mark in its environment, which all its descendants inherit. `/proc` is read where psutil
+cannot tell: a start time that no clock change moves, and whether a zombie still has threads that hold its ports.
 """
 
 import os
@@ -29,7 +30,7 @@ class Identity:
 
 
 def identify(pid: int) -> Identity | None:
-    """The identity of a running process, None when there is none of that pid.
+    """Identify a running process; None when there is none of that pid.
 
     A zombie runs no more, unless other threads of it still do: they hold its ports until they are gone too.
     """
@@ -67,18 +68,18 @@ def start_detached(
 
 
 def marked(home_id: str, component: str | None = None) -> list[psutil.Process]:
-    """Every process of a home (or of one component of it), children included; never us or our ancestors."""
+    """List every process of a home, or of one component of it, children included, without us and our ancestors."""
     ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    found: dict[int, psutil.Process] = {}
+    processes: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         if process.pid in ours or not _has_mark(process, home_id, component):
             continue
-        found[process.pid] = process
+        processes[process.pid] = process
         try:
-            found.update({child.pid: child for child in process.children(recursive=True)})
+            processes.update({child.pid: child for child in process.children(recursive=True)})
         except psutil.NoSuchProcess:
             continue
-    return [process for pid, process in found.items() if pid not in ours and identify(pid) is not None]
+    return [process for pid, process in processes.items() if pid not in ours and identify(pid) is not None]
 
 
 def _has_mark(process: psutil.Process, home_id: str, component: str | None) -> bool:
@@ -93,7 +94,7 @@ def end(identity: Identity, how: signal.Signals, timeout_s: float) -> bool:
     """Ask one process to end and wait.
 
     Returns:
-        whether it is gone.
+        True if it is gone.
     """
     if not is_alive(identity):
         return True
@@ -104,7 +105,7 @@ def end(identity: Identity, how: signal.Signals, timeout_s: float) -> bool:
 def wait_gone(identities: Iterable[Identity], timeout_s: float) -> bool:
     until = time.monotonic() + timeout_s
     left = list(identities)
-    while left := [one for one in left if is_alive(one)]:
+    while left := [identity for identity in left if is_alive(identity)]:
         if time.monotonic() > until:
             return False
         time.sleep(0.05)
@@ -112,7 +113,7 @@ def wait_gone(identities: Iterable[Identity], timeout_s: float) -> bool:
 
 
 def sweep(home_id: str, component: str | None = None, *, patience_s: float = 3.0) -> int:
-    """End whatever a home (or one component of it) still runs: first asked, then killed, until none is found.
+    """End all that a home, or one component of it, still runs: first asked, then killed, until none is left.
 
     Returns:
         how many processes were found.
@@ -123,8 +124,12 @@ def sweep(home_id: str, component: str | None = None, *, patience_s: float = 3.0
         if not left:
             break
         ended |= {process.pid for process in left}
-        identities = [one for one in (identify(process.pid) for process in left) if one is not None]
-        _signal([one.pid for one in identities], signal.SIGTERM if round_number == 0 else signal.SIGKILL)
+        identities = [
+            identity for identity in (identify(process.pid) for process in left) if identity is not None
+        ]
+        _signal(
+            [identity.pid for identity in identities], signal.SIGTERM if round_number == 0 else signal.SIGKILL
+        )
         wait_gone(identities, patience_s)
     return len(ended)
 
@@ -138,7 +143,7 @@ def _signal(pids: Iterable[int], how: signal.Signals) -> None:
 
 
 def last_lines(log: Path, count: int = 10) -> list[str]:
-    """The end of a log file, none when there is no such file."""
+    """Return the end of a log file; empty when there is no such file."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 16_384))

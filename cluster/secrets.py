@@ -1,4 +1,4 @@
-"""Seal bytes at rest and turn names into pseudonyms, with keys that live in files of their own.
+"""Encrypt bytes at rest and turn names into pseudonyms, with keys that live in files of their own.
 
 Originals and quarantined originals are sealed before they leave the process. Knows nothing of what it seals.
 """
@@ -59,7 +59,7 @@ def unseal(sealed: bytes, key: bytes, *, context: bytes = b"") -> bytes:
 
 
 def keyed_hash(key: bytes, *parts: str) -> str:
-    """HMAC-SHA256 over the parts (length-prefixed, so that no two lists collide), 64 hexadecimal digits."""
+    """Compute HMAC-SHA256 over length-prefixed parts, so that no two lists collide; 64 hexadecimal digits."""
     mac = hmac.new(key, digestmod=hashlib.sha256)
     for part in parts:
         data = part.encode()

@@ -1,4 +1,4 @@
-"""Where am I? Addresses, secrets and buckets, read once from the environment.
+"""Addresses, secrets and buckets, read once from the environment.
 
 Entry points call `Settings.from_env()` and pass the result on; no other module reads the environment,
 so nothing in data/, train/ or serve/ can tell the embedded platform from a remote cluster.
@@ -6,11 +6,34 @@ so nothing in data/, train/ or serve/ can tell the embedded platform from a remo
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 BUCKETS = ("raw", "datasets", "checkpoints", "mlflow-artifacts", "predictions", "quarantine")
 ENVIRONMENTS = ("development", "staging", "canary", "production")
+VARIABLES = {
+    "s3_endpoint": "AWS_ENDPOINT_URL",
+    "s3_access_key": "AWS_ACCESS_KEY_ID",
+    "s3_secret_key": "AWS_SECRET_ACCESS_KEY",
+    "bucket_prefix": "RAYDIOLOGY_BUCKET_PREFIX",
+    "database_url": "RAYDIOLOGY_DATABASE_URL",
+    "mlflow_tracking_uri": "MLFLOW_TRACKING_URI",
+    "ray_address": "RAY_ADDRESS",
+    "ray_api_server_address": "RAY_API_SERVER_ADDRESS",
+    "ray_auth_token_path": "RAY_AUTH_TOKEN_PATH",
+    "api_url": "RAYDIOLOGY_API_URL",
+    "environment": "RAYDIOLOGY_ENVIRONMENT",
+    "encryption_key_path": "RAYDIOLOGY_ENCRYPTION_KEY_PATH",
+    "pseudonym_key_path": "RAYDIOLOGY_PSEUDONYM_KEY_PATH",
+    "signing_key_path": "RAYDIOLOGY_SIGNING_KEY_PATH",
+    "verifying_key_path": "RAYDIOLOGY_VERIFYING_KEY_PATH",
+    "client_key": "RAYDIOLOGY_CLIENT_KEY",
+    "alert_webhook": "RAYDIOLOGY_ALERT_WEBHOOK",
+    "environments_file": "RAYDIOLOGY_ENVIRONMENTS",
+    "journal": "RAYDIOLOGY_JOURNAL",
+}
+"""Field of `Settings` → the variable that it is read from; one without a default is required."""
 
 
 class SettingsError(ValueError):
@@ -20,45 +43,43 @@ class SettingsError(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     s3_endpoint: str
-    """`AWS_ENDPOINT_URL`: base URL of the S3 server, e.g. http://127.0.0.1:9000."""
+    """Base URL of the S3 server, e.g. http://127.0.0.1:9000."""
     s3_access_key: str
-    """`AWS_ACCESS_KEY_ID`."""
     s3_secret_key: str = field(repr=False)
-    """`AWS_SECRET_ACCESS_KEY`."""
     bucket_prefix: str = ""
-    """`RAYDIOLOGY_BUCKET_PREFIX`: put before each bucket's name, e.g. "hospital-a-"."""
+    """Put before each bucket's name, e.g. "hospital-a-"."""
     database_url: str = field(repr=False)
-    """`RAYDIOLOGY_DATABASE_URL`: postgresql://USER:PASSWORD@HOST:PORT/raydiology."""
+    """Postgresql://USER:PASSWORD@HOST:PORT/raydiology."""
     mlflow_tracking_uri: str
-    """`MLFLOW_TRACKING_URI`: http(s) address of the MLflow server."""
+    """Http(s) address of the MLflow server."""
     ray_address: str
-    """`RAY_ADDRESS`: the GCS address HOST:PORT that drivers join; never an http address."""
+    """The GCS address HOST:PORT that drivers join; never an http address."""
     ray_api_server_address: str
-    """`RAY_API_SERVER_ADDRESS`: http(s) address of the dashboard: job submission and Serve's REST API."""
+    """Http(s) address of the dashboard: job submission and Serve's REST API."""
     ray_auth_token_path: Path | None = None
-    """`RAY_AUTH_TOKEN_PATH`: file with the token that Ray's API asks for; None when `RAY_AUTH_MODE=disabled`."""
+    """File with the token that Ray's API asks for; None when `RAY_AUTH_MODE=disabled`."""
     api_url: str
-    """`RAYDIOLOGY_API_URL`: where Ray Serve answers, e.g. http://127.0.0.1:8000."""
+    """Where Ray Serve answers, e.g. http://127.0.0.1:8000."""
     environment: str = "development"
-    """`RAYDIOLOGY_ENVIRONMENT`: one of `ENVIRONMENTS`; `serve.environments` says what each means."""
+    """One of `ENVIRONMENTS`; `serve.environments` says what each means."""
     encryption_key_path: Path
-    """`RAYDIOLOGY_ENCRYPTION_KEY_PATH`: file with 32 random bytes in hex; seals originals at rest."""
+    """File with 32 random bytes in hex; seals originals at rest."""
     pseudonym_key_path: Path
-    """`RAYDIOLOGY_PSEUDONYM_KEY_PATH`: file with 32 random bytes in hex; keys pseudonyms, splits and ids."""
+    """File with 32 random bytes in hex; keys pseudonyms, splits and ids."""
     signing_key_path: Path | None = None
-    """`RAYDIOLOGY_SIGNING_KEY_PATH`: file with the private key, PEM, that release bundles are signed with; only who
-    trains, exports or re-signs needs it."""
+    """File with the private key, PEM, that release bundles are signed with; only
+    training, export and signing need it."""
     verifying_key_path: Path | None = None
-    """`RAYDIOLOGY_VERIFYING_KEY_PATH`: file with its public half; whoever loads a bundle refuses it without."""
+    """File with its public half; without it every bundle is refused."""
     client_key: str | None = field(default=None, repr=False)
-    """`RAYDIOLOGY_CLIENT_KEY`: an API key of role client, for jobs that ask over HTTP (embedded platform)."""
+    """An API key of role client, for jobs that ask over HTTP (embedded platform)."""
     alert_webhook: str | None = field(default=None, repr=False)
-    """`RAYDIOLOGY_ALERT_WEBHOOK`: http(s) address that alerts are posted to; it may hold a secret. None: nobody."""
+    """Http(s) address that alerts are posted to; it may hold a secret. None: alerts are logged only."""
 
     environments_file: Path | None = None
-    """`RAYDIOLOGY_ENVIRONMENTS`: a file in place of `serve/environments.yaml`, on every node. None: that one."""
+    """A file in place of `serve/environments.yaml`, on every node. None: that one."""
     journal: Path | None = None
-    """`RAYDIOLOGY_JOURNAL`: folder on a local disk of each node where a front door keeps what it has answered while the
+    """Folder on a local disk of each node where a front door keeps what it has answered while the
     database or the object store is away. None: it refuses predictions then."""
 
     def __post_init__(self) -> None:
@@ -81,60 +102,32 @@ class Settings:
         Raises:
             SettingsError: a variable is missing (all missing ones are named) or has an impossible value.
         """
-        values = os.environ if env is None else env
-        required = {
-            "s3_endpoint": "AWS_ENDPOINT_URL",
-            "s3_access_key": "AWS_ACCESS_KEY_ID",
-            "s3_secret_key": "AWS_SECRET_ACCESS_KEY",
-            "database_url": "RAYDIOLOGY_DATABASE_URL",
-            "mlflow_tracking_uri": "MLFLOW_TRACKING_URI",
-            "ray_address": "RAY_ADDRESS",
-            "ray_api_server_address": "RAY_API_SERVER_ADDRESS",
-            "api_url": "RAYDIOLOGY_API_URL",
-            "encryption_key_path": "RAYDIOLOGY_ENCRYPTION_KEY_PATH",
-            "pseudonym_key_path": "RAYDIOLOGY_PSEUDONYM_KEY_PATH",
-        }
-        missing = [name for name in required.values() if not values.get(name)]
+        env = os.environ if env is None else env
+        missing = [
+            VARIABLES[item.name]
+            for item in fields(cls)
+            if item.default is MISSING and not env.get(VARIABLES[item.name])
+        ]
         if missing:
             raise SettingsError(
                 f"not set: {', '.join(missing)}. Run `make up`, then `set -a; . .raydiology/env; set +a`, "
                 "or set them to your cluster's addresses"
             )
-
-        def path(name: str) -> Path | None:
-            return Path(values[name]) if values.get(name) else None
-
-        return cls(
-            s3_endpoint=values["AWS_ENDPOINT_URL"],
-            s3_access_key=values["AWS_ACCESS_KEY_ID"],
-            s3_secret_key=values["AWS_SECRET_ACCESS_KEY"],
-            bucket_prefix=values.get("RAYDIOLOGY_BUCKET_PREFIX", ""),
-            database_url=values["RAYDIOLOGY_DATABASE_URL"],
-            mlflow_tracking_uri=values["MLFLOW_TRACKING_URI"],
-            ray_address=values["RAY_ADDRESS"],
-            ray_api_server_address=values["RAY_API_SERVER_ADDRESS"],
-            ray_auth_token_path=path("RAY_AUTH_TOKEN_PATH"),
-            api_url=values["RAYDIOLOGY_API_URL"].rstrip("/"),
-            environment=values.get("RAYDIOLOGY_ENVIRONMENT") or "development",
-            encryption_key_path=Path(values["RAYDIOLOGY_ENCRYPTION_KEY_PATH"]),
-            pseudonym_key_path=Path(values["RAYDIOLOGY_PSEUDONYM_KEY_PATH"]),
-            signing_key_path=path("RAYDIOLOGY_SIGNING_KEY_PATH"),
-            verifying_key_path=path("RAYDIOLOGY_VERIFYING_KEY_PATH"),
-            client_key=values.get("RAYDIOLOGY_CLIENT_KEY"),
-            alert_webhook=values.get("RAYDIOLOGY_ALERT_WEBHOOK") or None,
-            environments_file=path("RAYDIOLOGY_ENVIRONMENTS"),
-            journal=path("RAYDIOLOGY_JOURNAL"),
-        )
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            if text := env.get(VARIABLES[item.name]):
+                values[item.name] = Path(text) if item.type in (Path, Path | None) else text
+        return cls(**{**values, "api_url": values["api_url"].rstrip("/")})
 
     def bucket(self, name: str) -> str:
-        """The real name of one of `BUCKETS`, with the configured prefix."""
+        """Return the real name of one of `BUCKETS`, with the configured prefix."""
         assert name in BUCKETS, name
         return f"{self.bucket_prefix}{name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kaggle:
-    """Who fetches from Kaggle: a token, or a name and a key. Apart from `Settings`, which travel to workers."""
+    """Credentials for Kaggle: a token, or a name and a key. Apart from `Settings`, which travel to workers."""
 
     username: str = ""
     """`KAGGLE_USERNAME`."""

@@ -1,8 +1,8 @@
-"""Sign small files with a key of one's own and verify them: sigstore's `model-signing`, without the internet.
+"""Sign small files with an own key and verify them: sigstore's `model-signing`, without the internet.
 
 `cluster.bundles` signs the commit object of each release bundle with it, and so every file that the commit object
-names. The key is an elliptic one (P-256) in PEM files: the private half is for who publishes, the public half for
-who loads. Knows nothing of what it signs.
+names. The key is an elliptic one (P-256) in PEM files: the private half publishes, the public half
+loads. Knows nothing of what it signs.
 """
 
 import tempfile
@@ -21,7 +21,7 @@ class SignatureError(ValueError):
 
 
 def generate() -> tuple[str, str]:
-    """A new private key and its public half, both PEM."""
+    """Generate a private key and its public half, both PEM."""
     private = ec.generate_private_key(ec.SECP256R1())
     secret = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -30,7 +30,7 @@ def generate() -> tuple[str, str]:
 
 
 def public_half(private_key: Path) -> str:
-    """The public key, PEM, of a private key's file.
+    """Return the public key, PEM, of a private key's file.
 
     Raises:
         SignatureError: there is no such file, or it holds no elliptic private key.
@@ -45,12 +45,12 @@ def public_half(private_key: Path) -> str:
 
 
 def sign(blob: bytes, private_key: Path) -> bytes:
-    """A signature over `blob`: a sigstore bundle, JSON.
+    """Sign `blob` and return a sigstore bundle, JSON.
 
     Raises:
         SignatureError: the key cannot be used.
     """
-    from model_signing import signing  # a third of a second, which only who signs or verifies spends
+    from model_signing import signing  # a third of a second, spent only when something is signed or verified
 
     with tempfile.TemporaryDirectory() as folder:
         written, signature = _laid_out(Path(folder), blob)
@@ -95,7 +95,7 @@ def _reason(error: Exception) -> str:
 
 
 def _laid_out(folder: Path, blob: bytes) -> tuple[Path, Path]:
-    """A folder with the one file in it, which is what the library signs, and where the signature goes."""
+    """Write the file into a folder of its own, which is what the library signs; return it and the signature's path."""
     inner = folder / "signed"
     inner.mkdir()
     (inner / SIGNED_NAME).write_bytes(blob)

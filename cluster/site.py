@@ -18,7 +18,7 @@ from cluster.process import COMPONENT_MARK, HOME_MARK
 LOOPBACK = "127.0.0.1"
 FOREIGN = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "PYTHONPATH")
 FOREIGN_PREFIXES = ("PG", "MLFLOW_", "RAY_", "WEED_")
-"""Of the caller's environment, what would send our components elsewhere."""
+"""Variables of the caller that would send our components elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Site:
         return f"postgresql://{role}:{password}@{LOOPBACK}:{self.ports['postgresql']}/{database}"
 
     def env(self) -> dict[str, str]:
-        """What jobs and replicas read: addresses, secrets, and the switches that Ray reads in every process."""
+        """Return what jobs and replicas read: addresses, secrets, and the switches that Ray reads in every process."""
         api_keys = {f"RAYDIOLOGY_{role.upper()}_KEY": key for role, key in self.credentials.api_keys.items()}
         return {
             "AWS_ACCESS_KEY_ID": self.credentials.s3_access_key,
@@ -74,7 +74,7 @@ class Site:
         }
 
     def component_env(self, component: str, own: Mapping[str, str]) -> dict[str, str]:
-        """The environment of one component's processes: the caller's, what jobs read, the component's own, marks."""
+        """Return the environment of one component's processes: the caller's, the jobs', the component's own, marks."""
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -93,7 +93,7 @@ class Site:
 
 
 def read_env(home: Home) -> dict[str, str]:
-    """The environment that the last `up` wrote.
+    """Read the environment that the last `up` wrote.
 
     Raises:
         PlatformError: there is none.

@@ -1,22 +1,19 @@
-"""Bring the platform's components up, take them down, say how they are.
+"""Bring the platform's components up and take them down.
 
 `up` leaves a healthy component alone and starts a dead one; `down` ends every process of the home by its id
 and looks again. Which process is which component is kept in the home's state.json.
 """
 
-import dataclasses
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import psutil
 import psycopg
 
 from cluster.component import Component
-from cluster.credentials import load_or_generate
+from cluster.embedded.state import State
 from cluster.home import Home, PlatformError
 from cluster.mlflow_server import MlflowServer
 from cluster.objects import ObjectStoreError
@@ -40,71 +37,11 @@ from cluster.site import Site
 
 COMPONENTS: tuple[Component, ...] = (SeaweedFs(), Postgresql(), RayHead(), MlflowServer())
 STOP_ORDER = (("ray", "mlflow"), ("postgresql", "s3"))
-"""Who uses others goes first; the two of a pair at once."""
+"""Users of others go first; the two of a pair at once."""
 PATIENCE_S = 90.0
 """How long a running component that does not answer is waited for before it is started anew."""
 
 Say = Callable[[str], None]
-
-
-@dataclass
-class State:
-    """What state.json holds; written whenever it changes, by whoever holds the home's lock."""
-
-    home: Home
-    ports: Ports | None = None
-    environment: str = "development"
-    bucket_prefix: str = ""
-    components: dict[str, Identity] = field(default_factory=dict)
-    _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    @classmethod
-    def read(cls, home: Home) -> "State":
-        values: dict[str, Any] = home.read_state()
-        if not values:
-            return cls(home)
-        try:
-            return cls(
-                home,
-                ports=Ports(**values["ports"]),
-                environment=values["environment"],
-                bucket_prefix=values["bucket_prefix"],
-                components={name: Identity(**one) for name, one in values["components"].items()},
-            )
-        except (KeyError, TypeError) as error:
-            raise PlatformError(f"{home.state_file} is damaged; remove it and run `make up`") from error
-
-    def record(self, component: str, identity: Identity | None) -> None:
-        with self._guard:
-            if identity is None:
-                self.components.pop(component, None)
-            else:
-                self.components[component] = identity
-            self.write()
-
-    def write(self) -> None:
-        assert self.ports is not None
-        self.home.write_state(
-            {
-                "ports": dataclasses.asdict(self.ports),
-                "environment": self.environment,
-                "bucket_prefix": self.bucket_prefix,
-                "components": {name: dataclasses.asdict(one) for name, one in self.components.items()},
-            }
-        )
-
-    def running(self) -> set[str]:
-        return {name for name, identity in self.components.items() if is_alive(identity)}
-
-    def site(self) -> Site:
-        assert self.ports is not None
-        return Site(
-            home=self.home,
-            ports=self.ports,
-            credentials=load_or_generate(self.home),
-            environment=self.environment,
-            bucket_prefix=self.bucket_prefix,
-        )
 
 
 def up(home: Home, env: Mapping[str, str], *, policy: str, say: Say) -> Site:
@@ -146,7 +83,7 @@ def _ports(state: State, explicit: Mapping[str, int], policy: str, slots: SlotCl
 
 
 def _start_all(site: Site, state: State, say: Say) -> None:
-    """All at once, each after what it needs."""
+    """Start all components at once, each after what it needs."""
     cancelled = threading.Event()
     futures: dict[str, Future[None]] = {}
 
@@ -278,75 +215,3 @@ def _remains(home: Home, ports: Ports | None) -> Remains:
         processes=tuple(f"{process.pid} {process.name()}" for process in marked(home.id)),
         ports=tuple(f"{number}, held by {holder(number)}" for number in taken),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Health:
-    title: str
-    state: str
-    """"up", "does not answer", "died" or "down"."""
-    address: str
-    pid: int | None
-    last_words: tuple[str, ...] = ()
-
-
-def status(home: Home) -> list[Health]:
-    """How each component is; empty when the platform was never up."""
-    state = State.read(home) if home.path.is_dir() else State(home)
-    if state.ports is None:
-        return []
-    site = state.site()
-    with ThreadPoolExecutor(len(COMPONENTS)) as pool:
-        return list(pool.map(lambda component: _health(component, site, state), COMPONENTS))
-
-
-def _health(component: Component, site: Site, state: State) -> Health:
-    identity = state.components.get(component.name)
-    alive = identity is not None and is_alive(identity)
-    if identity is None:
-        how = "down"
-    elif not alive:
-        how = "died"
-    else:
-        how = "up" if component.is_healthy(site) else "does not answer"
-    return Health(
-        title=component.title,
-        state=how,
-        address=component.address(site),
-        pid=identity.pid if identity is not None and alive else None,
-        last_words=tuple(last_lines(site.home.log(component.name)))
-        if how in ("died", "does not answer")
-        else (),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenPort:
-    """A listening socket that other machines may reach."""
-
-    port: int
-    process: str
-    asks_for_token: bool
-    """Ray's own servers do; the rendezvous of torch.distributed, open while a training runs, asks for nothing."""
-
-    def __str__(self) -> str:
-        return f"{self.port} ({self.process}, {'asks for' if self.asks_for_token else 'without'} a token)"
-
-
-def beyond_loopback(home: Home) -> list[OpenPort]:
-    """The platform's listening sockets that are not on loopback alone, by port."""
-    found = set()
-    for process in marked(home.id):
-        try:
-            sockets = process.net_connections("tcp")
-            name = process.name()
-        except psutil.Error:
-            continue
-        for one in sockets:
-            address = one.laddr.ip.removeprefix("::ffff:") if one.laddr else ""
-            if one.status == psutil.CONN_LISTEN and not address.startswith("127.") and address != "::1":
-                found.add((one.laddr.port, name))
-    return [
-        OpenPort(port=port, process=name, asks_for_token=name.startswith("ray::ServeRepl"))
-        for port, name in sorted(found)
-    ]

@@ -1,8 +1,8 @@
 """Validate a published dataset version against the last accepted one, and record the verdict where training looks.
 
-`jobs.etl` calls `judge` after each version, `jobs.train` asks `accepted` before it trains, and a person who has
-read a report may `accept` a version in spite of it. The report lies under the version in bucket `datasets`; the
-verdict in table `dataset_versions`. Knows no model.
+`jobs.etl` calls `judge` after each version and `jobs.train` calls `accepted` before it trains; an operator who has read
+the report may `accept` a version in spite of it. The report lies under the version in bucket `datasets`, the verdict in
+table `dataset_versions`. Knows no model.
 """
 
 import io
@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.settings import Settings
 from data import catalog, profile, validation, validation_report, versions
-from data.validation import Baseline, Check, Subject, ValidationConfig
+from data.validation_config import Baseline, Check, Subject, ValidationConfig, failed
 
 REPORT_JSON, REPORT_HTML = "validation.json", "validation.html"
 GROUP_ROWS = 1024
@@ -37,11 +37,11 @@ class Judged:
     checks: tuple[Check, ...]
     report: str
     """Address of the page."""
-    kept: bool = False
-    """Whether it had been accepted before and was not looked at again."""
+    already_accepted: bool = False
+    """True when it had been accepted before and was not validated again."""
 
     def line(self) -> dict[str, Any]:
-        """For the job's last line."""
+        """Return the fields of the job's last line."""
         verdicts: dict[str, list[str]] = {}
         for check in self.checks:
             verdicts.setdefault(check.verdict.replace(" ", "_"), []).append(check.name)
@@ -49,12 +49,12 @@ class Judged:
             "accepted": self.accepted,
             "baseline": self.baseline,
             "report": self.report,
-            **({"kept": True} if self.kept else verdicts),
+            **({"kept": True} if self.already_accepted else verdicts),
         }
 
     def why(self) -> str:
-        """The failed checks in one line."""
-        return "; ".join(f"{one.name}: {one.finding}" for one in validation.failed(self.checks))
+        """Join the failed checks in one line."""
+        return "; ".join(f"{check.name}: {check.finding}" for check in failed(self.checks))
 
 
 def judge(
@@ -75,14 +75,16 @@ def judge(
     described = versions.manifest(store, version)
     address = report_address(settings, version)
     if accepted(settings, version):
-        return Judged(version=version, accepted=True, baseline=None, checks=(), report=address, kept=True)
+        return Judged(
+            version=version, accepted=True, baseline=None, checks=(), report=address, already_accepted=True
+        )
     baseline = _baseline(settings, store, described, asked_sources)
     checks, whole = validation.validate(
         Subject(rows=_rows(store, described), described=described), baseline, config
     )
     judged = Judged(
         version=version,
-        accepted=not validation.failed(checks),
+        accepted=not failed(checks),
         baseline=baseline.version if baseline else None,
         checks=tuple(checks),
         report=address,
@@ -94,8 +96,8 @@ def judge(
         "accepted": judged.accepted,
         "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": asdict(config),
-        "checks": [asdict(one) for one in checks],
-        "profile": whole.as_dict() if whole else None,
+        "checks": [asdict(check) for check in checks],
+        "profile": asdict(whole) if whole else None,
     }
     before = baseline.profile if baseline else None
     page = validation_report.page(report, checks, whole, before)
@@ -106,7 +108,7 @@ def judge(
 
 
 def accepted(settings: Settings, version: str) -> bool | None:
-    """The verdict over a version; None when it was not validated, or is not known.
+    """Return the verdict over a version; None when it was not validated, or is not known.
 
     Raises:
         CatalogError: PostgreSQL does not answer.
@@ -119,7 +121,7 @@ def accepted(settings: Settings, version: str) -> bool | None:
 
 
 def report_address(settings: Settings, version: str) -> str:
-    """Of the page that says what was found."""
+    """Return the address of the page that shows the checks."""
     return f"s3://{settings.bucket(versions.BUCKET)}/{version}/{REPORT_HTML}"
 
 
@@ -127,7 +129,7 @@ def accept(settings: Settings, version: str, *, by: str, note: str | None) -> No
     """Let models be trained on a version in spite of its checks; audited.
 
     Raises:
-        VersionError: there is no such version, or nobody has validated it yet.
+        VersionError: there is no such version, or it was not validated yet.
     """
     store = ObjectStore(settings)
     described = versions.manifest(store, version)
@@ -136,7 +138,7 @@ def accept(settings: Settings, version: str, *, by: str, note: str | None) -> No
             f"dataset version {version} was not validated: run `python -m jobs.etl` and read its report first"
         )
     report = store.get_json(versions.BUCKET, f"{version}/{REPORT_JSON}")
-    failures = [one["name"] for one in report["checks"] if one["verdict"] == "fail"]
+    failures = [check["name"] for check in report["checks"] if check["verdict"] == "fail"]
     _record(settings, described, True, by)
     with catalog.opened(settings) as connection:
         catalog.audit(
@@ -161,7 +163,7 @@ def _record(settings: Settings, described: Mapping[str, Any], verdict: bool, by:
 def _baseline(
     settings: Settings, store: ObjectStore, described: Mapping[str, Any], asked: Sequence[str]
 ) -> Baseline | None:
-    """The newest accepted version, but this one, that has a source in common with it."""
+    """Return the newest accepted version, but this one, that has a source in common with it."""
     with catalog.opened(settings) as connection:
         names = [
             row["version"]
@@ -192,17 +194,17 @@ def _pixels(described: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _profile(store: ObjectStore, described: Mapping[str, Any]) -> profile.Profile:
-    """From the version's report, or from its images when the report is gone."""
+    """Read the profile from the version's report, or compute it from its images when the report is gone."""
     key = f"{described['version']}/{REPORT_JSON}"
     if store.exists(versions.BUCKET, key):
-        told = store.get_json(versions.BUCKET, key)["profile"]
-        if told is not None:
-            return profile.read(told)
+        values = store.get_json(versions.BUCKET, key)["profile"]
+        if values is not None:
+            return profile.Profile(**values)
     return profile.of(_rows(store, described))
 
 
 def _rows(store: ObjectStore, described: Mapping[str, Any]) -> pd.DataFrame:
-    """The logical rows of a version, with what the checks need of the pixels."""
+    """Read the logical rows of a version, with the statistics of their pixels that the checks need."""
     with ThreadPoolExecutor(THREADS) as pool:
         frames = list(pool.map(lambda part: _part_rows(store, described, part), described["parts"]))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
@@ -213,20 +215,20 @@ def _part_rows(store: ObjectStore, described: Mapping[str, Any], part: Mapping[s
     frames = []
     for batch in pq.ParquetFile(io.BytesIO(blob)).iter_batches(GROUP_ROWS):
         table = versions.without_tombstones(batch)
-        pixels = [np.frombuffer(one, np.uint8) for one in table["pixels"].to_pylist()]
+        pixels = [np.frombuffer(image, np.uint8) for image in table["pixels"].to_pylist()]
         frame = table.drop_columns(["pixels"]).to_pandas()
-        frame["mean"] = np.array([one.mean() if one.size else 0.0 for one in pixels], np.float32)
-        frame["contrast"] = np.array([one.std() if one.size else 0.0 for one in pixels], np.float32)
-        frame["pixel_bytes"] = [len(one) for one in pixels]
+        frame["mean"] = np.array([image.mean() if image.size else 0.0 for image in pixels], np.float32)
+        frame["contrast"] = np.array([image.std() if image.size else 0.0 for image in pixels], np.float32)
+        frame["pixel_bytes"] = [len(image) for image in pixels]
         frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _sample_hashes(settings: Settings, described: Mapping[str, Any]) -> frozenset[str]:
     filesystem = arrow_filesystem(settings)
-    found: set[str] = set()
+    hashes: set[str] = set()
     for part in described["parts"]:
         path = f"{settings.bucket(versions.BUCKET)}/{part['key']}"
         table = pq.read_table(path, filesystem=filesystem, columns=["sample_hash"])
-        found.update(table["sample_hash"].drop_null().to_pylist())
-    return frozenset(found)
+        hashes.update(table["sample_hash"].drop_null().to_pylist())
+    return frozenset(hashes)

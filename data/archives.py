@@ -1,7 +1,8 @@
-"""Unpack zip files that somebody else made: whole or not at all, inside the folder, never more than fits.
+"""Unpack zip files of unknown origin: whole or not at all, inside the folder, never more than fits.
 
 `data.download`'s archives and zipped splits (`train.zip`, `val.zip`, `test.zip`) come here before an adapter lists
-them. Knows no dataset.
+them. Knows no dataset. Written on `zipfile`, because `extractall` and `shutil.unpack_archive` bound neither size nor
+ratio and leave half an archive behind when they fail.
 """
 
 import os
@@ -10,11 +11,10 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-Progress = Callable[[int, int, str], None]
+from cluster.progress import OnProgress, silent
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 CHUNK_BYTES = 2**20
@@ -41,28 +41,27 @@ class Limits:
 
 
 def unpack(
-    archive: Path, folder: Path, *, limits: Limits | None = None, progress: Progress | None = None
+    archive: Path, folder: Path, *, limits: Limits | None = None, progress: OnProgress = silent
 ) -> Path:
     """Unpack one zip file into a new folder, which appears when it is complete.
 
-    Everything is judged from the directory of the archive first; sizes are held to while unpacking, too.
+    The directory of the archive is judged first; sizes are checked again while unpacking.
 
     Raises:
         ArchiveError: with the archive's name and what is wrong with it.
     """
-    bounds, tell = limits or Limits(), progress or (lambda done, total, note: None)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         with zipfile.ZipFile(archive) as package:
-            members = _judged(archive, package, bounds, shutil.disk_usage(draft).free)
-            total = sum(one.file_size for one in members)
+            members = _judged(archive, package, limits or Limits(), shutil.disk_usage(draft).free)
+            total = sum(member.file_size for member in members)
             done = 0
-            for number, one in enumerate(members):
-                _write(package, one, draft)
-                done += one.file_size
+            for number, member in enumerate(members):
+                _write(package, member, draft)
+                done += member.file_size
                 if number % 256 == 0 or number == len(members) - 1:
-                    tell(done // MEGABYTE, total // MEGABYTE, f"megabytes of {archive.name} unpacked")
+                    progress(done // MEGABYTE, total // MEGABYTE, f"megabytes of {archive.name} unpacked")
         draft.rename(folder)
     except (
         zipfile.BadZipFile,
@@ -81,8 +80,8 @@ def unpack(
     return folder
 
 
-def with_splits(folder: Path, scratch: Path, progress: Progress | None = None) -> Path:
-    """The folder, or a copy under `scratch` in which its zipped splits are folders.
+def with_splits(folder: Path, scratch: Path, progress: OnProgress = silent) -> Path:
+    """Return the folder, or a copy under `scratch` in which its zipped splits are folders.
 
     Small files beside the zips (sheets, data.yaml, a manifest) come along.
 
@@ -92,7 +91,7 @@ def with_splits(folder: Path, scratch: Path, progress: Progress | None = None) -
     if not folder.is_dir():
         return folder
     zipped = sorted(
-        one for one in folder.iterdir() if one.suffix.lower() == ".zip" and one.stem.lower() in SPLITS
+        file for file in folder.iterdir() if file.suffix.lower() == ".zip" and file.stem.lower() in SPLITS
     )
     if not zipped:
         return folder
@@ -108,17 +107,17 @@ def with_splits(folder: Path, scratch: Path, progress: Progress | None = None) -
 
 
 def _only_folder(unpacked: Path, name: str) -> Path:
-    """`train/` inside what was `train.zip`, where that is how it was packed."""
-    inside = [one for one in unpacked.iterdir() if not one.name.startswith(("__MACOSX", "."))]
+    """Return `train/` inside what was `train.zip`, where that is how it was packed."""
+    inside = [entry for entry in unpacked.iterdir() if not entry.name.startswith(("__MACOSX", "."))]
     nested = len(inside) == 1 and inside[0].is_dir() and inside[0].name.lower() == name.lower()
     return inside[0] if nested else unpacked
 
 
 def _judged(archive: Path, package: zipfile.ZipFile, limits: Limits, free: int) -> list[zipfile.ZipInfo]:
-    """The files to write, if all of the archive is harmless."""
+    """Return the files to write, if all of the archive is harmless."""
     entries = package.infolist()
     packed = max(1, archive.stat().st_size)
-    total = sum(one.file_size for one in entries)
+    total = sum(entry.file_size for entry in entries)
     if len(entries) > limits.files:
         raise ArchiveError(f"{archive} lists {len(entries)} files, and {limits.files} is the most")
     if total > limits.ratio * packed:
@@ -131,42 +130,42 @@ def _judged(archive: Path, package: zipfile.ZipFile, limits: Limits, free: int) 
             "or choose another folder (TMPDIR says where zipped splits are unpacked)"
         )
     seen: set[str] = set()
-    for one in entries:
-        name = one.filename.rstrip("/")
-        if problem := _problem(one, name, limits) or ("is listed twice" if name in seen else None):
+    for entry in entries:
+        name = entry.filename.rstrip("/")
+        if problem := _problem(entry, name, limits) or ("is listed twice" if name in seen else None):
             raise ArchiveError(f"{archive}: the entry {name[:80]!r} {problem}. Nothing was unpacked")
         seen.add(name)
-    return [one for one in entries if not one.is_dir()]
+    return [entry for entry in entries if not entry.is_dir()]
 
 
-def _problem(one: zipfile.ZipInfo, name: str, limits: Limits) -> str | None:
-    """Why an entry must not be written, None when it may."""
+def _problem(entry: zipfile.ZipInfo, name: str, limits: Limits) -> str | None:
+    """Return why an entry must not be written, None when it may."""
     parts = PurePosixPath(name).parts
-    mode = one.external_attr >> 16
+    mode = entry.external_attr >> 16
     if not name or name.startswith("/") or ".." in parts or "\\" in name or ":" in name.partition("/")[0]:
         return "leads out of the folder"
     if any(ord(character) < 32 for character in name) or any(len(part.encode()) > 255 for part in parts):
         return "has no usable name"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device"
-    if one.flag_bits & 0x1:
+    if entry.flag_bits & 0x1:
         return "is encrypted"
-    if one.file_size > limits.file_bytes:
-        return f"has {one.file_size} bytes, and {limits.file_bytes} is the most"
+    if entry.file_size > limits.file_bytes:
+        return f"has {entry.file_size} bytes, and {limits.file_bytes} is the most"
     return None
 
 
-def _write(package: zipfile.ZipFile, one: zipfile.ZipInfo, folder: Path) -> None:
+def _write(package: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
     """Unpack one file; it is new, of the size that the directory says, and readable by its owner only."""
-    target = folder / one.filename
+    target = folder / entry.filename
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    left = one.file_size
-    with os.fdopen(descriptor, "wb") as file, package.open(one) as stream:
+    left = entry.file_size
+    with os.fdopen(descriptor, "wb") as file, package.open(entry) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             left -= len(chunk)
             if left < 0:
-                raise zipfile.BadZipFile(f"{one.filename!r} is longer than its entry says")
+                raise zipfile.BadZipFile(f"{entry.filename!r} is longer than its entry says")
             file.write(chunk)
     if left:
-        raise zipfile.BadZipFile(f"{one.filename!r} is shorter than its entry says")
+        raise zipfile.BadZipFile(f"{entry.filename!r} is shorter than its entry says")

@@ -1,4 +1,4 @@
-"""Why one image cannot be used: a reason code and one line, raised by everything that decodes.
+"""The error of an image that cannot be used: a reason code and one line, raised by everything that decodes.
 
 Knows no file format. `data.preprocess` passes these names on; callers import them from there.
 """
@@ -24,7 +24,7 @@ class BadImageError(ValueError):
         self.message = message
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        """Rebuilt from both arguments when Ray sends it to another process."""
+        """Rebuild from both arguments when Ray sends it to another process."""
         return type(self), (self.reason, self.message)
 
 

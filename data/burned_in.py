@@ -1,32 +1,20 @@
 """Find and mask text that is burned into the pixels: names, dates, numbers in any corner of an X-ray.
 
 `data.preprocess.decode` masks what is shown, before anything is scaled, stored or answered; `data.export` masks
-stored pixels with the same boxes. No words are read: strokes that stand out from both sides are joined into
+stored pixels with the same boxes. No words are read; strokes that stand out from both sides are joined into
 lines, and a line is text when its strokes are as many, as sharp and as level as letters are. How much it
 finds, and what it hides by mistake, is measured in docs/experiments.md. Knows no file format and no labels.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-STROKE = np.ones((9, 9), np.uint8)
-"""A stroke is thinner than this; thicker ones are found on the image at half and quarter size."""
-LEVELS = 3
-LARGEST_LEVEL = 2560
-"""Longer side, pixels, above which the image is halved first: no archive writes 10-pixel text on such a film."""
-SMALLEST_LEVEL = 200
-"""Longer side, pixels, below which no further halving is looked at."""
-LEAST_CONTRAST = 32
-"""Grey levels by which a stroke stands out from its surroundings."""
-GLYPH_HEIGHTS = (5, 36)
-"""Of a letter or of a word whose letters touch, pixels of its level."""
+from data.imaging.strokes import GLYPH_HEIGHTS, Strokes, levels, strokes_of
+
 TALLEST = 14
 """Letters are at most this part of the longer side; what is taller is a side marker, or fingers side by side."""
-MOST_STROKES = 512
-"""Pieces of one level and polarity that are looked at, the most contrasting ones; noise has thousands."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +27,7 @@ class Box:
     right: int
 
 
-# What speaks for text in a line of strokes, fitted as docs/experiments.md tells: see `_evidence`.
+# Weights of what speaks for text in a line of strokes, fitted as docs/experiments.md describes; see `_evidence`.
 WEIGHTS = np.array([2.48, 0.96, 6.07, 1.63, 0.74, -0.72, -11.55, -2.61, 2.86, 1.07])
 BIAS_LEVEL, BIAS_UPRIGHT = -33.99, -34.68
 SURE = 0.5
@@ -49,13 +37,13 @@ LIKELY = -1.0
 
 
 def mask_text(shown_HW: np.ndarray) -> np.ndarray:
-    """The same image with each box of text filled with the brightness around it; itself when there is none."""
+    """Fill each box of text with the brightness around it; returns the image itself when there is none."""
     boxes = find_text(shown_HW)
     return fill(shown_HW, boxes) if boxes else shown_HW
 
 
 def fill(pixels: np.ndarray, boxes: list[Box]) -> np.ndarray:
-    """A copy in which each box has the median of the frame of pixels around it, channel by channel.
+    """Return a copy in which each box has the median of the frame of pixels around it, channel by channel.
 
     Not black or white: a patch that stands out would tell a model which archive an image comes from.
     """
@@ -71,7 +59,7 @@ def fill(pixels: np.ndarray, boxes: list[Box]) -> np.ndarray:
 
 
 def find_text(shown_HW: np.ndarray) -> list[Box]:
-    """Where burned-in text is, from the top down; a pure function of the pixels.
+    """Return the boxes of burned-in text, from the top down; a pure function of the pixels.
 
     Args:
         shown_HW: uint8, full size.
@@ -79,7 +67,7 @@ def find_text(shown_HW: np.ndarray) -> list[Box]:
     sure: list[np.ndarray] = []
     likely: list[np.ndarray] = []
     tallest = max(GLYPH_HEIGHTS[1], max(shown_HW.shape) // TALLEST)
-    for level, small_HW in _levels(shown_HW):
+    for level, small_HW in levels(shown_HW):
         for lines, evidence in _lines_of(small_HW):
             scaled = lines << level
             low = np.minimum(scaled[:, 2] - scaled[:, 0], scaled[:, 3] - scaled[:, 1]) <= tallest
@@ -89,130 +77,20 @@ def find_text(shown_HW: np.ndarray) -> list[Box]:
     return _boxes(sure, likely, shown_HW.shape)
 
 
-def _levels(shown_HW: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """The image, its half and its quarter, each with the number of halvings."""
-    small_HW, first, level = np.ascontiguousarray(shown_HW), 0, 0
-    while True:
-        longer = max(small_HW.shape)
-        if longer <= LARGEST_LEVEL:
-            yield level, small_HW
-        else:
-            first = level + 1
-        level += 1
-        if level == first + LEVELS or longer <= 2 * SMALLEST_LEVEL:
-            return
-        size = (max(1, small_HW.shape[1] // 2), max(1, small_HW.shape[0] // 2))
-        small_HW = cv2.resize(small_HW, size, interpolation=cv2.INTER_AREA)
-
-
 def _lines_of(small_HW: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Lines of one level: bright and dark strokes, level and upright, each with its evidence."""
-    found = []
+    """Join the strokes of one level into lines: bright and dark, level and upright, each with its evidence."""
+    lines = []
     for operation in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT):
-        strokes = _strokes(small_HW, operation)
+        strokes = strokes_of(small_HW, operation)
         if strokes is not None:
             for upright in (False, True):
                 boxes, features = _lines(strokes, upright)
                 bias = BIAS_UPRIGHT if upright else BIAS_LEVEL
-                found.append((boxes, features @ WEIGHTS + bias))
-    return found
+                lines.append((boxes, features @ WEIGHTS + bias))
+    return lines
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Strokes:
-    """Connected pieces that stand out, one entry a piece."""
-
-    left: np.ndarray
-    top: np.ndarray
-    width: np.ndarray
-    height: np.ndarray
-    area: np.ndarray
-    sums: np.ndarray
-    """Over the pixels of each piece: contrast, brightness, its square, steepness, and how many begin a stroke
-    from the left and from above; float64, (6, N)."""
-
-
-def _strokes(small_HW: np.ndarray, operation: int) -> _Strokes | None:
-    """Pieces as high as letters; None when there is none."""
-    contrast_HW = cv2.morphologyEx(small_HW, operation, STROKE)
-    mask_HW = cv2.threshold(contrast_HW, LEAST_CONTRAST - 1, 1, cv2.THRESH_BINARY)[1]
-    where = np.flatnonzero(mask_HW.view(bool))
-    piece, count = _pieces(mask_HW, where)
-    left, right, top, bottom, area = _extents(where, piece, count, small_HW.shape[1])
-    width, height = right - left + 1, bottom - top + 1
-    fits = (height >= GLYPH_HEIGHTS[0]) & (height <= GLYPH_HEIGHTS[1]) | (
-        (width >= GLYPH_HEIGHTS[0]) & (width <= GLYPH_HEIGHTS[1])
-    )
-    kept = np.flatnonzero(fits & (area >= 6) & (10 * area >= width * height))
-    if len(kept) == 0:
-        return None
-    sums = _sums(small_HW, contrast_HW, mask_HW, where, piece, count)
-    if len(kept) > MOST_STROKES:
-        strongest = np.argsort(-sums[0, kept] / area[kept], kind="stable")[:MOST_STROKES]
-        kept = np.sort(kept[strongest])
-    return _Strokes(
-        left=left[kept],
-        top=top[kept],
-        width=width[kept],
-        height=height[kept],
-        area=area[kept],
-        sums=sums[:, kept],
-    )
-
-
-def _pieces(mask_HW: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number of the connected piece of each stroke pixel, from 0, and how many there are."""
-    few = len(where) < 1 << 16  # 16-bit labels take a third of the time
-    kind = cv2.CV_16U if few else cv2.CV_32S
-    count, labels_HW = cv2.connectedComponents(mask_HW, connectivity=8, ltype=kind)
-    return labels_HW.ravel()[where].astype(np.int64) - 1, count - 1
-
-
-def _extents(where: np.ndarray, piece: np.ndarray, count: int, width: int) -> list[np.ndarray]:
-    """First and last column, first and last row, and area of each piece."""
-    row, column = np.divmod(where, width)
-    ends = []
-    for values, ufunc, start in (
-        (column, np.minimum, width),
-        (column, np.maximum, -1),
-        (row, np.minimum, np.iinfo(np.int64).max),
-        (row, np.maximum, -1),
-    ):
-        end = np.full(count, start)
-        ufunc.at(end, piece, values)
-        ends.append(end)
-    return [*ends, np.bincount(piece, minlength=count)]
-
-
-def _sums(
-    small_HW: np.ndarray,
-    contrast_HW: np.ndarray,
-    mask_HW: np.ndarray,
-    where: np.ndarray,
-    piece: np.ndarray,
-    count: int,
-) -> np.ndarray:
-    """See `_Strokes.sums`; `where` are the stroke pixels, `piece` the piece of each."""
-    width = small_HW.shape[1]
-    flat, inside = small_HW.ravel(), mask_HW.ravel()
-    before, after = np.maximum(where - 1, 0), np.minimum(where + 1, flat.size - 1)
-    above, below = np.maximum(where - width, 0), np.minimum(where + width, flat.size - 1)
-    across = np.abs(flat[after].astype(np.int16) - flat[before])
-    along = np.abs(flat[below].astype(np.int16) - flat[above])
-    steep = np.maximum(across, along)
-    bright = flat[where].astype(np.float64)
-    weights = (
-        contrast_HW.ravel()[where],
-        bright,
-        bright * bright,
-        steep,
-        inside[before] == 0,
-        inside[above] == 0,
-    )
-    return np.stack([np.bincount(piece, weight, minlength=count) for weight in weights])
-
-
-def _lines(strokes: _Strokes, upright: bool) -> tuple[np.ndarray, np.ndarray]:
+def _lines(strokes: Strokes, upright: bool) -> tuple[np.ndarray, np.ndarray]:
     """Join strokes that stand side by side.
 
     Args:
@@ -226,7 +104,7 @@ def _lines(strokes: _Strokes, upright: bool) -> tuple[np.ndarray, np.ndarray]:
         start, width, top, height = top, height, start, width
     fits = (height >= GLYPH_HEIGHTS[0]) & (height <= GLYPH_HEIGHTS[1]) & (width <= 16 * height)
     chosen = np.flatnonzero(fits)
-    start, width, top, height = (one[chosen].astype(np.float64) for one in (start, width, top, height))
+    start, width, top, height = (values[chosen].astype(np.float64) for values in (start, width, top, height))
     if len(chosen) == 0:
         return np.zeros((0, 4), np.int64), np.zeros((0, len(WEIGHTS)))
     line = _joined(start, width, top, height)
@@ -242,7 +120,7 @@ def _lines(strokes: _Strokes, upright: bool) -> tuple[np.ndarray, np.ndarray]:
 
     first, last = extreme(start, True), extreme(start + width, False)
     head, foot = extreme(top, True), extreme(top + height, False)
-    sums = np.stack([total(one[chosen]) for one in strokes.sums])
+    sums = np.stack([total(values[chosen]) for values in strokes.sums])
     features = _evidence(
         pieces=total(np.ones_like(start)),
         heights=np.stack([total(height), total(height**2)]),
@@ -260,30 +138,30 @@ def _lines(strokes: _Strokes, upright: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _joined(start: np.ndarray, width: np.ndarray, top: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Number of the line of each stroke: neighbours are of similar height, level, and less than a letter apart."""
+    """Return the number of each stroke's line: neighbours are as high, as level, and less than a letter apart."""
     end, foot = start + width, top + height
     order = np.argsort(start, kind="stable")
     reach = np.searchsorted(start[order], end[order] + 1.2 / 0.45 * height[order], side="right")
     partners = np.maximum(reach - np.arange(len(order)) - 1, 0)
-    one = np.repeat(np.arange(len(order)), partners)
-    other = one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(partners) - partners, partners)
-    one, other = order[one], order[other]
-    higher, lower = np.maximum(height[one], height[other]), np.minimum(height[one], height[other])
-    gap = start[other] - np.minimum(end[one], end[other])
-    beside = np.minimum(foot[one], foot[other]) - np.maximum(top[one], top[other])
-    step = np.minimum(np.abs(top[one] - top[other]), np.abs(foot[one] - foot[other]))
+    left = np.repeat(np.arange(len(order)), partners)
+    right = left + 1 + np.arange(len(left)) - np.repeat(np.cumsum(partners) - partners, partners)
+    left, right = order[left], order[right]
+    higher, lower = np.maximum(height[left], height[right]), np.minimum(height[left], height[right])
+    gap = start[right] - np.minimum(end[left], end[right])
+    beside = np.minimum(foot[left], foot[right]) - np.maximum(top[left], top[right])
+    step = np.minimum(np.abs(top[left] - top[right]), np.abs(foot[left] - foot[right]))
     near = (gap < 1.2 * higher) & (gap > -0.5 * higher) & (lower > 0.45 * higher)
     near &= (beside > 0.6 * lower) & (step <= np.maximum(1.5, 0.18 * higher))
-    return _numbered(len(start), one[near], other[near])
+    return _numbered(len(start), left[near], right[near])
 
 
-def _numbered(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _numbered(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Number the sets that the pairs tie together, from 0: the smallest member's number spreads until none changes."""
     smallest = np.arange(count)
     while True:
         before = smallest.copy()
-        np.minimum.at(smallest, one, before[other])
-        np.minimum.at(smallest, other, before[one])
+        np.minimum.at(smallest, left, before[right])
+        np.minimum.at(smallest, right, before[left])
         smallest = smallest[smallest]
         if np.array_equal(smallest, before):
             return np.unique(smallest, return_inverse=True)[1]
@@ -300,7 +178,7 @@ def _evidence(
     sums: np.ndarray,
     begins: np.ndarray,
 ) -> np.ndarray:
-    """What tells letters from ribs, wires and noise, in the order of `WEIGHTS`; one row a line."""
+    """Compute what tells letters from ribs, wires and noise, in the order of `WEIGHTS`; one row a line."""
     height = heights[0] / pieces
     contrast = sums[0] / area
 
@@ -337,14 +215,14 @@ def _boxes(sure: list[np.ndarray], likely: list[np.ndarray], shape: tuple[int, .
 
 
 def _beside(line: np.ndarray, other: np.ndarray) -> bool:
-    """Whether a likely line is a further word or the next row of a sure one: as high, and at most two letters away."""
+    """Tell whether a likely line is a further word or row of a sure one: as high, and at most two letters away."""
     low, high = sorted(min(box[2] - box[0], box[3] - box[1]) for box in (line, other))
     apart = np.maximum(line[:2] - other[2:], other[:2] - line[2:]).max()
     return bool(2 * low >= high and apart <= 2 * low)
 
 
 def _grown(line: np.ndarray) -> tuple[int, int, int, int]:
-    """A quarter of a letter more on every side: accents, commas and the blur of JPEG."""
+    """Grow a line by a quarter of a letter on every side, for accents, commas and the blur of JPEG."""
     top, left, bottom, right = (int(end) for end in line)
     margin = 2 + min(bottom - top, right - left) // 4
     return top - margin, left - margin, bottom + margin, right + margin

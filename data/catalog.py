@@ -23,10 +23,10 @@ Connection = psycopg.Connection[DictRow]
 SEALED = "sealed"
 ROWS_AT_A_TIME = 5000
 SHARED_COLUMNS = frozenset({"source", "label", "source_label", "sex", "view", "site", "license"})
-"""Of few values each: equal ones share their memory."""
+"""Columns of few values each: equal ones share their memory."""
 AWAY = ("refused", "reset", "closed the connection", "connection is lost", "starting up", "shutting down",
         "terminating connection", "recovery", "timeout", "timed out", "not yet accepting")  # fmt: skip
-"""In PostgreSQL's messages: it is away and may come back, unlike a wrong password."""
+"""Words in PostgreSQL's messages that say that it is away and may come back, unlike a wrong password."""
 
 
 class CatalogError(ExpectedError):
@@ -53,10 +53,10 @@ class Sample:
     raw_key: str
     """Key of the sealed original in bucket `raw`."""
     metadata: dict[str, str] = field(default_factory=dict)
-    """Further columns; under `sealed` those that nobody declared harmless, encrypted."""
+    """Further columns; under `sealed` those that are not known to be harmless, encrypted."""
 
     def same_as(self, other: "Sample") -> bool:
-        """Equal but for the sealed text, whose nonce is new each time; its keyed hash is compared."""
+        """Compare all but the sealed text, whose nonce is new each time; its keyed hash is compared."""
         return _comparable(self) == _comparable(other)
 
 
@@ -82,7 +82,7 @@ class Quarantined:
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Connection]:
-    """A connection whose errors say what to do.
+    """Open a connection whose errors say what to do.
 
     Raises:
         CatalogError: also from inside the block, for whatever PostgreSQL refuses there.
@@ -123,11 +123,11 @@ def while_away(work: Callable[[], T], *, patience_s: float) -> T:
 def locked(settings: Settings, name: str, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock of that name across the cluster; PostgreSQL frees it when the holder dies.
 
-    It spares double work and guards nothing alone: a restart of PostgreSQL frees it too, unnoticed, and whoever gets
-    it then writes the same bytes under the same keys. What must not happen all the same is asked again at the end.
+    It only saves double work: a restart of PostgreSQL frees it too, unnoticed, and the next holder then writes the
+    same bytes under the same keys. What must not happen in spite of that is checked again at the end.
 
     Args:
-        shared: others may hold it shared too, while nobody holds it alone.
+        shared: others may hold it shared too, while none holds it alone.
     """
     how = "pg_advisory_lock_shared" if shared else "pg_advisory_lock"
     with ExitStack() as held:
@@ -147,13 +147,13 @@ def samples(
     *,
     metadata: bool = True,
 ) -> list[Sample]:
-    """The rows of these sources (all when none is named), by source and SHA-256.
+    """Return the rows of these sources (all when none is named), by source and SHA-256.
 
     Args:
         sha256: only this file.
         metadata: False leaves it out.
     """
-    names = [one.name for one in fields(Sample) if metadata or one.name != "metadata"]
+    names = [column.name for column in fields(Sample) if metadata or column.name != "metadata"]
     where = (
         "WHERE (%(every)s OR source = ANY(%(sources)s)) AND (%(sha256)s::text IS NULL OR sha256 = %(sha256)s)"
     )
@@ -173,7 +173,7 @@ def samples(
 
 
 def sources(connection: Connection) -> list[str]:
-    """The sources that have at least one image."""
+    """Return the sources that have at least one image."""
     return [row["source"] for row in connection.execute("SELECT DISTINCT source FROM samples ORDER BY 1")]
 
 
@@ -206,14 +206,14 @@ def write_version(connection: Connection, version: str, manifest: Mapping[str, A
 
 
 def quarantined(connection: Connection, sources: Sequence[str]) -> list[Quarantined]:
-    """What was set aside of these sources, by reason and image."""
-    columns = ", ".join(one.name for one in fields(Quarantined))
+    """Return the quarantine of these sources, by reason and image."""
+    columns = ", ".join(column.name for column in fields(Quarantined))
     query = f"SELECT {columns} FROM quarantine WHERE source = ANY(%s) ORDER BY reason, source, sha256, stage"
     return [Quarantined(**row) for row in connection.execute(query.encode(), [list(sources)])]
 
 
 def versions(connection: Connection) -> list[dict[str, Any]]:
-    """The manifests of the dataset versions, newest first."""
+    """Return the manifests of the dataset versions, newest first."""
     rows = connection.execute("SELECT manifest FROM dataset_versions ORDER BY created_at DESC, version")
     return [row["manifest"] for row in rows]
 
@@ -275,7 +275,7 @@ def _first_line(error: Exception) -> str:
 
 
 def newest_version(settings: Settings) -> str:
-    """The dataset version that was made last.
+    """Return the dataset version that was made last.
 
     Raises:
         CatalogError: there is none yet, or PostgreSQL does not answer.

@@ -1,4 +1,4 @@
-"""How much of a picture is in colour: judged by `data.preprocess` and `data.dicom` before they make it grey.
+"""Measure how much of a picture is in colour; called by `data.preprocess` and `data.dicom` before they make it grey.
 
 A grey picture that is stored as RGB has none. Knows no file type.
 """
@@ -22,7 +22,7 @@ GREY_MODES = ("L", "LA", "1", "I", "I;16", "I;16B", "F")
 
 
 def coloured_share(image: Image.Image) -> float:
-    """Share of the pixels that have a colour, 0..1.
+    """Return the share of the pixels that have a colour, 0..1.
 
     Args:
         image: of any mode of Pillow, loaded.
@@ -38,6 +38,10 @@ def coloured_share(image: Image.Image) -> float:
 
 
 def refuse_colour(image: Image.Image, waived: Collection[str] = ()) -> None:
-    """Raises BadImageError, `colour`, where the share is that of a photograph and `waived` does not name it."""
+    """Refuse an image whose share of coloured pixels is that of a photograph.
+
+    Raises:
+        BadImageError: `colour`, unless `waived` names it.
+    """
     if "colour" not in waived and coloured_share(image) >= COLOURED_SHARE:
         raise BadImageError("colour", "the image is in colour: a photograph or a drawing, not an X-ray")

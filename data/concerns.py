@@ -1,6 +1,6 @@
-"""What about an image that is not refused makes any answer about it doubtful: exposure, contrast, sharpness, size.
+"""Find what makes an answer about an accepted image doubtful: exposure, contrast, sharpness, size.
 
-`quality.doubted` asks for each image that serving judged, on a thumbnail; serving then abstains. No dataset depends
+`quality.doubted` calls it for each image that serving judged, on a thumbnail; serving then abstains. No dataset depends
 on it. Each threshold lies beyond all of 3,785 real X-rays (docs/experiments.md). Knows neither Ray nor torch.
 """
 
@@ -24,23 +24,23 @@ SMALL_SHARE = 0.5
 
 
 def concerns(levels_HW: np.ndarray) -> tuple[Concern, ...]:
-    """Of a thumbnail as it is shown, uint8, 128 x 128."""
+    """Return the concerns about a thumbnail as it is shown: levels_HW, uint8, 128 x 128."""
     levels_HW = levels_HW.astype(np.float32)
     low, high = np.percentile(levels_HW, (1, 99))
-    found: list[Concern] = []
+    names: list[Concern] = []
     if high < DARK_BELOW:
-        found.append("underexposed")
+        names.append("underexposed")
     if (levels_HW >= WHITE).mean() > WHITE_SHARE:
-        found.append("overexposed")
+        names.append("overexposed")
     if high - low < RANGE_BELOW:
-        found.append("low_contrast")
+        names.append("low_contrast")
     if _sharpness(levels_HW) < SHARPNESS_BELOW:
-        found.append("blurred")
-    return tuple(found)
+        names.append("blurred")
+    return tuple(names)
 
 
 def size_concerns(width: int, height: int, side: int) -> tuple[Concern, ...]:
-    """Of an image of this size, for a model that takes `side` x `side` pixels."""
+    """Return the concerns about an image of this size, for a model that takes `side` x `side` pixels."""
     return ("small",) if min(width, height) < side * SMALL_SHARE else ()
 
 

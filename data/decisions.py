@@ -1,4 +1,4 @@
-"""What versions decided about sides, remembered in PostgreSQL, so that later versions keep to it.
+"""Remember in PostgreSQL on which side of the split each image is, so that later versions keep to it.
 
 `etl` calls `decide` before it writes a version. A decision is remembered before the version that made it is
 published: a run that was cut short decides the same again, and no published version has an unknown decision.
@@ -17,7 +17,7 @@ LOCK = "placements"
 
 
 def scheme(seed: int) -> str:
-    """Versions of one scheme agree on everybody's side; another seed or other shares draw anew."""
+    """Name a scheme: versions of one scheme agree on every image's side; another seed or shares draw anew."""
     return f"seed {seed}, " + ", ".join(f"{name} {share:g}" for name, share in SHARES.items())
 
 
@@ -32,8 +32,8 @@ def decide(
 ) -> Assembly:
     """Assemble a version in accord with what was decided before it, and remember what is new.
 
-    One at a time: two versions that are made at once must not put one patient on two sides. Forgetting a patient
-    takes the same lock, so nothing is remembered of somebody who is forgotten meanwhile.
+    One at a time: two versions that are made at once must not put one patient on two sides. Erasing a patient takes
+    the same lock, so no placement of an erased patient is written.
 
     Args:
         inputs: fingerprint of the images and settings. Decided once, it is decided the same way for ever: what
@@ -47,16 +47,18 @@ def decide(
         number = _number(connection, named, inputs)
         before = _remembered(connection, named, number)
         assembly = assemble(candidates, classes, key=key, seed=seed, before=before)
-        marks = forgotten.known(connection)
-        kept = [
-            one for one in assembly.placements if not forgotten.is_marked(marks, one.patient, one.sha256, key)
+        marks = forgotten.erased_marks(connection)
+        lasting = [
+            placement
+            for placement in assembly.placements
+            if not forgotten.is_marked(marks, placement.patient, placement.sha256, key)
         ]
-        _remember(connection, named, number, kept)
+        _remember(connection, named, number, lasting)
     return assembly
 
 
 def _number(connection: Connection, named: str, inputs: str) -> int:
-    """Of the decision for these inputs; the next one where there is none yet."""
+    """Return the number of the decision for these inputs; the next one where there is none yet."""
     connection.execute(
         "INSERT INTO split_decisions (scheme, inputs, number) "
         "SELECT %(scheme)s, %(inputs)s, 1 + coalesce(max(number), 0) FROM split_decisions "
@@ -69,7 +71,7 @@ def _number(connection: Connection, named: str, inputs: str) -> int:
 
 
 def _remembered(connection: Connection, named: str, number: int) -> list[Placement]:
-    """What was decided up to this number."""
+    """Return the placements decided up to this number."""
     query = (
         "SELECT source, sha256, patient_pseudonym AS patient, group_key, split, decided "
         "FROM placements WHERE scheme = %s AND decided <= %s"
@@ -84,5 +86,5 @@ def _remember(connection: Connection, named: str, number: int, placements: Seque
     if not placements:
         return
     with connection.cursor() as cursor, cursor.copy(query) as copy:
-        for one in placements:
-            copy.write_row((named, *one.fact, number))
+        for placement in placements:
+            copy.write_row((named, *placement.fact, number))

@@ -1,9 +1,9 @@
-"""A DICOM dataset without its patient, after PS3.15 Annex E; what the catalog keeps of a header comes from it.
+"""Remove the patient from a DICOM dataset, after PS3.15 Annex E; the catalog's facts of a header come from it.
 
 `data.ingest` reads facts through it, `data.export` writes copies with it. Two lists decide. The table of the
 standard (edition 2026c, from the library dicom-anonymizer) says what happens to each attribute that it names.
 An attribute that it does not name stays only when `TERMS` or `NUMBERS` names it and its value is one of the
-terms, or a number: free text, private tags, curves and overlays have no way through. Of the profile's options,
+terms, or a number: free text, private tags, curves and overlays never pass. Of the profile's options,
 Retain Longitudinal Temporal Information with Modified Dates and, in part, Retain Patient Characteristics (sex,
 age up to 90) are in use. Knows nothing of pixels.
 """
@@ -12,10 +12,9 @@ import re
 import uuid
 from collections.abc import Callable
 from datetime import date, timedelta
-from functools import cache
 
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
@@ -23,7 +22,20 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID, ExplicitVRLittleEndian, UID_dictionary
 
 from cluster.secrets import keyed_hash
-from data.dicom import DICOM_ERRORS
+from data.dicom import DICOM_ERRORS, raw_text
+from data.imaging.deidentify_rules import (
+    CLASSES,
+    DATES,
+    METHODS,
+    NOBODY,
+    NUMBERS,
+    SEQUENCES,
+    TABLES,
+    TERMS,
+    VENDORS,
+    YEARS_OF,
+    actions,
+)
 
 EDITION = "2026c"
 OLDEST_NAMED_YEARS = 90
@@ -32,108 +44,22 @@ MOST_SHIFT_DAYS = 3650
 DEEPEST = 4
 """Nested sequences below this level are dropped."""
 IMPLEMENTATION = UID("2.25.238401926718226943216180425067195312071")
-NOBODY = frozenset(
-    {"", "0", "1", "ANON", "ANONYMOUS", "ANONYMIZED", "UNKNOWN", "NONE", "NO_ID", "N/A", "TEST"}
-)
-"""Patient ids that name no patient: images that share one are not thought to be of one patient."""
 
-# fmt: off
-BODY_PARTS = frozenset(
-    [
-        "ABDOMEN", "ABDOMENPELVIS", "ANKLE", "ARM", "BONE", "BREAST", "CALCANEUS", "CERVICALSPINE",
-        "CHEST", "CHESTABDOMEN", "CLAVICLE", "COCCYX", "CSPINE", "ELBOW", "EXTREMITY", "FEMUR",
-        "FINGER", "FOOT", "FOREARM", "FOREFOOT", "HAND", "HEAD", "HIP", "HUMERUS", "JAW", "KNEE", "LEG",
-        "LOWERLEG", "LSPINE", "LUMBARSPINE", "LUNG", "MANDIBLE", "MAXILLA", "NECK", "ORBIT", "PATELLA",
-        "PELVIS", "RADIUS", "RIB", "RIBS", "RIBCAGE", "SACRUM", "SCAPULA", "SHOULDER", "SKULL", "SPINE",
-        "STERNUM", "THIGH", "THORAX", "THUMB", "TIBIAFIBULA", "TOE", "TSPINE", "THORACICSPINE", "ULNA",
-        "WHOLEBODY", "WRIST", "ZYGOMA",
-    ]
-)
-TERMS: dict[str, frozenset[str]] = {
-    "BodyPartExamined": BODY_PARTS,
-    "ConversionType": frozenset({"DV", "DI", "DF", "WSD", "SD", "SI", "DRW", "SYN"}),
-    "DetectorType": frozenset({"DIRECT", "SCINTILLATOR", "STORAGE", "FILM"}),
-    "ImageLaterality": frozenset("LRBU"),
-    "ImageType": frozenset({"ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY"}),
-    "Laterality": frozenset("LRB"),
-    "LossyImageCompression": frozenset({"00", "01"}),
-    "Modality": frozenset(
-        ["CR", "DX", "OT", "RG", "RF", "XA", "CT", "MR", "IO", "PX", "MG", "SC", "DR", "XC", "BMD"]
-    ),
-    "PatientOrientation": frozenset(
-        [
-            "A", "P", "R", "L", "H", "F", "AL", "AR", "PL", "PR", "AF", "AH", "PF", "PH", "RF", "RH",
-            "LF", "LH",
-        ]
-    ),
-    "PatientSex": frozenset("FMO"),
-    "PhotometricInterpretation": frozenset(
-        [
-            "MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT",
-            "PALETTE COLOR",
-        ]
-    ),
-    "PixelIntensityRelationship": frozenset({"LIN", "LOG", "DISP"}),
-    "PresentationIntentType": frozenset({"FOR PRESENTATION", "FOR PROCESSING"}),
-    "PresentationLUTShape": frozenset({"IDENTITY", "INVERSE"}),
-    "RescaleType": frozenset({"OD", "HU", "US", "UNSPECIFIED"}),
-    "VOILUTFunction": frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"}),
-    "ViewPosition": frozenset(
-        [
-            "AP", "PA", "LL", "RL", "LAO", "RAO", "LPO", "RPO", "LLD", "RLD", "LLO", "RLO", "LATERAL",
-            "OBLIQUE", "AXIAL",
-        ]
-    ),
-}
-"""Coded strings that stay, and the terms that they may have (PS3.3, PS3.16 annex L and CID 4)."""
-NUMBERS = frozenset(
-    [
-        "SamplesPerPixel", "PlanarConfiguration", "Rows", "Columns", "PixelAspectRatio",
-        "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
-        "PixelPaddingRangeLimit", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
-        "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "LUTDescriptor",
-        "PixelIntensityRelationshipSign", "KVP", "ExposureTime", "XRayTubeCurrent", "Exposure",
-        "ExposureInuAs", "ExposureInmAs", "DistanceSourceToDetector", "DistanceSourceToPatient",
-        "LossyImageCompressionRatio",
-    ]
-)
-"""Numbers that stay."""
-TABLES = frozenset({"LUTData"})
-"""Look-up tables that stay, cut to the entries that their descriptor counts."""
-# fmt: on
-SEQUENCES = frozenset(
-    ["ModalityLUTSequence", "VOILUTSequence", "ReferencedImageSequence", "SourceImageSequence"]
-)
-DATES = frozenset(["StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "InstanceCreationDate"])
-"""Dates that stay, shifted: the option for modified dates. Times of day do not."""
-CLASSES = frozenset({"SOPClassUID", "ReferencedSOPClassUID"})
-VENDORS = (
-    *("AGFA", "CANON", "CARESTREAM", "DURR", "FUJI", "GE", "HITACHI", "HOLOGIC", "KODAK", "KONICA", "LODOX"),
-    *("PHILIPS", "SAMSUNG", "SHIMADZU", "SIEMENS", "SWISSRAY", "TOSHIBA", "VAREX", "VIDAR"),
-)
-"""A manufacturer is kept as one of these words, or not at all."""
-METHODS = (
-    ("113100", "Basic Application Confidentiality Profile"),
-    ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
-    ("113108", "Retain Patient Characteristics Option"),
-)
-"""Source: PS3.16 CID 7050."""
 
 AGE = re.compile(r"(\d{3})([DWMY])")
-YEARS_OF = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 
 def patient_of(dataset: Dataset) -> str | None:
-    """The file's own patient id with its issuer, to be hashed at once; None when it names nobody."""
-    identity = _text(dataset, "PatientID")
+    """Return the file's own patient id with its issuer, to be hashed at once; None when it names no patient."""
+    identity = raw_text(dataset, "PatientID")
     if identity.upper() in NOBODY:
         return None
-    issuer = _text(dataset, "IssuerOfPatientID")
+    issuer = raw_text(dataset, "IssuerOfPatientID")
     return f"{identity}\\{issuer}" if issuer else identity
 
 
 def deidentify(dataset: Dataset, *, key: bytes, patient: str) -> Dataset:
-    """The same image, without anything that leads back to the patient; the input is left alone.
+    """Return the same image without anything that leads back to the patient; the input is left alone.
 
     Args:
         dataset: as `data.dicom.open_dicom` reads it; pixel data are not copied.
@@ -147,7 +73,7 @@ def deidentify(dataset: Dataset, *, key: bytes, patient: str) -> Dataset:
     for keyword in ("PatientSex", "Manufacturer", "StudyTime", "StudyDate", "StudyID", "AccessionNumber"):
         if keyword not in clean:
             setattr(clean, keyword, "")
-    if vendor := next((one for one in VENDORS if one in _text(dataset, "Manufacturer").upper()), None):
+    if vendor := next((name for name in VENDORS if name in raw_text(dataset, "Manufacturer").upper()), None):
         clean.Manufacturer = vendor
     clean.PatientIdentityRemoved = "YES"
     clean.LongitudinalTemporalInformationModified = "MODIFIED"
@@ -159,14 +85,14 @@ def deidentify(dataset: Dataset, *, key: bytes, patient: str) -> Dataset:
 
 
 def facts(clean: Dataset) -> dict[str, str]:
-    """What the catalog keeps of a de-identified header; a missing entry is unknown.
+    """Return what the catalog keeps of a de-identified header; a missing entry is unknown.
 
     Returns:
         sex, age (years), view, modality, body_part, laterality, study_date_shifted (ISO), device_class.
     """
     modality = str(clean.get("Modality") or "")
     laterality = clean.get("ImageLaterality") or clean.get("Laterality")
-    found = {
+    values = {
         "sex": clean.get("PatientSex"),
         "age": _years(str(clean.get("PatientAge") or "")),
         "view": clean.get("ViewPosition"),
@@ -176,47 +102,30 @@ def facts(clean: Dataset) -> dict[str, str]:
         "study_date_shifted": _iso(str(clean.get("StudyDate") or "")),
         "device_class": f"{clean.Manufacturer} {modality}".strip() if clean.get("Manufacturer") else None,
     }
-    return {name: str(value) for name, value in found.items() if value}
+    return {name: str(value) for name, value in values.items() if value}
 
 
 def new_uid(key: bytes, old: str) -> UID:
-    """The keyed UID that stands for `old` everywhere. Source: PS3.5 B.2, UUID-derived; RFC 9562 version 8."""
+    """Return the keyed UID that stands for `old` everywhere. Source: PS3.5 B.2, UUID-derived; RFC 9562 version 8."""
     value = int(keyed_hash(key, "uid", old)[:32], 16)
     value = value & ~(0xF << 76) | 8 << 76
     value = value & ~(0b11 << 62) | 0b10 << 62
     return UID(f"2.25.{uuid.UUID(int=value).int}")
 
 
-@cache
-def actions() -> dict[int, str]:
-    """Attribute → action code of table E.1-1 in the edition above: X, Z, D, U or a choice of them."""
-    from dicomanonymizer.dicom_anonymization_databases import dicomfields_2026c as table
-
-    codes = {
-        "X": table.X_TAGS,
-        "Z": table.Z_TAGS,
-        "D": table.D_TAGS,
-        "U": table.U_TAGS,
-        "Z/D": table.Z_D_TAGS,
-        "X/Z": table.X_Z_TAGS,
-        "X/D": table.X_D_TAGS,
-        "X/Z/D": table.X_Z_D_TAGS,
-        "X/Z/U*": table.X_Z_U_STAR_TAGS,
-    }
-    return {tag[0] << 16 | tag[1]: code for code, tags in codes.items() for tag in tags if len(tag) == 2}
-
-
 def _cleaned(dataset: Dataset, key: bytes, shift: timedelta, depth: int) -> Dataset:
     clean = Dataset()
     for tag in sorted(dataset.keys()):
-        element = _kept(dataset, BaseTag(tag), key, shift, depth)
+        element = _clean_element(dataset, BaseTag(tag), key, shift, depth)
         if element is not None:
             clean.add(element)
     return clean
 
 
-def _kept(dataset: Dataset, tag: BaseTag, key: bytes, shift: timedelta, depth: int) -> DataElement | None:
-    """What becomes of one attribute; None: it is gone."""
+def _clean_element(
+    dataset: Dataset, tag: BaseTag, key: bytes, shift: timedelta, depth: int
+) -> DataElement | None:
+    """Return one attribute as it may stay; None: it is removed."""
     keyword = keyword_for_tag(tag)
     if tag.is_private or not keyword or tag.group in (0x0000, 0x0002, 0x7FE0):
         return None
@@ -227,8 +136,8 @@ def _kept(dataset: Dataset, tag: BaseTag, key: bytes, shift: timedelta, depth: i
             return DataElement(tag, "SQ", Sequence(items)) if items else None
         rule = _rule(keyword)
         if rule is not None:
-            kept = rule(dataset, keyword, shift)
-            return None if kept is None else DataElement(tag, dataset[tag].VR, kept)
+            value = rule(dataset, keyword, shift)
+            return None if value is None else DataElement(tag, dataset[tag].VR, value)
         if keyword in CLASSES:
             known = str(dataset[tag].value) in UID_dictionary
             return DataElement(tag, "UI", dataset[tag].value) if known else None
@@ -238,7 +147,7 @@ def _kept(dataset: Dataset, tag: BaseTag, key: bytes, shift: timedelta, depth: i
 
 
 def _rule(keyword: str) -> Callable[[Dataset, str, timedelta], object] | None:
-    """How a value of ours is checked; None for all other attributes."""
+    """Return how one of our attributes is checked; None for all others."""
     if keyword in TERMS:
         return _terms
     if keyword in NUMBERS:
@@ -251,11 +160,11 @@ def _rule(keyword: str) -> Callable[[Dataset, str, timedelta], object] | None:
 
 
 def _by_table(dataset: Dataset, tag: BaseTag, vr: str, key: bytes) -> DataElement | None:
-    """The standard's action: of a choice, what keeps the object valid; what the table does not name is gone."""
+    """Apply the standard's action: of a choice, what keeps the object valid; attributes not in the table go."""
     code = actions().get(int(tag), "X")
     if code == "U":
         old = dataset[tag].value
-        new = [new_uid(key, str(one)) for one in (old if isinstance(old, MultiValue) else [old]) if one]
+        new = [new_uid(key, str(uid)) for uid in (old if isinstance(old, MultiValue) else [old]) if uid]
         return DataElement(tag, "UI", new if len(new) > 1 else new[0]) if new else None
     if "Z" in code:
         return DataElement(tag, vr, Sequence() if vr == "SQ" else None)
@@ -265,7 +174,7 @@ def _by_table(dataset: Dataset, tag: BaseTag, vr: str, key: bytes) -> DataElemen
 
 
 def _dummy(vr: str) -> object:
-    """A value that says nothing and is not empty."""
+    """Return a value that says nothing and is not empty."""
     if vr == "SQ":
         return Sequence([Dataset()])
     fixed = {"DA": "19000101", "DT": "19000101", "TM": "000000", "DS": "0", "IS": "0", "AS": "000Y"}
@@ -276,29 +185,29 @@ def _dummy(vr: str) -> object:
 
 def _terms(dataset: Dataset, keyword: str, _: timedelta) -> object:
     value = dataset[keyword].value
-    values = [str(one) for one in value] if isinstance(value, MultiValue) else [str(value)]
-    kept = [one.strip().upper() for one in values]
+    values = [str(term) for term in value] if isinstance(value, MultiValue) else [str(value)]
+    terms = [term.strip().upper() for term in values]
     if keyword == "ImageType":
-        kept = [one for one in kept[:2] if one in TERMS[keyword]]
-    if not kept or any(one not in TERMS[keyword] for one in kept):
+        terms = [term for term in terms[:2] if term in TERMS[keyword]]
+    if not terms or any(term not in TERMS[keyword] for term in terms):
         return None
-    return kept if len(kept) > 1 else kept[0]
+    return terms if len(terms) > 1 else terms[0]
 
 
 def _numbers(dataset: Dataset, keyword: str, _: timedelta) -> object:
     value = dataset[keyword].value
     values = value if isinstance(value, MultiValue | list) else [value]
     whole = dataset[keyword].VR not in ("DS", "FL", "FD")
-    kept = [int(one) if whole else float(str(one)) for one in values]
-    if not kept:
+    numbers = [int(number) if whole else float(str(number)) for number in values]
+    if not numbers:
         return None
     if dataset[keyword].VR == "DS":
-        return [f"{one:.10g}" for one in kept] if len(kept) > 1 else f"{kept[0]:.10g}"
-    return kept if len(kept) > 1 else kept[0]
+        return [f"{number:.10g}" for number in numbers] if len(numbers) > 1 else f"{numbers[0]:.10g}"
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def _table(dataset: Dataset, keyword: str, _: timedelta) -> object:
-    entries, _first, bits = (int(one) for one in dataset.LUTDescriptor)
+    entries, _first, bits = (int(entry) for entry in dataset.LUTDescriptor)
     entries = entries % 65536 or 65536
     value = dataset[keyword].value
     if isinstance(value, bytes):
@@ -307,38 +216,27 @@ def _table(dataset: Dataset, keyword: str, _: timedelta) -> object:
 
 
 def _shifted(dataset: Dataset, keyword: str, shift: timedelta) -> object:
-    found = re.fullmatch(r"(\d{4})\.?(\d\d)\.?(\d\d)", str(dataset[keyword].value).strip())
-    if found is None:
+    match = re.fullmatch(r"(\d{4})\.?(\d\d)\.?(\d\d)", str(dataset[keyword].value).strip())
+    if match is None:
         return None
-    return (date(int(found[1]), int(found[2]), int(found[3])) + shift).strftime("%Y%m%d")
+    return (date(int(match[1]), int(match[2]), int(match[3])) + shift).strftime("%Y%m%d")
 
 
 def _age(dataset: Dataset, keyword: str, _: timedelta) -> object:
-    found = AGE.fullmatch(str(dataset[keyword].value).strip())
-    if found is None:
+    match = AGE.fullmatch(str(dataset[keyword].value).strip())
+    if match is None:
         return None
-    old = int(found[1]) * YEARS_OF[found[2]] > OLDEST_NAMED_YEARS
-    return f"{OLDEST_NAMED_YEARS:03d}Y" if old else found[0]
+    old = int(match[1]) * YEARS_OF[match[2]] > OLDEST_NAMED_YEARS
+    return f"{OLDEST_NAMED_YEARS:03d}Y" if old else match[0]
 
 
 def _years(age: str) -> str | None:
-    found = AGE.fullmatch(age)
-    return f"{round(int(found[1]) * YEARS_OF[found[2]], 2):g}" if found else None
+    match = AGE.fullmatch(age)
+    return f"{round(int(match[1]) * YEARS_OF[match[2]], 2):g}" if match else None
 
 
 def _iso(day: str) -> str | None:
     return f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 else None
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    """A short text, read without the file's character set, whose name could itself be anything."""
-    tag = tag_for_keyword(keyword)
-    if tag is None or tag not in dataset:
-        return ""
-    element = dataset.get_item(tag)
-    value = element.value if isinstance(element, RawDataElement) else dataset[tag].value
-    text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
-    return text.strip(" \0")
 
 
 def _code(value: str, meaning: str) -> Dataset:

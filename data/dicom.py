@@ -10,14 +10,14 @@ import re
 import struct
 import zlib
 from collections.abc import Collection, Sequence
-from typing import Literal
 
 import numpy as np
 import pydicom
 from PIL import Image
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_preamble
-from pydicom.multival import MultiValue
 from pydicom.pixels import apply_color_lut, pixel_array
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -29,6 +29,7 @@ from pydicom.uid import (
 
 from data.bad_image import BadImageError, check_size
 from data.colour import refuse_colour
+from data.imaging.dicom_lut import modality_values, padding_of, voi_values
 from data.lookup import look_up
 from data.tone import ramp_limits, ramp_of, stretch
 
@@ -62,11 +63,9 @@ DICOM_ERRORS = (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthExce
                 AttributeError, KeyError, TypeError, NotImplementedError, RuntimeError, IndexError,
                 OverflowError, ArithmeticError, LookupError, OSError, struct.error, zlib.error)  # fmt: skip
 
-VoiFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
-
 
 def looks_like_dicom(blob: bytes) -> bool:
-    """The magic word after the preamble, or the first element of a file that lacks both."""
+    """Recognise the magic word after the preamble, or the first element of a file that lacks both."""
     return blob[128:132] == b"DICM" or BARE.match(blob) is not None
 
 
@@ -90,7 +89,7 @@ def decode_dicom(blob: bytes, waived: Collection[str] = ()) -> np.ndarray:
 
 
 def explain(error: Exception, size_bytes: int) -> BadImageError:
-    """Our error for one of `DICOM_ERRORS`."""
+    """Turn one of `DICOM_ERRORS` into our error."""
     short = isinstance(error, EOFError) or "less than expected" in str(error)
     state = "ends too early" if short else "cannot be decoded"
     return BadImageError("truncated" if short else "corrupt", f"the DICOM file of {size_bytes} bytes {state}")
@@ -125,6 +124,20 @@ def open_dicom(blob: bytes, fields: Sequence[str] | None = None, *, pixels: bool
     return header
 
 
+def raw_text(dataset: Dataset | None, keyword: str) -> str:
+    """Return a short text as it is in the file, byte for character; empty where it is missing.
+
+    Not as pydicom converts it: the character set may be anything, and pydicom logs values that it cannot convert.
+    """
+    tag = tag_for_keyword(keyword)
+    if dataset is None or tag is None or tag not in dataset:
+        return ""
+    element = dataset.get_item(tag)
+    value = element.value if isinstance(element, RawDataElement) else dataset[tag].value
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
+    return text.strip(" \0")
+
+
 def stored_pixels(header: Dataset, waived: Collection[str] = ()) -> np.ndarray:
     """Decode the one frame.
 
@@ -154,7 +167,7 @@ def stored_pixels(header: Dataset, waived: Collection[str] = ()) -> np.ndarray:
 
 
 def show_stored(stored: np.ndarray, header: Dataset, waived: Collection[str] = ()) -> np.ndarray:
-    """Stored pixels as a person would be shown them: uint8, (H, W), 0 = air.
+    """Turn stored pixels into the image that a person is shown: uint8, (H, W), 0 = air.
 
     A window wider than the pixels' range shows that range; one that would hide every pixel is ignored.
     Without a window the range of nearly all pixels is shown, padding left out.
@@ -170,7 +183,7 @@ def show_stored(stored: np.ndarray, header: Dataset, waived: Collection[str] = (
     brightness = values if brightness is None else brightness
     if header.PhotometricInterpretation == "MONOCHROME1":
         brightness = -brightness
-    padding = _padding(ramp, header)
+    padding = padding_of(ramp, header)
     if windowed:
         picture = brightness if padding is None or padding.all() else brightness[~padding]
         low, high = picture.min(), picture.max()
@@ -180,73 +193,6 @@ def show_stored(stored: np.ndarray, header: Dataset, waived: Collection[str] = (
     if padding is not None:
         table[padding] = 0
     return look_up(table, index_HW)
-
-
-def modality_values(ramp: np.ndarray, header: Dataset) -> np.ndarray:
-    """Stored values → what the device measured: float64. Source: PS3.3 C.11.1."""
-    if header.get("ModalityLUTSequence"):
-        return _through_lut(ramp.astype(np.float64), header.ModalityLUTSequence[0], header)
-    slope, intercept = _number(header.get("RescaleSlope")), _number(header.get("RescaleIntercept"))
-    return ramp * (slope if slope else 1.0) + (intercept or 0.0)
-
-
-def voi_values(values: np.ndarray, header: Dataset) -> np.ndarray | None:
-    """Measured values → brightness through the VOI LUT, or the first window that shows anything.
-
-    None where the file brings neither. Source: PS3.3 C.11.2.
-    """
-    if header.get("VOILUTSequence"):
-        curve = _through_lut(values, header.VOILUTSequence[0], header)
-        return curve if curve.min() < curve.max() else None
-    centers, widths = _numbers(header.get("WindowCenter")), _numbers(header.get("WindowWidth"))
-    function = header.get("VOILUTFunction") or "LINEAR"
-    for center, width in zip(centers, widths, strict=False):
-        if width >= 1 or (width > 0 and function != "LINEAR"):
-            curve = window(values, center, width, function)
-            if curve.min() < curve.max():
-                return curve
-    return None
-
-
-def window(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
-    """Brightness 0..1 of each value; an unknown function counts as LINEAR.
-
-    Source: PS3.3 C.11.2.1.2.1 (LINEAR), C.11.2.1.3.2 (LINEAR_EXACT), C.11.2.1.3.1 (SIGMOID).
-    """
-    if function == "SIGMOID":
-        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700))))
-    if function == "LINEAR_EXACT":
-        return np.clip((values - center) / width + 0.5, 0, 1)
-    if width == 1:
-        return (values > center - 0.5).astype(np.float64)
-    return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
-
-
-def _through_lut(values: np.ndarray, item: Dataset, header: Dataset) -> np.ndarray:
-    """Look values up in one item of a LUT sequence; outside of it the first or last entry counts.
-
-    Source: PS3.3 C.11.1.1.1: 0 entries stand for 65,536; 8-bit entries may lie two in a word.
-    """
-    entries, first, _bits = (int(value) for value in item.LUTDescriptor)
-    entries = entries % 65536 or 65536
-    if first >= 32768 and values.min() < 0:
-        first -= 65536
-    data = item.LUTData
-    if not isinstance(data, bytes):
-        data = np.atleast_1d(np.asarray(data, np.int64)).astype(np.uint16).tobytes()
-        little = True
-    else:
-        little = header.file_meta.TransferSyntaxUID != ExplicitVRBigEndian
-    if len(data) >= 2 * entries:
-        table = np.frombuffer(data, "<u2" if little else ">u2", entries)
-    else:
-        table = np.frombuffer(data if little else _swapped(data), np.uint8, entries)
-    index = np.clip(np.rint(values) - first, 0, entries - 1).astype(np.int64)
-    return table[index].astype(np.float64)
-
-
-def _swapped(words: bytes) -> bytes:
-    return np.frombuffer(words, ">u2").astype("<u2").tobytes()
 
 
 def _align_bits(header: Dataset) -> int:
@@ -262,19 +208,6 @@ def _align_bits(header: Dataset) -> int:
     return highest + 1 - stored
 
 
-def _padding(ramp: np.ndarray, header: Dataset) -> np.ndarray | None:
-    """bool over the ramp: what the device filled in beside the picture. Source: PS3.3 C.7.5.1.1.2."""
-    value = _number(header.get("PixelPaddingValue"))
-    if value is None:
-        return None
-    limit = _number(header.get("PixelPaddingRangeLimit"))
-    ends = sorted((value, value if limit is None else limit))
-    if header.get("PixelRepresentation") == 1:
-        ends = sorted(end - 65536 if end >= 32768 else end for end in ends)
-    inside = (ramp >= ends[0]) & (ramp <= ends[1])
-    return inside if inside.any() and not inside.all() else None
-
-
 def _guess_syntax(header: Dataset) -> None:
     """Complete a file without file meta, which is safe as long as its pixels are not compressed."""
     implicit, little = header.original_encoding
@@ -282,17 +215,3 @@ def _guess_syntax(header: Dataset) -> None:
         raise BadImageError("unsupported", "the DICOM file does not say how its pixels are compressed")
     syntax = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else syntax
-
-
-def _numbers(value: object) -> list[float]:
-    found = [_number(one) for one in (value if isinstance(value, MultiValue) else [value])]
-    return [one for one in found if one is not None]
-
-
-def _number(value: object) -> float | None:
-    """A finite number, None for an empty or broken one."""
-    try:
-        number = float(str(value))
-    except ValueError:
-        return None
-    return number if np.isfinite(number) else None

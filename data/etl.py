@@ -1,68 +1,46 @@
 """From the catalog to a versioned dataset, with Ray Data: `jobs.etl` and `jobs.pipeline` call `run`.
 
-Three steps. Workers stage each block of catalog rows as pixels or reasons (`data.staging`); the driver
-decides on the logical rows and so on the version's name (`data.logical`); workers write the version's files,
-and its manifest comes last. Until then nothing is visible, and a run that was cut short continues with what it has
-staged and written. Within a run a lost worker's block is done again, and an S3 server or PostgreSQL that is away is
-waited for (`cluster.patience`).
+Three steps. Workers stage each block of catalog rows as pixels or reasons (`data.staging`); the driver decides the
+logical rows and so the version's name (`data.logical`); workers write the version's files, and the manifest comes last
+(`data.dataset.commit`). Until then nothing is visible, and a run that was cut short continues with what it has staged
+and written. Within a run a lost worker's block is done again, and an S3 server or PostgreSQL that is away is waited for
+(`cluster.patience`).
 """
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import ray.exceptions
 
-from cluster.expected import ExpectedError
 from cluster.objects import ObjectStore
 from cluster.patience import PATIENCE_S
-from cluster.secrets import keyed_hash, read_key
+from cluster.progress import OnProgress, silent
+from cluster.secrets import read_key
 from cluster.settings import Settings
-from data import catalog, decisions, forgotten, lineage, logical, owners, review, spread, versions
-from data.catalog import Quarantined, Sample
-from data.groups import WOULD_JOIN_TWO_SIDES, Withheld
+from data import catalog, decisions, forgotten, lineage, owners, review, spread, versions
+from data.catalog import Sample
+from data.dataset import commit, description
+from data.dataset.commit import EtlError, EtlReport
+from data.dataset.parts import Part, plan_parts, write_part
 from data.logical import Assembly, Candidate
-from data.near_duplicates import NEAR_VERSION
-from data.originals import QUARANTINE, Originals
 from data.owners import Others
-from data.preprocess import PREPROCESS_VERSION, PixelConfig
-from data.quality import QUALITY_VERSION
+from data.preprocess import PixelConfig
 from data.review import Reviewed
-from data.split import SHARES, SPLITS
-from data.staging import (
-    OUTCOME,
-    STAGING,
-    Part,
-    Stage,
-    abandoned,
-    plan_parts,
-    stage_block,
-    write_part,
-)
+from data.staging import OUTCOME, STAGING, Stage, stage_block
 from data.taxonomy import taxonomy
-from data.versions import BUCKET
-
-Progress = Callable[[int, int, str], None]
 
 SMALLEST_BLOCK_ROWS = 64
 LARGEST_BLOCK_ROWS = 1024
 BLOCKS = 48
-"""Aimed at, between the two bounds: enough to share out and to show progress by."""
-SYNTHETIC = "synthetic"
-ASKED = pa.schema(
+"""Number of blocks aimed at, between the two bounds: enough to share out and to show progress by."""
+REQUEST = pa.schema(
     [(name, pa.string()) for name in ("source", "sha256", "label", "view", "raw_key")]
     + [("waived", pa.list_(pa.string())), ("block", pa.int32())]
 )
-"""What a worker is told of an image."""
-
-
-class EtlError(ExpectedError):
-    """There is nothing to make a dataset of, or a worker could not go on; one line."""
+"""What a worker gets of each image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +54,26 @@ class EtlConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EtlReport:
-    version: str
-    counts: dict[str, dict[str, int]]
-    """Split → class → number of images."""
-    quarantined: dict[str, int]
-    """Reason → number of images left out; `duplicate` counts equal samples, of which one stays, `rejected` what
-    reviewers keep out."""
-    reused: bool
-    """Whether the version was there already and its files were kept."""
-    blocks: int = field(default=0, compare=False)
-    """Blocks that the images were cut into; 0 where none had to be looked at."""
-    blocks_found: int = field(default=0, compare=False)
-    """Of these, how many an earlier run that was cut short had staged."""
+class _Inputs:
+    """All that a version follows from, as the catalog holds it when the run starts."""
+
+    key: bytes
+    """The pseudonym key."""
+    reviewed: Reviewed
+    others: Others
+    seed: int
+    recipe: dict[str, Any]
+    """See `description.recipe`."""
+    fingerprint: str
+    """See `description.fingerprint`."""
+
+    @property
+    def samples(self) -> list[Sample]:
+        return self.reviewed.samples
+
+    @property
+    def block_rows(self) -> int:
+        return min(max(len(self.samples) // BLOCKS, SMALLEST_BLOCK_ROWS), LARGEST_BLOCK_ROWS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +81,18 @@ class _Staged:
     """What the workers made of all images."""
 
     blocks: list[pa.Table]
-    """Of the schema `OUTCOME`, the rows of a block in the order of the catalog's."""
-    found: int
-    """Blocks that were staged already."""
+    """In the schema `OUTCOME`, the rows of a block in the order of the catalog's."""
+    reused: int
+    """Number of blocks that an earlier run had staged."""
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Block and outcome of each image, in the catalog's order, some at a time."""
+        """Yield block number and outcome of each image, in the catalog's order."""
         for number, table in enumerate(self.blocks):
             for row in table.to_pylist():
                 yield number, row
 
     def without_fingerprints(self) -> "_Staged":
-        """A kilobyte less an image, once the candidates have theirs."""
+        """Drop a kilobyte an image, once the candidates hold it."""
         return replace(self, blocks=[table.drop_columns(["fingerprint"]) for table in self.blocks])
 
 
@@ -116,70 +101,45 @@ def run(
     config: EtlConfig,
     *,
     fresh: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress = silent,
     git_commit: str = "unknown",
     now: datetime | None = None,
 ) -> EtlReport:
-    """Make the dataset version of what the catalog holds now; Ray is initialised by the caller.
+    """Make the dataset version of what the catalog holds now; the caller has initialised Ray.
 
     Args:
         fresh: compute again even where the version exists.
         git_commit: of this code, for the manifest; it has no part in the version.
-        now: by which what other runs have staged counts as abandoned; None: when this run sweeps.
+        now: time by which the staged work of other runs counts as abandoned; None: when this run sweeps.
     Raises:
         EtlError, CatalogError, ObjectStoreError, SecretError: what happened and what to do, in one line.
     """
-    tell = progress or (lambda done, total, note: None)
+    inputs = _read_inputs(settings, config)
+    prefix = f"{STAGING}/{inputs.fingerprint}-{inputs.block_rows}"
+    stage = Stage(settings=settings, prefix=prefix, pixels=config.pixels, fresh=fresh)
+    with catalog.locked(settings, f"etl {inputs.fingerprint}"):
+        known = None if fresh else commit.indexed(ObjectStore(settings), inputs.fingerprint)
+        if known is None:
+            report = _build(inputs, stage, progress, git_commit)
+        else:
+            total = len(inputs.samples)
+            progress(total, total, f"dataset version {known['version']} exists")
+            report = commit.record(settings, known, reused=True)
+        commit.sweep(ObjectStore(settings, patience_s=PATIENCE_S), stage, now)
+    return report
+
+
+def _read_inputs(settings: Settings, config: EtlConfig) -> _Inputs:
     key = read_key(settings.pseudonym_key_path)
     with catalog.opened(settings) as connection:
-        present = forgotten.remembered(connection, _selected(connection, config.sources), key)
-        reviewed = review.applied(connection, present)
+        selected = _selected(connection, config.sources)
+        reviewed = review.applied(connection, forgotten.without_erased(connection, selected, key))
         others = owners.read(connection, config.sources)
-    samples = reviewed.samples
-    recipe = _recipe(config)
-    inputs = _inputs(samples, recipe, key, reviewed, others)
-    size = min(max(len(samples) // BLOCKS, SMALLEST_BLOCK_ROWS), LARGEST_BLOCK_ROWS)
-    prefix = f"{STAGING}/{inputs}-{size}"
-    stage = Stage(settings=settings, prefix=prefix, pixels=config.pixels, fresh=fresh)
-    with catalog.locked(settings, f"etl {inputs}"):
-        known = None if fresh else _indexed(ObjectStore(settings), inputs)
-        store = ObjectStore(settings, patience_s=PATIENCE_S)
-        if known is not None:
-            tell(len(samples), len(samples), f"dataset version {known['version']} exists")
-            _sweep(store, stage, now)
-            return _note(settings, known, reused=True)
-        staged = _stage(reviewed, size, stage, tell)
-        candidates = list(_candidates(samples, staged, others))
-        staged = staged.without_fingerprints()
-        assembly = catalog.while_away(
-            lambda: decisions.decide(
-                settings, candidates, taxonomy().names, key=key, seed=config.seed, inputs=inputs
-            ),
-            patience_s=PATIENCE_S,
-        )
-        candidates.clear()  # a kilobyte an image
-        if not assembly.rows:
-            raise EtlError(
-                f"none of the {len(samples)} images in the catalog can be used: see the quarantine"
-            )
-        rejects = [row for _, row in staged.rows() if row["reason"] is not None]
-        _quarantine(settings, rejects, assembly)
-        described = _describe(samples, recipe, assembly, rejects, git_commit, reviewed)
-        earlier = catalog.patient(settings, catalog.versions, patience_s=PATIENCE_S)
-        described["parents"] = lineage.parents(described, earlier)
-        before = versions.published(store, described["version"])
-        if before is None or (fresh and not _intact(store, before)):
-            blocks = {(row["source"], row["sha256"]): number for number, row in staged.rows()}
-            parts = list(
-                plan_parts(described["version"], assembly.rows, blocks, config.pixels, reviewed.waived)
-            )
-            described["parts"] = _write(parts, stage, tell)
-            _still_remembered(settings, samples, key)
-            versions.publish(store, described["version"], described)
-        store.put_json(BUCKET, _index_key(inputs), {"version": described["version"]})
-        _sweep(store, stage, now)
-        noted = _note(settings, before or described, reused=before is not None and not fresh)
-        return replace(noted, blocks=len(staged.blocks), blocks_found=staged.found)
+    recipe = description.recipe(config.pixels, config.seed)
+    fingerprint = description.fingerprint(recipe, key, reviewed, others)
+    return _Inputs(
+        key=key, reviewed=reviewed, others=others, seed=config.seed, recipe=recipe, fingerprint=fingerprint
+    )
 
 
 def _selected(connection: catalog.Connection, sources: Sequence[str]) -> list[Sample]:
@@ -192,96 +152,71 @@ def _selected(connection: catalog.Connection, sources: Sequence[str]) -> list[Sa
     return catalog.samples(connection, sources, metadata=False)
 
 
-def _still_remembered(settings: Settings, samples: Sequence[Sample], key: bytes) -> None:
-    """Publish nothing of a patient who was forgotten meanwhile: PostgreSQL, restarted, frees every lock."""
-    kept = catalog.patient(
-        settings,
-        lambda connection: forgotten.remembered(connection, samples, key),
-        patience_s=PATIENCE_S,
-    )
-    if len(kept) < len(samples):
-        raise EtlError("a patient was forgotten while this dataset was made: run the same command again")
+def _build(inputs: _Inputs, stage: Stage, progress: OnProgress, git_commit: str) -> EtlReport:
+    """Stage, decide, write and publish one version."""
+    settings, samples, reviewed = stage.settings, inputs.samples, inputs.reviewed
+    store = ObjectStore(settings, patience_s=PATIENCE_S)
+    staged = _stage(inputs, stage, progress)
+    candidates = list(_candidates(inputs, staged))
+    staged = staged.without_fingerprints()
+    assembly = _decide(settings, inputs, candidates)
+    candidates.clear()  # a kilobyte an image
+    if not assembly.rows:
+        raise EtlError(f"none of the {len(samples)} images in the catalog can be used: see the quarantine")
+    rejects = [row for _, row in staged.rows() if row["reason"] is not None]
+    commit.quarantine(settings, rejects, assembly)
+    described = description.describe(inputs.recipe, reviewed, assembly, rejects, git_commit)
+    version = described["version"]
+    earlier = catalog.patient(settings, catalog.versions, patience_s=PATIENCE_S)
+    described["parents"] = lineage.parents(described, earlier)
+    before = versions.published(store, version)
+    if before is None or (stage.fresh and not commit.is_intact(store, before)):
+        block_of = {(row["source"], row["sha256"]): number for number, row in staged.rows()}
+        parts = list(plan_parts(version, assembly.rows, block_of, stage.pixels, reviewed.waived))
+        described["parts"] = _write(parts, stage, progress)
+        commit.publish(settings, store, described, samples, inputs.key)
+    commit.index(store, inputs.fingerprint, version)
+    report = commit.record(settings, before or described, reused=before is not None and not stage.fresh)
+    return replace(report, blocks=len(staged.blocks), blocks_found=staged.reused)
 
 
-def _recipe(config: EtlConfig) -> dict[str, Any]:
-    """The settings that have a part in the version."""
-    return {
-        "pixels": asdict(config.pixels),
-        "preprocess_version": PREPROCESS_VERSION,
-        "quality_version": QUALITY_VERSION,
-        "classes": list(taxonomy().names),
-        "split": {
-            "by": "keyed hash of the group",
-            "shares": dict(SHARES),
-            "seed": config.seed,
-            "near_duplicates": NEAR_VERSION,
-        },
-    }
-
-
-def _inputs(
-    samples: Sequence[Sample], recipe: dict[str, Any], key: bytes, reviewed: Reviewed, others: Others
-) -> str:
-    """Fingerprint of all that the version follows from, known before any image is decoded."""
-    digest = hashlib.sha256()
-    for one in samples:
-        digest.update(repr(one).encode() + b"\n")
-    for released in sorted(reviewed.waived.items()):
-        digest.update(repr(released).encode() + b"\n")
-    for further in sorted(others.items()):
-        digest.update(repr(further).encode() + b"\n")
-    digest.update(str(reviewed.rejected).encode())
-    return keyed_hash(key, "etl inputs", repr(sorted(recipe.items())), digest.hexdigest())[:32]
-
-
-def _index_key(inputs: str) -> str:
-    return f"_index/{inputs}.json"
-
-
-def _indexed(store: ObjectStore, inputs: str) -> dict[str, Any] | None:
-    """The manifest of the version that these inputs gave before."""
-    if not store.exists(BUCKET, _index_key(inputs)):
-        return None
-    version: str = store.get_json(BUCKET, _index_key(inputs))["version"]
-    return versions.published(store, version)
-
-
-def _stage(reviewed: Reviewed, size: int, stage: Stage, tell: Progress) -> _Staged:
+def _stage(inputs: _Inputs, stage: Stage, progress: OnProgress) -> _Staged:
     def stage_one(batch: pa.Table) -> pa.Table:
         block = batch["block"][0].as_py()
-        table, found = stage_block(block, batch.to_pylist(), stage)
+        table, reused = stage_block(block, batch.to_pylist(), stage)
         numbers = pa.array([block] * len(table), pa.int32())
-        return table.append_column("block", numbers).append_column("found", pa.array([found] * len(table)))
+        return table.append_column("block", numbers).append_column("reused", pa.array([reused] * len(table)))
 
-    samples = reviewed.samples
+    total = len(inputs.samples)
     blocks: dict[int, pa.Table] = {}
-    done = bad = found = 0
-    tell(0, len(samples), "images read from the store")
+    done = bad = reused = 0
+    progress(0, total, "images read from the store")
     try:
-        for table in spread.through_blocks(_cut(reviewed, size), stage_one):
+        for table in spread.through_blocks(_cut(inputs.reviewed, inputs.block_rows), stage_one):
             blocks[table["block"][0].as_py()] = table.select(OUTCOME.names)
-            found += table["found"][0].as_py()
+            reused += table["reused"][0].as_py()
             done += len(table)
             bad += len(table) - table["reason"].null_count
-            tell(done, len(samples), f"images became pixels, {bad} set aside")
+            progress(done, total, f"images became pixels, {bad} set aside")
     except ray.exceptions.RayError as error:
-        raise _explain(error) from error
-    return _Staged(blocks=[blocks[number] for number in sorted(blocks)], found=found)
+        raise _worker_error(error) from error
+    return _Staged(blocks=[blocks[number] for number in sorted(blocks)], reused=reused)
 
 
-def _cut(reviewed: Reviewed, size: int) -> Iterator[pa.Table]:
-    """The rows of each block, with the reasons that were waived and the block's number."""
-    for number, start in enumerate(range(0, len(reviewed.samples), size)):
-        some = reviewed.samples[start : start + size]
-        own = [name for name in ASKED.names if name not in ("waived", "block")]
-        columns = {name: [getattr(one, name) for one in some] for name in own}
-        columns["waived"] = [reviewed.waived.get((one.source, one.sha256), ()) for one in some]
-        yield pa.Table.from_pydict({**columns, "block": [number] * len(some)}, schema=ASKED)
+def _cut(reviewed: Reviewed, block_rows: int) -> Iterator[pa.Table]:
+    """Yield the requests of each block."""
+    own = [name for name in REQUEST.names if name not in ("waived", "block")]
+    for number, start in enumerate(range(0, len(reviewed.samples), block_rows)):
+        rows = reviewed.samples[start : start + block_rows]
+        columns = {name: [getattr(row, name) for row in rows] for name in own}
+        columns["waived"] = [reviewed.waived.get((row.source, row.sha256), ()) for row in rows]
+        yield pa.Table.from_pydict({**columns, "block": [number] * len(rows)}, schema=REQUEST)
 
 
-def _candidates(samples: Sequence[Sample], staged: _Staged, others: Others) -> Iterator[Candidate]:
-    for sample, (_, outcome) in zip(samples, staged.rows(), strict=True):
-        assert (sample.source, sample.sha256) == (outcome["source"], outcome["sha256"])
+def _candidates(inputs: _Inputs, staged: _Staged) -> Iterator[Candidate]:
+    for sample, (_, outcome) in zip(inputs.samples, staged.rows(), strict=True):
+        image = sample.source, sample.sha256
+        assert image == (outcome["source"], outcome["sha256"])
         if outcome["pixel_sha256"] is not None:
             yield Candidate(
                 source=sample.source,
@@ -294,129 +229,39 @@ def _candidates(samples: Sequence[Sample], staged: _Staged, others: Others) -> I
                 view=sample.view,
                 site=sample.site,
                 pixel_sha256=outcome["pixel_sha256"],
-                others=others.get((sample.source, sample.sha256), ()),
+                others=inputs.others.get(image, ()),
                 fingerprint=outcome["fingerprint"],
             )
 
 
-def _quarantine(settings: Settings, rejects: Sequence[dict[str, Any]], assembly: Assembly) -> None:
-    """Note the rejects (the workers have set their files aside); set aside what contradicts or is withheld."""
-    originals = Originals.of(settings, patience_s=PATIENCE_S)
-
-    def set_aside(one: Candidate | Withheld) -> None:
-        originals.put(QUARANTINE, one.sha256, originals.get(originals.key_of(one.sha256)))
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(set_aside, [*assembly.conflicting, *assembly.withheld]))
-    conflict = ("conflicting_label", "an image with the same pixels has another label")
-    reasons: list[tuple[str, str, str, str, str | None]] = [
-        (one["source"], one["sha256"], one["reason"], one["detail"] or "", None) for one in rejects
-    ]
-    reasons += [(one.source, one.sha256, *conflict, one.pixel_sha256) for one in assembly.conflicting]
-    reasons += [(one.source, one.sha256, WOULD_JOIN_TWO_SIDES, one.detail, None) for one in assembly.withheld]
-    stored = originals.present(QUARANTINE, {originals.key_of(sha256) for _, sha256, _, _, _ in reasons})
-    rows = [
-        Quarantined(
-            source=source,
-            sha256=sha256,
-            stage="etl",
-            reason=reason,
-            detail=detail,
-            object_key=object_key if (object_key := originals.key_of(sha256)) in stored else None,
-            pixel_sha256=pixel_sha256,
+def _decide(settings: Settings, inputs: _Inputs, candidates: Sequence[Candidate]) -> Assembly:
+    def decide() -> Assembly:
+        return decisions.decide(
+            settings,
+            candidates,
+            taxonomy().names,
+            key=inputs.key,
+            seed=inputs.seed,
+            inputs=inputs.fingerprint,
         )
-        for source, sha256, reason, detail, pixel_sha256 in reasons
-    ]
-    catalog.patient(
-        settings, lambda connection: catalog.write_quarantine(connection, rows), patience_s=PATIENCE_S
-    )
+
+    return catalog.while_away(decide, patience_s=PATIENCE_S)
 
 
-def _describe(
-    samples: Sequence[Sample],
-    recipe: dict[str, Any],
-    assembly: Assembly,
-    rejects: Sequence[dict[str, Any]],
-    git_commit: str,
-    reviewed: Reviewed,
-) -> dict[str, Any]:
-    """The manifest of the version, but for its parts."""
-    kept = {(row.source, row.sha256) for row in assembly.rows}
-    licenses = Counter(one.license for one in samples if (one.source, one.sha256) in kept)
-    sources = Counter(row.source for row in assembly.rows)
-    quarantined = Counter(str(one["reason"]) for one in rejects)
-    quarantined["rejected"] = reviewed.rejected
-    quarantined["duplicate"] = assembly.duplicates
-    quarantined["conflicting_label"] = len(assembly.conflicting)
-    quarantined[WOULD_JOIN_TWO_SIDES] = len(assembly.withheld)
-    return {
-        "format": 1,
-        "version": logical.version_of(assembly.rows, recipe),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git_commit": git_commit,
-        "parents": [],
-        "settings": recipe,
-        "classes": recipe["classes"],
-        "counts": logical.counts(assembly.rows, recipe["classes"]),
-        "groups": {s: len({row.group_key for row in assembly.rows if row.split == s}) for s in SPLITS},
-        "quarantined": {reason: number for reason, number in sorted(quarantined.items()) if number},
-        "near_duplicates": assembly.near_duplicates,
-        "withheld": [
-            {"source": one.source, "sha256": one.sha256, "sides": list(one.sides)}
-            for one in assembly.withheld
-        ],
-        "sources": dict(sorted(sources.items())),
-        "licenses": dict(sorted(licenses.items())),
-        "synthetic": all(source.startswith(SYNTHETIC) for source in sources),
-    }
-
-
-def _write(parts: Sequence[Part], stage: Stage, tell: Progress) -> list[dict[str, Any]]:
-    """Write the parts in parallel; what each holds, in the order of `parts`."""
+def _write(parts: Sequence[Part], stage: Stage, progress: OnProgress) -> list[dict[str, Any]]:
+    """Write the parts in parallel and return the manifest's entry of each, in the order of `parts`."""
     written: dict[int, dict[str, Any]] = {}
     note = "files of the dataset written"
-    tell(0, len(parts), note)
+    progress(0, len(parts), note)
     try:
-        for number, made in spread.through_tasks(write_part, parts, stage):
-            written[number] = made
-            tell(len(written), len(parts), note)
+        for number, entry in spread.through_tasks(write_part, parts, stage):
+            written[number] = entry
+            progress(len(written), len(parts), note)
     except ray.exceptions.RayError as error:
-        raise _explain(error) from error
+        raise _worker_error(error) from error
     return [written[number] for number in range(len(parts))]
 
 
-def _sweep(store: ObjectStore, stage: Stage, now: datetime | None) -> None:
-    """Remove what was staged: it is in the version, or nobody will ask for it; and what others have abandoned."""
-    store.delete(BUCKET, store.keys(BUCKET, stage.prefix + "/"))
-    store.delete(BUCKET, abandoned(stage.objects(), now=now or datetime.now(UTC)))
-
-
-def _intact(store: ObjectStore, described: dict[str, Any]) -> bool:
-    try:
-        for part in described["parts"]:
-            versions.read_part(store, described["version"], part)
-    except versions.VersionError:
-        return False
-    return True
-
-
-def _note(settings: Settings, described: dict[str, Any], *, reused: bool) -> EtlReport:
-    catalog.patient(
-        settings,
-        lambda connection: catalog.write_version(connection, described["version"], described),
-        patience_s=PATIENCE_S,
-    )
-    return EtlReport(
-        version=described["version"],
-        counts={
-            split: {name: described["counts"][split][name] for name in described["classes"]}
-            for split in SPLITS
-        },
-        quarantined=described["quarantined"],
-        reused=reused,
-    )
-
-
-def _explain(error: ray.exceptions.RayError) -> EtlError:
+def _worker_error(error: ray.exceptions.RayError) -> EtlError:
     last = str(error).strip().splitlines()[-1]
     return EtlError(f"a worker stopped: {last}. The images done so far are kept: run the same command again")

@@ -1,4 +1,4 @@
-"""De-identified copies of stored originals for people outside: PNG, and DICOM where it was DICOM.
+"""Write de-identified copies of stored originals for use outside: PNG, and DICOM where the original is DICOM.
 
 `jobs.ingest --export` calls `export`. A copy holds masked pixels and, as DICOM, the header that
 `data.deidentify` leaves; names of files and folders are keyed hashes. The folder has a `manifest.csv` that
@@ -9,7 +9,7 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
+from cluster.progress import OnProgress, silent
 from cluster.secrets import SecretError
 from cluster.settings import Settings
 from data import catalog, review
@@ -29,8 +30,6 @@ from data.manifest import REQUIRED_COLUMNS
 from data.originals import Originals
 from data.preprocess import encode_png, sniff
 from data.sandbox import Decoder
-
-Progress = Callable[[int, int, str], None]
 
 FURTHER_THREADS = 2
 """Beyond one a child: they fetch and write while every child decodes."""
@@ -61,7 +60,7 @@ def export(
     *,
     sources: Sequence[str] = (),
     dicom: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress = silent,
 ) -> ExportReport:
     """Write a copy of every image of these sources (all when none is named), and a manifest last.
 
@@ -72,7 +71,6 @@ def export(
         ExportError, CatalogError, ObjectStoreError, SecretError, SandboxError: what happened and what to do, in one
             line.
     """
-    tell = progress or (lambda done, total, note: None)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} is not an empty folder: name a new one")
     with catalog.opened(settings) as connection:
@@ -100,7 +98,7 @@ def export(
                     rows.append(_row(sample))
                 else:
                     refused[reason] += 1
-            tell(len(rows) + refused.total(), len(samples), f"images copied, {refused.total()} refused")
+            progress(len(rows) + refused.total(), len(samples), f"images copied, {refused.total()} refused")
     folder.mkdir(parents=True, exist_ok=True)
     _write_manifest(folder / "manifest.csv", rows)
     return ExportReport(exported=len(rows), refused=dict(sorted(refused.items())), folder=str(folder))
@@ -109,7 +107,7 @@ def export(
 def dicom_copy(
     blob: bytes, decoder: Decoder, *, key: bytes, patient: str, waived: Collection[str] = ()
 ) -> bytes:
-    """A DICOM file as one that may leave: header after Annex E, text masked in the stored pixels, uncompressed.
+    """Return a DICOM file that may leave: header after Annex E, text masked in the stored pixels, uncompressed.
 
     Colour becomes 8-bit grey, as everywhere here. Grey keeps its depth and its look-up tables.
 
@@ -132,7 +130,7 @@ def dicom_copy(
 
 
 def _put_pixels(clean: Dataset, stored_HW: np.ndarray) -> None:
-    """Native little endian pixels; the bits above the stored ones are the sign or 0."""
+    """Store native little-endian pixels; the bits above the stored ones are the sign or 0."""
     wide = stored_HW.dtype.itemsize > 1
     clean.SamplesPerPixel = 1
     clean.Rows, clean.Columns = stored_HW.shape
@@ -156,7 +154,7 @@ def _write(
     dicom: bool,
     waived: Collection[str],
 ) -> str | None:
-    """Write one image; the reason when it has no copy."""
+    """Write one image; return the reason when it has no copy."""
     try:
         blob = originals.get(sample.raw_key)
         png = encode_png(decoder.decode(blob, waived=waived).shown_HW)
@@ -185,7 +183,7 @@ def _write(
 
 
 def _path(sample: Sample) -> str:
-    """A patient's images share a folder; both names are keyed hashes."""
+    """Return a copy's path: a patient's images share a folder; both names are keyed hashes."""
     name = sample.raw_key.rsplit("/", 1)[-1]
     return f"{sample.patient_pseudonym[:NAME_DIGITS]}/{name[:NAME_DIGITS]}.png"
 

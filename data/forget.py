@@ -1,9 +1,9 @@
-"""Forget a patient: every image of theirs, wherever it lies, and who they were.
+"""Erase a patient (GDPR, article 17): every image, wherever it lies, and the identity.
 
 `jobs.ingest --forget` calls it. It holds a lock that `ingest` and `etl` share, so nothing is made of what it removes.
 Order: a mark against coming back; the dataset versions (`data.tombstones`); what lies staged; the originals; and in
 one transaction, last, the rows and the audit. Cut off anywhere, the same call again ends in the same state.
-Images are found by patient and by file: the same file under another name is the same X-ray, and goes too.
+Images are found by patient and by file: the same file under another name is the same X-ray, and is erased too.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -29,15 +29,15 @@ INDEX = "_index/"
 Step = Callable[[str], None]
 
 
-class ForgetError(ValueError):
+class ErasureError(ValueError):
     """Nothing was removed; one line that says what to do, without the patient's id."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forgotten:
+class ErasureReport:
     source: str
     mark: str
-    """Keyed hash of the pseudonym: what the audit knows the patient by."""
+    """Keyed hash of the pseudonym, which stands for the patient in the audit."""
     images: int
     """Rows removed from the catalog by this call, those of the same files under other names included."""
     quarantined: int
@@ -47,11 +47,11 @@ class Forgotten:
     staged: int
     """Files of unfinished work, removed from bucket `datasets`; the next `etl` does that work again."""
     dataset_versions: tuple[str, ...]
-    """Every dataset version that held the patient, whenever it was forgotten."""
+    """Every dataset version that held the patient, whichever call removed the rows."""
     model_versions: tuple[str, ...]
     """Every registered model version that was trained on one of these."""
     again: bool
-    """Whether the patient had been forgotten before and nothing was left to do."""
+    """True when the patient had been erased before and nothing was left to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,42 +61,42 @@ class _Target:
     mark: str
 
 
-def forget(
+def erase(
     settings: Settings, patient_id: str, source: str | None = None, *, by: str, step: Step | None = None
-) -> Forgotten:
+) -> ErasureReport:
     """Remove a patient; safe to repeat.
 
     Args:
         patient_id: as the source has it.
-        source: whose id it is; needed where several sources have a patient of this id.
-        by: who asked; goes to the audit table.
-        step: told what is being done.
+        source: the source of the id; needed where several sources have a patient of this id.
+        by: name of the requester, for the audit table.
+        step: called with a note on each step.
     Raises:
-        ForgetError: no such patient, or one in several sources.
+        ErasureError: no such patient, or one in several sources.
         CatalogError, ObjectStoreError, RegistryError: run it again when that is mended.
     """
-    tell = step or (lambda note: None)
+    report = step or (lambda note: None)
     originals = Originals.of(settings)
     store = ObjectStore(settings)
-    tell("waiting until nothing is being ingested or made into a dataset")
+    report("waiting until nothing is being ingested or made into a dataset")
     with catalog.locked(settings, forgotten.LOCK), catalog.opened(settings) as connection:
         target = _target(connection, originals.pseudonym_key, patient_id, source)
         images, licenses = _images(connection, target.pseudonym)
         marks = {forgotten.file_mark(sha256, originals.pseudonym_key) for _, sha256 in images}
         forgotten.set_marks(connection, {target.mark, *marks})
         finished = _finished(connection, target.mark)
-        tell(f"{len(images)} images to remove")
+        report(f"{len(images)} images to remove")
         again = finished and not images
-        named = _versions(connection, store, images, target, licenses, tell, only_name=again)
-        staged = _staged(store, images, target, tell)
+        named = _versions(connection, store, images, target, licenses, report, only_name=again)
+        staged = _staged(store, images, target, report)
         keys = {originals.key_of(sha256) for _, sha256 in images}
         objects = sum(_remove(store, originals, bucket, keys) for bucket in (RAW, QUARANTINE))
-        tell("originals removed")
+        report("originals removed")
         models = Registry(settings).trained_on(VIT, named)
         counts = _rows(
             connection, images, target, {target.mark, *marks}, by, named, models, finished=finished
         )
-    return Forgotten(
+    return ErasureReport(
         source=target.source,
         mark=target.mark,
         images=counts.get("samples", 0),
@@ -110,28 +110,28 @@ def forget(
 
 
 def _target(connection: Connection, key: bytes, patient_id: str, source: str | None) -> _Target:
-    """The one source that knows this patient, or once did."""
+    """Find the one source that knows this patient, or once did."""
     known = [source] if source is not None else _sources(connection)
-    marks = forgotten.known(connection)
-    found = []
+    marks = forgotten.erased_marks(connection)
+    targets = []
     for name in known:
         pseudonym = keyed_hash(key, "patient", name, patient_id)
         target = _Target(source=name, pseudonym=pseudonym, mark=forgotten.patient_mark(pseudonym, key))
         if target.mark in marks or _images(connection, pseudonym)[0]:
-            found.append(target)
-    if not found:
+            targets.append(target)
+    if not targets:
         where = ", ".join(known) or "the catalog is empty"
-        raise ForgetError(
+        raise ErasureError(
             f"no patient of this id in: {where}. Nothing was removed; it is the id as the source writes it, and "
             "--forget_source names a source that has no image left"
         )
-    if len(found) > 1:
-        names = ", ".join(one.source for one in found)
-        raise ForgetError(
+    if len(targets) > 1:
+        names = ", ".join(target.source for target in targets)
+        raise ErasureError(
             f"several sources have a patient of this id, who need not be the same person: {names}. "
             "Nothing was removed; name one with --forget_source"
         )
-    return found[0]
+    return targets[0]
 
 
 def _sources(connection: Connection) -> list[str]:
@@ -140,20 +140,20 @@ def _sources(connection: Connection) -> list[str]:
 
 
 def _finished(connection: Connection, mark: str) -> bool:
-    """Whether all had been done before."""
+    """Tell whether an earlier call erased everything."""
     row = connection.execute("SELECT finished_at FROM forgotten WHERE mark = %s", [mark]).fetchone()
     return row is not None and row["finished_at"] is not None
 
 
 def _images(connection: Connection, pseudonym: str) -> tuple[set[Image], dict[Image, str]]:
-    """The patient's images, with every other row of the same files, and the licences that are known of them."""
+    """Return the patient's images, with every other row of the same files, and the licences known of them."""
     rows = connection.execute(
-        "WITH files AS (SELECT sha256 FROM samples WHERE patient_pseudonym = %(who)s"
-        " UNION SELECT sha256 FROM further_owners WHERE patient_pseudonym = %(who)s"
-        " UNION SELECT sha256 FROM quarantine WHERE sample->>'patient_pseudonym' = %(who)s)"
+        "WITH files AS (SELECT sha256 FROM samples WHERE patient_pseudonym = %(patient)s"
+        " UNION SELECT sha256 FROM further_owners WHERE patient_pseudonym = %(patient)s"
+        " UNION SELECT sha256 FROM quarantine WHERE sample->>'patient_pseudonym' = %(patient)s)"
         " SELECT source, sha256, license FROM samples WHERE sha256 IN (SELECT sha256 FROM files)"
         " UNION SELECT source, sha256, NULL FROM quarantine WHERE sha256 IN (SELECT sha256 FROM files)",
-        {"who": pseudonym},
+        {"patient": pseudonym},
     ).fetchall()
     images = {(row["source"], row["sha256"]) for row in rows}
     return images, {(row["source"], row["sha256"]): row["license"] for row in rows if row["license"]}
@@ -165,27 +165,27 @@ def _versions(
     images: Collection[Image],
     target: _Target,
     licenses: dict[Image, str],
-    tell: Step,
+    report: Step,
     *,
     only_name: bool,
 ) -> list[str]:
-    """Take the images out of every published version; the names of those that had one."""
+    """Take the images out of every published version; return the names of those that had one."""
     sources = {target.source, *(source for source, _ in images)}
     named = []
     for version in versions.names(store):
         shown = sources & {*versions.manifest(store, version).get("sources", ())}
-        buried = tombstones.bury(store, version, images, target.mark, licenses)
+        erased = tombstones.erase_rows(store, version, images, target.mark, licenses)
         if not only_name and (
-            buried.rows or buried.unlisted or shown
+            erased.rows or erased.unlisted or shown
         ):  # a page may show a reject that never was a row
             tombstones.clean(store, version)
-        if buried.rows or buried.broken:
+        if erased.rows or erased.broken:
             named.append(version)
-            tell(
-                f"dataset version {version}: {buried.rows} rows are tombstones, {buried.parts} files written anew"
-                + (f", {buried.broken} damaged files removed" if buried.broken else "")
+            report(
+                f"dataset version {version}: {erased.rows} rows are tombstones, {erased.parts} files written anew"
+                + (f", {erased.broken} damaged files removed" if erased.broken else "")
             )
-        if buried.rows or buried.broken or buried.unlisted:
+        if erased.rows or erased.broken or erased.unlisted:
             connection.execute(
                 "UPDATE dataset_versions SET manifest = %s WHERE version = %s",
                 [Jsonb(versions.manifest(store, version)), version],
@@ -193,7 +193,7 @@ def _versions(
     return named
 
 
-def _staged(store: ObjectStore, images: Collection[Image], target: _Target, tell: Step) -> int:
+def _staged(store: ObjectStore, images: Collection[Image], target: _Target, report: Step) -> int:
     """Delete what unfinished or cached work holds of the images: whatever lies beside the published versions."""
     if not images:
         return 0
@@ -203,17 +203,17 @@ def _staged(store: ObjectStore, images: Collection[Image], target: _Target, tell
     for key in store.keys(BUCKET, ""):
         if key.startswith((INDEX, *published)):
             continue
-        # Of what a killed `etl` has done so far some does not say of whom it is: all of it goes.
+        # Some of what a killed `etl` has staged does not name its images, so all of it goes.
         if key.startswith(f"{STAGING}/") or _tells_of(store, key, images, words):
             gone.append(key)
     store.delete(BUCKET, gone)
     if gone:
-        tell(f"{len(gone)} files of unfinished work removed")
+        report(f"{len(gone)} files of unfinished work removed")
     return len(gone)
 
 
 def _tells_of(store: ObjectStore, key: str, images: Collection[Image], words: Sequence[bytes]) -> bool:
-    """Whether an object holds one of the images, or names one."""
+    """Tell whether an object holds one of the images, or names one."""
     if key.endswith(".parquet"):
         try:
             return bool(tombstones.holds(tombstones.columns_of(store, key), images).true_count)
@@ -267,7 +267,7 @@ def _rows(
 
 
 def _tables(connection: Connection) -> list[str]:
-    """Tables whose rows are about images: those with the columns `source` and `sha256`."""
+    """List the tables whose rows are about images: those with the columns `source` and `sha256`."""
     rows = connection.execute(
         "SELECT table_name FROM information_schema.columns JOIN information_schema.tables"
         " USING (table_schema, table_name) WHERE table_schema = current_schema() AND table_type = 'BASE TABLE'"
@@ -287,10 +287,14 @@ def _delete(connection: Connection, table: str, images: Collection[Image], pseud
             [table],
         )
     }
-    of_patient = sql.SQL("OR patient_pseudonym = %(who)s" if "patient_pseudonym" in columns else "")
+    of_patient = sql.SQL("OR patient_pseudonym = %(patient)s" if "patient_pseudonym" in columns else "")
     query = sql.SQL(
         "DELETE FROM {table} WHERE (source, sha256) IN"
         " (SELECT * FROM unnest(%(sources)s::text[], %(files)s::text[])) {of_patient}"
     ).format(table=sql.Identifier(table), of_patient=of_patient)
-    values = {"sources": [one for one, _ in pairs], "files": [one for _, one in pairs], "who": pseudonym}
+    values = {
+        "sources": [value for value, _ in pairs],
+        "files": [value for _, value in pairs],
+        "patient": pseudonym,
+    }
     return connection.execute(query, values).rowcount

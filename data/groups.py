@@ -1,7 +1,7 @@
-"""Which images belong together, and on which side each group stays, whatever versions came before.
+"""Group the images that belong together, and keep each group on one side of the split, version after version.
 
 `data.logical` calls `place`. Two promises hold at once: nothing that belongs together is on two sides of one
-version, and nobody changes sides between versions. A newcomer for whom both cannot hold is withheld. What
+version, and no image changes sides between versions. A new image for which both cannot hold is withheld. What
 earlier versions decided is handed in (`Placement`). Pure arithmetic: knows neither Ray, S3 nor PostgreSQL.
 """
 
@@ -17,11 +17,13 @@ Image = tuple[str, str]
 WOULD_JOIN_TWO_SIDES = "would_join_two_sides"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
     """One image and what ties it to others."""
 
-    image: Image
+    source: str
+    sha256: str
+    """Of the original file."""
     patient: str
     """Pseudonym."""
     group_key: str
@@ -29,7 +31,11 @@ class Member:
     pixel_sha256: str
     """Of the canonical pixels: equal ones tie."""
     others: tuple[tuple[str, str], ...] = ()
-    """Patient and group key of whoever else the same file is said to be of."""
+    """Patient and group key of each further owner of the same file, see `data.owners`."""
+
+    @property
+    def image(self) -> Image:
+        return self.source, self.sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +111,10 @@ def place(
         before: decisions of earlier versions with the same key and seed.
         key: the pseudonym key, see `split_of`.
     """
-    ties = _Ties.of(sorted(members, key=lambda one: one.image), near)
-    facts = sorted(before, key=lambda one: (one.decided, SPLITS[::-1].index(one.split), one.fact))
+    ties = _Ties.of(sorted(members, key=lambda item: item.image), near)
+    facts = sorted(before, key=lambda item: (item.decided, SPLITS[::-1].index(item.split), item.fact))
     board = _Board(ties, facts)
-    known = {one.image: one for one in ties.members}
+    known = {item.image: item for item in ties.members}
     first: dict[Image, Placement] = {}
     for fact in facts:
         first.setdefault((fact.source, fact.sha256), fact)
@@ -143,21 +149,21 @@ class _Ties:
     @classmethod
     def of(cls, members: Sequence[Member], near: Iterable[tuple[Image, Image]]) -> "_Ties":
         alike: dict[Image, list[str]] = defaultdict(list)
-        for one, other in near:
-            tie = f"near {sorted((one, other))}"
-            alike[one].append(tie)
-            alike[other].append(tie)
+        for first, second in near:
+            tie = f"near {sorted((first, second))}"
+            alike[first].append(tie)
+            alike[second].append(tie)
         return cls(
             members=tuple(members),
             declared={
-                one.image: tuple(
+                first.image: tuple(
                     tie
-                    for patient, group_key in ((one.patient, one.group_key), *one.others)
+                    for patient, group_key in ((first.patient, first.group_key), *first.others)
                     for tie in (f"patient {patient}", f"group {group_key}")
                 )
-                for one in members
+                for first in members
             },
-            seen={one.image: (f"pixels {one.pixel_sha256}", *alike[one.image]) for one in members},
+            seen={first.image: (f"pixels {first.pixel_sha256}", *alike[first.image]) for first in members},
         )
 
     def all_of(self, image: Image) -> tuple[str, ...]:
@@ -168,12 +174,12 @@ class _Ties:
         top = merge_groups(
             (repr(image), tie)
             for image in images
-            for tie in (f"alone {image}", *(one for one in self.declared[image] if one not in sided))
+            for tie in (f"alone {image}", *(tie_of for tie_of in self.declared[image] if tie_of not in sided))
         )
         together: dict[str, list[Image]] = defaultdict(list)
         for image in images:
             together[top[repr(image)]].append(image)
-        return sorted(tuple(some) for some in together.values())
+        return sorted(tuple(images_of) for images_of in together.values())
 
 
 class _Board:
@@ -220,7 +226,7 @@ class _Board:
         self.untouched = [image for bundle in bundles for image in bundle]
 
     def left_out(self) -> tuple[Withheld, ...]:
-        """The withheld images, and what they would join now that everything else is placed."""
+        """Return the withheld images, and what they would join now that everything else is placed."""
         together = merge_groups(
             (repr(image), tie) for image in self.withheld for tie in self.ties.declared[image]
         )
@@ -236,5 +242,5 @@ class _Board:
         )
 
     def _touched(self, bundle: tuple[Image, ...]) -> set[Split]:
-        found = self.side_of_tie
-        return {found[tie] for image in bundle for tie in self.ties.all_of(image) if tie in found}
+        side_of = self.side_of_tie
+        return {side_of[tie] for image in bundle for tie in self.ties.all_of(image) if tie in side_of}

@@ -91,7 +91,7 @@ def _published(
     """List a dataset by its name; fetch it where that is asked for, and unpack what is not unpacked yet."""
     adapter = registry.find(name)
     card = adapter.CARD
-    for line in card.told():
+    for line in card.summary():
         say(line)
     where = Path(folder) if folder else Home.from_env(os.environ).path / "downloads" / name
     if download:

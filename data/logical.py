@@ -19,30 +19,16 @@ VERSION_DIGITS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """One image that decoded."""
+class Candidate(Member):
+    """One image that decoded; its pixel hash is of the canonical pixels."""
 
-    source: str
-    sha256: str
-    """Of the original file."""
     label: str
-    patient: str
-    """Pseudonym."""
-    group_key: str
     sex: str | None
     age: float | None
     view: str | None
     site: str | None
-    pixel_sha256: str
-    """Of the canonical pixels."""
-    others: tuple[tuple[str, str], ...] = ()
-    """Patient and group key of whoever else the same file is said to be of, see `data.owners`."""
     fingerprint: bytes = b""
     """What near-duplicates are found by, see `data.near_duplicates`; empty: none are looked for."""
-
-    @property
-    def image(self) -> Image:
-        return self.source, self.sha256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +68,7 @@ class Assembly:
 
 
 def sample_hash(pixel_sha256: str, label: str) -> str:
-    """Identity of a sample."""
+    """Compute the identity of a sample."""
     return hashlib.sha256(f"{pixel_sha256}:{label}".encode()).hexdigest()
 
 
@@ -104,38 +90,48 @@ def assemble(
         key: the pseudonym key, see `split_of`.
         before: what earlier versions decided, see `place`.
     """
-    every = sorted(candidates, key=lambda one: one.image)
+    every = sorted(candidates, key=lambda candidate: candidate.image)
     before = list(before)
     near = _near(every)
-    placing = place([_member(one) for one in every], near=near, before=before, key=key, seed=seed)
-    placed = [one for one in every if one.image in placing.sides]
+    placing = place(every, near=near, before=before, key=key, seed=seed)
+    placed = [candidate for candidate in every if candidate.image in placing.sides]
     same: dict[str, list[Candidate]] = defaultdict(list)
-    for one in placed:
-        same[one.pixel_sha256].append(one)
-    agreed = [ones for ones in same.values() if len({one.label for one in ones}) == 1]
-    rows = [
-        _row(ones[0], placing.names[ones[0].image], placing.sides[ones[0].image], classes) for ones in agreed
+    for candidate in placed:
+        same[candidate.pixel_sha256].append(candidate)
+    agreed = [
+        same_pixels
+        for same_pixels in same.values()
+        if len({candidate.label for candidate in same_pixels}) == 1
     ]
-    known = {one.fact for one in before}
+    rows = [
+        _row(
+            same_pixels[0], placing.names[same_pixels[0].image], placing.sides[same_pixels[0].image], classes
+        )
+        for same_pixels in agreed
+    ]
+    known = {candidate.fact for candidate in before}
     decided = (
-        _placement(one, patient, group_key, placing.sides[one.image])
-        for one in placed
-        for patient, group_key in ((one.patient, one.group_key), *one.others)
+        _placement(candidate, patient, group_key, placing.sides[candidate.image])
+        for candidate in placed
+        for patient, group_key in ((candidate.patient, candidate.group_key), *candidate.others)
     )
     return Assembly(
         rows=tuple(sorted(rows, key=lambda row: (row.split, row.sample_hash))),
-        duplicates=sum(len(ones) - 1 for ones in agreed),
+        duplicates=sum(len(same_pixels) - 1 for same_pixels in agreed),
         conflicting=tuple(
-            one for ones in same.values() if len({one.label for one in ones}) > 1 for one in ones
+            candidate
+            for same_pixels in same.values()
+            if len({candidate.label for candidate in same_pixels}) > 1
+            for candidate in same_pixels
         ),
         withheld=placing.withheld,
-        placements=tuple(one for one in decided if one.fact not in known),
+        placements=tuple(candidate for candidate in decided if candidate.fact not in known),
         near_duplicates=len(near),
     )
 
 
 def version_of(rows: Iterable[LogicalRow], settings: Mapping[str, Any], forgotten: Iterable[str] = ()) -> str:
-    """Name of the version: a hash over settings and the sorted hashes of the rows.
+    """Name the version: a hash over settings and the sorted hashes of the rows.
 
     Parquet bytes, times, commits and the order of `rows` have no part in it. The pixels have one through the sample
     hash, and a row that was forgotten keeps its part through its hash alone.
@@ -144,13 +140,13 @@ def version_of(rows: Iterable[LogicalRow], settings: Mapping[str, Any], forgotte
         forgotten: hashes of rows that the version had.
     """
     digest = hashlib.sha256(_canonical(settings))
-    for one in sorted([*map(row_hash, rows), *forgotten]):
-        digest.update(b"\n" + one.encode())
+    for digits in sorted([*map(row_hash, rows), *forgotten]):
+        digest.update(b"\n" + digits.encode())
     return digest.hexdigest()[:VERSION_DIGITS]
 
 
 def row_hash(row: LogicalRow) -> str:
-    """Identity of one row; keyed hashes are among what it is made of, so it cannot be guessed from an image."""
+    """Compute the identity of one row; it covers keyed hashes, so it cannot be guessed from an image."""
     return hashlib.sha256(_canonical(asdict(row))).hexdigest()
 
 
@@ -163,25 +159,17 @@ def counts(rows: Iterable[LogicalRow], classes: Sequence[str]) -> dict[str, dict
 
 
 def _near(candidates: Sequence[Candidate]) -> list[tuple[Image, Image]]:
-    seen = [one for one in candidates if one.fingerprint]
-    pairs = near_duplicates([one.fingerprint for one in seen], [one.group_key for one in seen])
-    return [(seen[one].image, seen[other].image) for one, other in pairs]
-
-
-def _member(one: Candidate) -> Member:
-    return Member(
-        image=one.image,
-        patient=one.patient,
-        group_key=one.group_key,
-        pixel_sha256=one.pixel_sha256,
-        others=one.others,
+    candidates_seen = [first for first in candidates if first.fingerprint]
+    pairs = near_duplicates(
+        [first.fingerprint for first in candidates_seen], [first.group_key for first in candidates_seen]
     )
+    return [(candidates_seen[first].image, candidates_seen[second].image) for first, second in pairs]
 
 
-def _placement(one: Candidate, patient: str, group_key: str, side: Split) -> Placement:
+def _placement(candidate: Candidate, patient: str, group_key: str, side: Split) -> Placement:
     return Placement(
-        source=one.source,
-        sha256=one.sha256,
+        source=candidate.source,
+        sha256=candidate.sha256,
         patient=patient,
         group_key=group_key,
         split=side,
@@ -189,19 +177,19 @@ def _placement(one: Candidate, patient: str, group_key: str, side: Split) -> Pla
     )
 
 
-def _row(one: Candidate, group: str, side: Split, classes: Sequence[str]) -> LogicalRow:
+def _row(candidate: Candidate, group: str, side: Split, classes: Sequence[str]) -> LogicalRow:
     return LogicalRow(
-        sample_hash=sample_hash(one.pixel_sha256, one.label),
-        label=one.label,
-        label_index=classes.index(one.label),
+        sample_hash=sample_hash(candidate.pixel_sha256, candidate.label),
+        label=candidate.label,
+        label_index=classes.index(candidate.label),
         group_key=group,
         split=side,
-        source=one.source,
-        sha256=one.sha256,
-        sex=one.sex,
-        age=one.age,
-        view=one.view,
-        site=one.site,
+        source=candidate.source,
+        sha256=candidate.sha256,
+        sex=candidate.sex,
+        age=candidate.age,
+        view=candidate.view,
+        site=candidate.site,
     )
 
 

@@ -1,4 +1,4 @@
-"""Whole images through a table, and their values counted, at the speed of the cache.
+"""Look whole images up in a table, and count their values, at the speed of the cache.
 
 `data.tone`, `data.dicom` and `data.preprocess` call it for images deeper than 8 bits. The results are those of
 `table[index_HW]` and `np.bincount`, in half the time: numpy widens an index to 8 bytes each, and some rows at a time
@@ -14,7 +14,7 @@ CACHED_PIXELS = 1 << 17
 
 
 def offsets(stored_HW: np.ndarray, lowest: int) -> np.ndarray:
-    """`stored_HW - lowest` as uint16; the caller has seen that nothing is more than 65,535 above `lowest`."""
+    """Compute `stored_HW - lowest` as uint16, where nothing is more than 65,535 above `lowest`."""
     if stored_HW.dtype.itemsize != 2:
         return (stored_HW.astype(np.int64) - lowest).astype(np.uint16)
     native_HW = stored_HW.astype(stored_HW.dtype.newbyteorder("="), copy=False)
@@ -22,15 +22,15 @@ def offsets(stored_HW: np.ndarray, lowest: int) -> np.ndarray:
 
 
 def look_up(table: np.ndarray, index_HW: np.ndarray) -> np.ndarray:
-    """`table[index_HW]`; every index lies in the table."""
-    found_HW = np.empty(index_HW.shape, table.dtype)
+    """Compute `table[index_HW]`, where every index lies in the table."""
+    result_HW = np.empty(index_HW.shape, table.dtype)
     for rows in _bands(index_HW):
-        np.take(table, index_HW[rows], out=found_HW[rows], mode="clip")
-    return found_HW
+        np.take(table, index_HW[rows], out=result_HW[rows], mode="clip")
+    return result_HW
 
 
 def count(index_HW: np.ndarray, values: int) -> np.ndarray:
-    """How often each of 0..`values` - 1 occurs; there is nothing else in `index_HW`."""
+    """Count how often each of 0..`values` - 1 occurs; there is nothing else in `index_HW`."""
     total = np.zeros(values, np.int64)
     for rows in _bands(index_HW):
         total += np.bincount(index_HW[rows].ravel(), minlength=values)

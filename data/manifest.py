@@ -1,7 +1,7 @@
-"""Read `manifest.csv`: which images a folder holds, what they show, whose they are and under which licence.
+"""Read `manifest.csv`: the images of a folder, their labels, patients and licences.
 
 The generic source: `jobs.ingest` calls `read` for a folder that brings a manifest of its own. The whole table is
-judged before anything is stored, and its problems come back as one line. Whether an image can be opened is not judged
+judged before anything is stored, and its problems come back as one line. No image is opened
 here: a bad image is quarantined, a bad manifest refused.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from data.imaging.deidentify_rules import YEARS_OF
 from data.taxonomy import TAXONOMY_PATH, taxonomy
 
 FILE_NAME = "manifest.csv"
@@ -22,8 +23,6 @@ OPTIONAL_COLUMNS = ("group_id",)
 SHOWN_PROBLEMS = 5
 SEXES = {"m": "M", "male": "M", "f": "F", "female": "F", "o": "O", "other": "O", "u": None, "unknown": None}
 OLDEST_YEARS = 130
-DAYS_A_YEAR = 365.25
-YEARS_OF = {"Y": 1.0, "M": 1 / 12, "W": 7 / DAYS_A_YEAR, "D": 1 / DAYS_A_YEAR}
 
 NUMBER = re.compile(r"\d{1,3}(\.\d+)?")
 AGE_STRING = re.compile(r"(\d{1,3})([YMWD])")  # DICOM PS3.5 6.2, value representation AS
@@ -61,7 +60,7 @@ class ManifestRow:
     """Of the file, when the manifest names it."""
     group_id: str | None
     further: dict[str, str]
-    """The other columns, where filled; they may identify somebody."""
+    """The other columns, where filled; they may identify a patient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +72,18 @@ class Manifest:
     title: str = FILE_NAME
     """What lists the rows: a file in the folder, or the name of a source."""
     by_hand: bool = True
-    """Whether somebody wrote the list: a contradiction in it is refused, for them to correct. Else it is set aside."""
+    """True when a person wrote the list: a contradiction in it is refused, to be corrected. Else it is set aside."""
     public_paths: bool = False
-    """Whether the paths are a published dataset's, and so name no patient."""
+    """True when the paths are a published dataset's, and so name no patient."""
     notes: tuple[str, ...] = ()
-    """What the reader should know of the folder: copies that were not read, names without an image."""
+    """Remarks on the folder: copies that were not read, names without an image."""
 
     @property
     def sources(self) -> tuple[str, ...]:
         return tuple(sorted({row.source for row in self.rows}))
 
     def where(self, row: ManifestRow) -> str:
-        """How to find a row again; a path only where paths are public and name no patient."""
+        """Describe where a row is; a path only where paths are public and name no patient."""
         return (
             row.path
             if self.public_paths
@@ -109,22 +108,22 @@ def read(folder: Path) -> Manifest:
     problems: list[Problem] = []
     root = os.path.realpath(folder)
     rows = [_row(root, header, line, cells, problems) for line, cells in records]
-    kept = tuple(row for row in rows if row is not None)
-    problems += _repeats(kept)
+    whole = tuple(row for row in rows if row is not None)
+    problems += _repeats(whole)
     if problems:
         raise refusal(file, problems)
-    if not kept:
+    if not whole:
         raise ManifestError(f"{file} has a header and no rows: add one row for each image")
-    return Manifest(folder=folder, rows=kept)
+    return Manifest(folder=folder, rows=whole)
 
 
 def refusal(file: Path, problems: Sequence[Problem]) -> ManifestError:
-    """One line that names the first few problems by their lines, and no value but a label that is nearly one."""
-    first = sorted(problems, key=lambda one: one.line)
-    shown = "; ".join(f"line {one.line}: {one.text}" for one in first[:SHOWN_PROBLEMS])
+    """Compose one line that names the first problems by their lines, and no value but a label that is nearly known."""
+    first = sorted(problems, key=lambda problem: problem.line)
+    shown = "; ".join(f"line {problem.line}: {problem.text}" for problem in first[:SHOWN_PROBLEMS])
     more = f"; and {len(first) - SHOWN_PROBLEMS} more" if len(first) > SHOWN_PROBLEMS else ""
     hint = ""
-    if any(one.text.startswith("unknown label") for one in first):
+    if any(problem.text.startswith("unknown label") for problem in first):
         hint = (
             f". Known labels: {', '.join(taxonomy().names)}; another name for one of them goes to `synonyms` "
             f"in {TAXONOMY_PATH.parent.name}/{TAXONOMY_PATH.name}"
@@ -133,7 +132,7 @@ def refusal(file: Path, problems: Sequence[Problem]) -> ManifestError:
 
 
 def unknown_label(value: str) -> str:
-    """What is wrong with a label that the taxonomy does not know.
+    """Describe what is wrong with a label that the taxonomy does not know.
 
     The value is named only where it is nearly a known one: where columns have slipped, it may be a patient's name.
     """
@@ -164,7 +163,7 @@ def _text(folder: Path, file: Path) -> str:
 
 
 def _table(file: Path, text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header and (line, cells) of each row that is not blank."""
+    """Return the header, and (line, cells) of each row that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         records = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
@@ -186,7 +185,7 @@ def _table(file: Path, text: str) -> tuple[list[str], list[tuple[int, list[str]]
 def _row(
     root: str, header: list[str], line: int, cells: list[str], problems: list[Problem]
 ) -> ManifestRow | None:
-    """One row; what is wrong with it goes to `problems`."""
+    """Parse one row; what is wrong with it goes to `problems`."""
     if len(cells) != len(header):
         problems.append(Problem(line=line, text=f"{len(cells)} values under {len(header)} columns"))
         return None
@@ -227,7 +226,7 @@ def _row(
 
 
 def wrong_path(root: str, path: str) -> str | None:
-    """What is wrong with a path that should lie below `root` (a real path), None when nothing is."""
+    """Return what is wrong with a path that should lie below `root` (a real path), None when nothing is."""
     if not path:
         return "no path"
     if "\0" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
@@ -239,15 +238,15 @@ def wrong_path(root: str, path: str) -> str | None:
 
 
 def read_age(text: str) -> tuple[float | None, tuple[int, int | None] | None] | None:
-    """Age in years and range in years, either or both unknown; None when the text is no age."""
+    """Parse age in years and range in years, either or both unknown; None when the text is no age."""
     if not text or text.lower() == "unknown":
         return None, None
     if NUMBER.fullmatch(text):
         years = float(text)
-    elif found := AGE_STRING.fullmatch(text):
-        years = int(found[1]) * YEARS_OF[found[2]]
-    elif found := AGE_RANGE.fullmatch(text):
-        low, high = int(found[1]), int(found[2]) if found[2] else None
+    elif match := AGE_STRING.fullmatch(text):
+        years = int(match[1]) * YEARS_OF[match[2]]
+    elif match := AGE_RANGE.fullmatch(text):
+        low, high = int(match[1]), int(match[2]) if match[2] else None
         return (None, (low, high)) if low <= (high or low) <= OLDEST_YEARS else None
     else:
         return None
@@ -255,7 +254,7 @@ def read_age(text: str) -> tuple[float | None, tuple[int, int | None] | None] | 
 
 
 def _repeats(rows: Iterable[ManifestRow]) -> list[Problem]:
-    """Rows that say the same file twice, or the same content of one source with two labels."""
+    """Find rows that name the same file twice, or the same content of one source with two labels."""
     problems = []
     by_path: dict[str, ManifestRow] = {}
     by_content: dict[tuple[str, str], ManifestRow] = {}
@@ -270,13 +269,13 @@ def _repeats(rows: Iterable[ManifestRow]) -> list[Problem]:
     return problems
 
 
-def contradiction(one: ManifestRow, other: ManifestRow) -> list[Problem]:
-    """The problem of two rows with the same content, when their labels differ."""
-    if one.label == other.label:
+def contradiction(first: ManifestRow, second: ManifestRow) -> list[Problem]:
+    """Return the problem of two rows with the same content, when their labels differ."""
+    if first.label == second.label:
         return []
-    labels = f"{one.label} there, {other.label} here"
-    text = f"the same image as line {one.line} with another label ({labels}); keep the right one"
-    return [Problem(line=other.line, text=text)]
+    labels = f"{first.label} there, {second.label} here"
+    text = f"the same image as line {first.line} with another label ({labels}); keep the right one"
+    return [Problem(line=second.line, text=text)]
 
 
 def _quote(value: str) -> str:

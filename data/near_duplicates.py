@@ -5,7 +5,8 @@ all look alike, so what is compared is not the picture but its local detail (eac
 surroundings), where two patients share little. Three steps, each for what the one before lets through:
 bands of bits that are equal, the Hamming distance of all bits, the correlation of the detail under a list of
 small crops. Everything is integer arithmetic (float32 products stay below 2**24), so that no machine, library or number
-of threads can come to another result. Where the constants come from: docs/experiments.md. Knows neither Ray nor S3.
+of threads can give another result; that is why it is written here, and not with scipy or an image-hash library.
+Where the constants come from: docs/experiments.md. Knows neither Ray nor S3.
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,7 +66,7 @@ CROPS: tuple[Box, ...] = (
 
 
 def fingerprint(pixels_HW: np.ndarray) -> bytes:
-    """The picture without frame and padding, squeezed into a square, so that its proportions do not matter.
+    """Squeeze the picture without frame and padding into a square, so that its proportions do not matter.
 
     Args:
         pixels_HW: uint8, the canonical pixels.
@@ -76,7 +77,7 @@ def fingerprint(pixels_HW: np.ndarray) -> bytes:
 
 
 def near_duplicates(fingerprints: Sequence[bytes], groups: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of copies, as sorted positions; pairs that share a group are left out, since they are tied already.
+    """Return the pairs of copies, as sorted positions, without pairs that share a group, which are tied already.
 
     The pairs found do not depend on the order of the images but where more than `LONGEST_MATCH` are all alike.
     """
@@ -86,12 +87,12 @@ def near_duplicates(fingerprints: Sequence[bytes], groups: Sequence[str]) -> lis
     group_N = np.unique(np.asarray(groups), return_inverse=True)[1]
     pairs_P2 = _candidates(thumbs_NHW, group_N)
     alike = [_alike(thumbs_NHW, pairs_P2[start : start + PAIRS]) for start in range(0, len(pairs_P2), PAIRS)]
-    kept = pairs_P2[np.concatenate(alike)] if alike else pairs_P2
-    return [(int(one), int(other)) for one, other in kept]
+    copies = pairs_P2[np.concatenate(alike)] if alike else pairs_P2
+    return [(int(first), int(second)) for first, second in copies]
 
 
 def _unframed(pixels_HW: np.ndarray) -> np.ndarray:
-    """Without the rows and columns at the edges in which all pixels are about equal; a flat picture as it is."""
+    """Cut off the rows and columns at the edges in which all pixels are about equal; a flat picture stays."""
     top, bottom, left, right = 0, pixels_HW.shape[0], 0, pixels_HW.shape[1]
     while True:
         inside = pixels_HW[top:bottom, left:right]
@@ -106,7 +107,7 @@ def _unframed(pixels_HW: np.ndarray) -> np.ndarray:
 
 
 def _detail(thumbs_NHW: np.ndarray, box: Box) -> np.ndarray:
-    """Each point of the cut picture against its surroundings: float32 that holds integers below 2**21."""
+    """Compare each point of the cut picture with its surroundings: float32 that holds integers below 2**21."""
     down, across = (_stretch(*ends).astype(np.float32) for ends in ((box[1], box[3]), (box[0], box[2])))
     cut_NHW = down @ thumbs_NHW.astype(np.float32) @ across.T
     mean = _surroundings().astype(np.float32)
@@ -115,7 +116,7 @@ def _detail(thumbs_NHW: np.ndarray, box: Box) -> np.ndarray:
 
 
 def _stretch(before: float, after: float) -> np.ndarray:
-    """Matrix that cuts `before` and `after` off a line of `SIDE` points and spreads the rest over it, in `FINE`ths."""
+    """Return the matrix that cuts the ends off `SIDE` points and spreads the rest over them, in `FINE`ths."""
     at = np.clip(before + (np.arange(SIDE) + 0.5) * (SIDE - before - after) / SIDE - 0.5, 0, SIDE - 1)
     fine = np.floor(at * FINE + 0.5).astype(int)
     low, share = fine // FINE, fine % FINE
@@ -126,7 +127,7 @@ def _stretch(before: float, after: float) -> np.ndarray:
 
 
 def _surroundings() -> np.ndarray:
-    """Matrix that adds up the `SURROUNDINGS` points around each one, mirrored at the ends."""
+    """Return the matrix that adds up the `SURROUNDINGS` points around each one, mirrored at the ends."""
     matrix = np.zeros((SIDE, SIDE), int)
     reach = SURROUNDINGS // 2
     for step in range(-reach, reach + 1):
@@ -137,7 +138,7 @@ def _surroundings() -> np.ndarray:
 
 
 def _levels(detail_NHW: np.ndarray) -> np.ndarray:
-    """Detail in units of its own mean, clipped there: a marker counts no more than any other edge.
+    """Divide detail by its own mean and clip it there: a marker counts no more than any other edge.
 
     Returns:
         int8, (N, SIDE**2), -127..127.
@@ -149,22 +150,22 @@ def _levels(detail_NHW: np.ndarray) -> np.ndarray:
 
 
 def _bits(detail_NHW: np.ndarray) -> np.ndarray:
-    """Whether each 2 x 2 points are brighter than their surroundings: bool, (N, BITS), in one scattered order."""
+    """Return for each 2 x 2 points whether they are brighter than their surroundings: bool, (N, BITS), scattered."""
     sums = detail_NHW.reshape(-1, COARSE, 2, COARSE, 2).sum((2, 4)).reshape(-1, BITS)
     scattered: np.ndarray = (sums > 0)[:, np.random.default_rng(5).permutation(BITS)]
     return scattered
 
 
 def _candidates(thumbs_NHW: np.ndarray, group_N: np.ndarray) -> np.ndarray:
-    """Pairs of different groups that may be copies: int64, (P, 2), each once, the smaller position first."""
+    """Return pairs of different groups that may be copies: int64, (P, 2), each once, the smaller first."""
     number = len(thumbs_NHW)
     whole = _Whole.of(thumbs_NHW)
-    found = [np.empty(0, np.int64)]
+    pairs = [np.empty(0, np.int64)]
     for box in SEARCHED:
         for first in range(0, number, PAIRS):
-            for one, other in _like_cut(whole, thumbs_NHW, first, box, group_N):
-                found.append(np.minimum(one, other) * number + np.maximum(one, other))
-    return np.stack(np.divmod(np.unique(np.concatenate(found)), number), axis=1)
+            for first_N, second_N in _like_cut(whole, thumbs_NHW, first, box, group_N):
+                pairs.append(np.minimum(first_N, second_N) * number + np.maximum(first_N, second_N))
+    return np.stack(np.divmod(np.unique(np.concatenate(pairs)), number), axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,36 +199,36 @@ class _Whole:
 def _like_cut(
     whole: _Whole, thumbs_NHW: np.ndarray, first: int, box: Box, group_N: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions of whole pictures, and of those from `first` on, at most `PAIRS`, that look like them when cut."""
+    """Yield positions of whole pictures, and of cut ones from `first` on, at most `PAIRS`, that look alike."""
     levels, bits = _described(thumbs_NHW[first : first + PAIRS], box)
     words = _words(bits)
     for band, cut_band, order in zip(whole.bands, _bands(bits), whole.orders, strict=True):
-        for one, cut in _matches(band, order, cut_band):
+        for uncut, cut in _matches(band, order, cut_band):
             other = first + cut
-            near = (group_N[one] != group_N[other]) & whole.textured[one] & whole.textured[other]
-            near &= (one < other) | (box is not WHOLE)
-            one, cut = one[near], cut[near]
-            near = np.bitwise_count(whole.words[one] ^ words[cut]).sum(1) <= BITS_APART
-            one, cut = one[near], cut[near]
-            for start in range(0, len(one), PAIRS):
-                some, others = one[start : start + PAIRS], cut[start : start + PAIRS]
-                near = _correlated(whole.levels[some], levels[others], WORTH_A_LOOK_PERCENT)
-                yield some[near].astype(np.int64), others[near] + first
+            near = (group_N[uncut] != group_N[other]) & whole.textured[uncut] & whole.textured[other]
+            near &= (uncut < other) | (box is not WHOLE)
+            uncut, cut = uncut[near], cut[near]
+            near = np.bitwise_count(whole.words[uncut] ^ words[cut]).sum(1) <= BITS_APART
+            uncut, cut = uncut[near], cut[near]
+            for start in range(0, len(uncut), PAIRS):
+                uncut_part, cut_part = uncut[start : start + PAIRS], cut[start : start + PAIRS]
+                near = _correlated(whole.levels[uncut_part], levels[cut_part], WORTH_A_LOOK_PERCENT)
+                yield uncut_part[near].astype(np.int64), cut_part[near] + first
 
 
 def _described(thumbs_NHW: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
-    """Levels and bits of pictures, cut; some thousand at a time, to stay small in memory."""
+    """Compute levels and bits of cut pictures, some thousand at a time, to stay small in memory."""
     levels = np.empty((len(thumbs_NHW), SIDE**2), np.int8)
     bits = np.empty((len(thumbs_NHW), BITS), bool)
     for start in range(0, len(thumbs_NHW), PAIRS):
-        some = slice(start, start + PAIRS)
-        detail_NHW = _detail(thumbs_NHW[some], box)
-        levels[some], bits[some] = _levels(detail_NHW), _bits(detail_NHW)
+        batch = slice(start, start + PAIRS)
+        detail_NHW = _detail(thumbs_NHW[batch], box)
+        levels[batch], bits[batch] = _levels(detail_NHW), _bits(detail_NHW)
     return levels, bits
 
 
 def _bands(bits: np.ndarray) -> list[np.ndarray]:
-    """The bits as `BANDS` numbers of `BAND_BITS` each; what is left over is in no band."""
+    """Pack the bits into `BANDS` numbers of `BAND_BITS` each; what is left over is in no band."""
     weights = 1 << np.arange(BAND_BITS, dtype=np.int32)
     return [bits[:, n * BAND_BITS : (n + 1) * BAND_BITS] @ weights for n in range(BANDS)]
 
@@ -239,7 +240,7 @@ def _words(bits: np.ndarray) -> np.ndarray:
 def _matches(
     band: np.ndarray, order: np.ndarray, cut_band: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions whose band is equal to the cut band of others, some million pairs at a time."""
+    """Yield positions whose band equals the cut band of others, some million pairs at a time."""
     ordered = band[order]
     low = np.searchsorted(ordered, cut_band, "left")
     lengths = np.minimum(np.searchsorted(ordered, cut_band, "right") - low, LONGEST_MATCH)
@@ -248,35 +249,35 @@ def _matches(
     while start < len(cut_band):
         before = int(ends[start - 1]) if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, before + CHUNK, "right")))
-        some = lengths[start:stop]
-        other = np.repeat(np.arange(start, stop), some)
-        inside = np.arange(len(other)) - np.repeat(ends[start:stop] - some - before, some)
-        yield order[np.repeat(low[start:stop], some) + inside], other
+        counts = lengths[start:stop]
+        other = np.repeat(np.arange(start, stop), counts)
+        inside = np.arange(len(other)) - np.repeat(ends[start:stop] - counts - before, counts)
+        yield order[np.repeat(low[start:stop], counts) + inside], other
         start = stop
 
 
 def _alike(thumbs_NHW: np.ndarray, pairs_P2: np.ndarray) -> np.ndarray:
-    """Which of the pairs are one picture under any of the crops of either: bool, (P,)."""
+    """Return which of the pairs are one picture under any of the crops of either: bool, (P,)."""
     images, places = np.unique(pairs_P2, return_inverse=True)
-    one, other = places.reshape(-1, 2).T
+    first, second = places.reshape(-1, 2).T
     thumbs = thumbs_NHW[images]
     whole = _levels(_detail(thumbs, WHOLE))
     alike = np.zeros(len(pairs_P2), bool)
     for box in CROPS:
         cut = _levels(_detail(thumbs, box))
-        alike |= _correlated(whole[one], cut[other], ALIKE_PERCENT)
-        alike |= _correlated(whole[other], cut[one], ALIKE_PERCENT)
+        alike |= _correlated(whole[first], cut[second], ALIKE_PERCENT)
+        alike |= _correlated(whole[second], cut[first], ALIKE_PERCENT)
     return alike
 
 
-def _correlated(one: np.ndarray, other: np.ndarray, percent: int) -> np.ndarray:
-    """Whether the correlation of two rows of levels is at least that: bool, (P,).
+def _correlated(left: np.ndarray, right: np.ndarray, percent: int) -> np.ndarray:
+    """Return whether the correlation of two rows of levels is at least that: bool, (P,).
 
     Squared and multiplied out: products of 127 * 127 * 1,024 are exact in float32, the rest fits int64.
     """
-    one, other = one.astype(np.float32), other.astype(np.float32)
+    left, right = left.astype(np.float32), right.astype(np.float32)
     both, first, second = (
-        np.einsum("pd,pd->p", a, b).astype(np.int64) for a, b in ((one, other), (one, one), (other, other))
+        np.einsum("pd,pd->p", a, b).astype(np.int64) for a, b in ((left, right), (left, left), (right, right))
     )
     enough: np.ndarray = (both > 0) & (both**2 * 100**2 >= percent**2 * first * second)
     return enough

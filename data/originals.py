@@ -1,4 +1,4 @@
-"""Original files at rest: sealed before they leave the process, under keys that tell nothing of them.
+"""Store original files: sealed before they leave the process, under keys that tell nothing of them.
 
 `ingest` stores them, `etl` reads them back, both set bad ones aside. The key of an object is a keyed hash of
 the file's SHA-256, so the same file is stored once, and it is authenticated with the content: a swapped
@@ -42,7 +42,7 @@ class Originals:
         )
 
     def key_of(self, sha256: str) -> str:
-        """Object key of the file with this SHA-256, in either bucket."""
+        """Return the object key of the file with this SHA-256, in either bucket."""
         name = keyed_hash(self.pseudonym_key, "original", sha256)
         return f"originals/{name[:2]}/{name}"
 
@@ -64,18 +64,18 @@ class Originals:
         return unseal(sealed, self.encryption_key, context=self._context(bucket, key))
 
     def present(self, bucket: str, keys: Iterable[str]) -> set[str]:
-        """Those of the keys whose object exists: asked one by one, or from one listing when they are many."""
+        """Return the keys whose object exists: one request each, or one listing when they are many."""
         wanted = {self.objects.path(bucket, key): key for key in keys}
         listing = pyarrow.fs.FileSelector(
             self.objects.path(bucket, "originals"), recursive=True, allow_not_found=True
         )
-        found = self.objects.ask(
+        infos = self.objects.ask(
             f"look into the bucket {self.objects.settings.bucket(bucket)}",
             lambda: self.objects.filesystem.get_file_info(
                 list(wanted) if len(wanted) < LISTED_FROM else listing
             ),
         )
-        files = {info.path for info in found if info.type == pyarrow.fs.FileType.File}
+        files = {info.path for info in infos if info.type == pyarrow.fs.FileType.File}
         return {key for path, key in wanted.items() if path in files}
 
     def _context(self, bucket: str, key: str) -> bytes:

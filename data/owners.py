@@ -1,8 +1,8 @@
-"""Files that are said to be of more than one patient: the catalog has a row for one of them, this table the others.
+"""Files that a source attributes to more than one patient: the catalog has a row for one, this table the others.
 
-A source may list one file under two patients, or under another patient than it did before. Which one is right nobody
-can tell, so both are kept: `etl` ties them together, so that no patient's picture is on two sides of a split, and
-`data.forget` finds the file by either. `ingest` writes, nothing but forgetting removes.
+A source may list one file under two patients, or under another patient than it did before. Which one is right cannot
+be told, so both stay: `etl` ties them together, so that no patient's picture is on two sides of a split, and
+`data.forget` finds the file by either. `ingest` writes the table; only erasure deletes from it.
 """
 
 from collections import defaultdict
@@ -29,8 +29,8 @@ class Owner:
 
 
 def write(connection: Connection, owners: Iterable[Owner]) -> None:
-    """Insert those that are not there."""
-    rows = [astuple(one) for one in sorted(set(owners))]
+    """Insert the owners that are not there."""
+    rows = [astuple(owner) for owner in sorted(set(owners))]
     query = (
         "INSERT INTO further_owners (source, sha256, patient_pseudonym, group_key) VALUES (%s, %s, %s, %s) "
         "ON CONFLICT DO NOTHING"
@@ -40,13 +40,13 @@ def write(connection: Connection, owners: Iterable[Owner]) -> None:
 
 
 def read(connection: Connection, sources: Sequence[str] = ()) -> Others:
-    """The further owners of the images of these sources (all when none is named), sorted."""
+    """Return the further owners of the images of these sources (all when none is named), sorted."""
     query = (
         "SELECT source, sha256, patient_pseudonym, group_key FROM further_owners "
         "WHERE %(every)s OR source = ANY(%(sources)s) "
         "ORDER BY source, sha256, patient_pseudonym, group_key"
     )
-    found: dict[Image, list[tuple[str, str]]] = defaultdict(list)
+    owners_of: dict[Image, list[tuple[str, str]]] = defaultdict(list)
     for row in connection.execute(query, {"every": not sources, "sources": list(sources)}):
-        found[row["source"], row["sha256"]].append((row["patient_pseudonym"], row["group_key"]))
-    return {image: tuple(owners) for image, owners in found.items()}
+        owners_of[row["source"], row["sha256"]].append((row["patient_pseudonym"], row["group_key"]))
+    return {image: tuple(owners) for image, owners in owners_of.items()}

@@ -2,7 +2,8 @@
 
 ETL, training, batch inference and serving all call `to_pixels` (or its two halves `decode` and `scale`)
 and `to_model_input`, so they cannot disagree: the type is read from the bytes, `data.dicom` opens DICOM files,
-`data.burned_in` masks text in the pixels. Nothing here knows Ray, S3 or torch.
+`data.burned_in` masks text in the pixels. Nothing here knows Ray, S3 or torch. `PixelConfig` checks its ranges by hand:
+pydantic would be one more import of every decoder process and of the edge runner.
 """
 
 import io
@@ -85,7 +86,7 @@ class Decoded:
 
 
 def sniff(blob: bytes) -> Kind | None:
-    """The type that the first bytes say, None when it is none of ours; the file's name never counts."""
+    """Return the type that the first bytes say, None when it is none of ours; the file's name never counts."""
     if blob.startswith(PNG_MAGIC):
         return "png"
     if blob.startswith(JPEG_MAGIC):
@@ -138,7 +139,7 @@ def scale(shown_HW: np.ndarray, config: PixelConfig) -> np.ndarray:
 
 
 def place(shape: tuple[int, ...], side: int) -> tuple[int, int, int, int]:
-    """Where `scale` puts a shown image of this shape in the model's square: top, left, height, width, in pixels."""
+    """Return where `scale` puts a shown image in the model's square: top, left, height, width, in pixels."""
     height, width = shape
     longer = max(height, width)
     inner = (max(1, round(height * side / longer)), max(1, round(width * side / longer)))
@@ -161,7 +162,7 @@ def to_pixels(blob: bytes, config: PixelConfig, waived: Collection[str] = ()) ->
 
 
 def to_model_input(pixels_NHW: np.ndarray, config: PixelConfig) -> np.ndarray:
-    """The float input of the ViT, x_NCHW: float32, (N, 1, side, side); the only place of mean and std."""
+    """Compute the float input of the ViT, x_NCHW: float32, (N, 1, side, side); only here mean and std apply."""
     x_NHW = pixels_NHW.astype(np.float32)
     x_NHW *= np.float32(1 / (255 * config.std))
     x_NHW -= np.float32(config.mean / config.std)
@@ -169,7 +170,7 @@ def to_model_input(pixels_NHW: np.ndarray, config: PixelConfig) -> np.ndarray:
 
 
 def encode_png(shown_HW: np.ndarray) -> bytes:
-    """The shown image as 8-bit grey PNG without any metadata.
+    """Encode the shown image as 8-bit grey PNG without any metadata.
 
     Written here because it is on the request path: differences between rows, Huffman-coded only, take 11 ms
     for a megapixel where Pillow's search for the best filter takes 38 at the same size.
@@ -190,7 +191,7 @@ def encode_png(shown_HW: np.ndarray) -> bytes:
 
 
 def _decode_raster(blob: bytes, kind: Kind, waived: Collection[str]) -> np.ndarray:
-    """PNG of any depth and colour, or JPEG turned upright as its EXIF orientation asks.
+    """Read PNG of any depth and colour, or JPEG turned upright as its EXIF orientation asks.
 
     The two readers are called by name: `Image.open` would try every format that Pillow knows.
     """

@@ -1,11 +1,10 @@
-"""What a dataset version looks like, as counts: classes, demographics and grey values, source by source.
+"""The profile of a dataset version, as counts: classes, demographics and grey values, source by source.
 
 `data.acceptance` makes one of each version and keeps it in the version's validation report, so that the next
 version is compared without reading the images of this one again. Counts only: no row of it is of one person.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,16 +38,13 @@ class Profile:
     grey: dict[str, dict[str, dict[str, dict[str, int]]]]
     """Feature of `GREY` → source → class → bin → number of images."""
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     def people(self, sources: set[str]) -> float:
-        """How many patients with one image each would say as much as those of these sources (Kish 1965)."""
+        """Return the effective number of patients of these sources: with one image each (Kish 1965)."""
         images = sum(self.images.get(source, 0) for source in sources)
         return images**2 / sum(self.squares[source] for source in sources) if images else 0.0
 
     def shares_of_patients(self, sources: set[str]) -> dict[str, float]:
-        """Class → share of the patients of these sources who have an image of it."""
+        """Return class → share of the patients of these sources who have an image of it."""
         total = sum(self.patients.get(source, 0) for source in sources)
         counts: dict[str, int] = {}
         for source in sources:
@@ -57,7 +53,7 @@ class Profile:
         return {label: number / total for label, number in sorted(counts.items())}
 
     def values(self, feature: str, sources: set[str]) -> dict[str, int]:
-        """Value of a feature of `SHARES` → number of images, over these sources."""
+        """Return value of a feature of `SHARES` → number of images, over these sources."""
         total: dict[str, int] = {}
         for source in sorted(sources):
             for value, number in self.shares[feature].get(source, {}).items():
@@ -65,7 +61,7 @@ class Profile:
         return total
 
     def histograms(self, feature: str, sources: set[str]) -> dict[str, np.ndarray]:
-        """Class → histogram_B of a feature of `GREY`, over these sources."""
+        """Return class → histogram_B of a feature of `GREY`, over these sources."""
         total: dict[str, np.ndarray] = {}
         for source in sorted(sources):
             for label, bins in self.grey[feature].get(source, {}).items():
@@ -76,7 +72,7 @@ class Profile:
 
 
 def of(frame: pd.DataFrame) -> Profile:
-    """The profile of logical rows with `mean` and `contrast` of their pixels; see `data.validation.Subject`."""
+    """Compute the profile of logical rows with `mean` and `contrast` of their pixels."""
     values = {
         "label": frame["label"],
         "sex": frame["sex"].fillna(UNKNOWN),
@@ -96,11 +92,6 @@ def of(frame: pd.DataFrame) -> Profile:
     )
 
 
-def read(values: Mapping[str, Any]) -> Profile:
-    """Back from `Profile.as_dict`."""
-    return Profile(**values)
-
-
 def age_band(years: float | None) -> str:
     if years is None or np.isnan(years):
         return UNKNOWN
@@ -108,7 +99,7 @@ def age_band(years: float | None) -> str:
 
 
 def _tree(columns: list[pd.Series]) -> dict[str, Any]:
-    """Nested dictionaries of counts, a level for each column."""
+    """Return nested dictionaries of counts, a level for each column."""
     tree: dict[str, Any] = {}
     counted = pd.concat(columns, axis=1, keys=range(len(columns))).value_counts().sort_index()
     for path, number in counted.items():

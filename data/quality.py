@@ -1,4 +1,4 @@
-"""Is this decoded image an X-ray that we can judge: no page of text, no screenshot, no lateral view, not inverted?
+"""Refuse decoded images that are no frontal X-ray: pages of text, screenshots, lateral views, inverted films.
 
 `data.sandbox_child` opens every image through `judged`, so ETL (which quarantines) and serving (which answers 422)
 refuse alike; `data.preprocess` has refused before what cannot be decoded, is blank, too small or in colour. Judged on
@@ -100,7 +100,7 @@ def judged(
     """Decode one file and check it, with its header where it is a DICOM file.
 
     Args:
-        decode: `preprocess.decode`, or what stands in for it; is told of waived reasons only where there are some.
+        decode: `preprocess.decode`, or what stands in for it; gets waived reasons only where there are some.
         view: see `check`.
         region: likewise.
         waived: likewise; of the decoder's reasons too.
@@ -114,14 +114,14 @@ def judged(
 
 
 def doubted(decoded: Decoded) -> Decoded:
-    """With what makes an answer about it doubtful; for serving, since ETL has no use for it."""
+    """Add what makes an answer about it doubtful; for serving, since ETL has no use for it."""
     return (
         replace(decoded, concerns=concerns(_thumbnail(decoded.shown_HW))) if _is_judged(decoded) else decoded
     )
 
 
 def header_of(blob: bytes) -> Header:
-    """The header of a DICOM file that `preprocess.decode` has read."""
+    """Read the header of a DICOM file that `preprocess.decode` has read."""
     fields = pydicom.dcmread(
         io.BytesIO(blob),
         stop_before_pixels=True,
@@ -150,7 +150,7 @@ def check(
         decoded: what `preprocess.decode` made of the file.
         header: `header_of` it, where it is a DICOM file.
         view: from the manifest or the caller; counts as much as the header's.
-        region: what the label says it shows; None while nobody knows. A limb may be lateral, and whether it is
+        region: what the label says it shows; None: unknown. A limb may be lateral, and whether it is
             inverted cannot be told: where the beam was cut off, some of its films are white.
         waived: reasons that a reviewer has judged, which are not to keep the image out.
     Raises:
@@ -164,13 +164,13 @@ def check(
 def _objections(
     decoded: Decoded, header: Header, view: str | None, region: Region | None
 ) -> Iterator[BadImageError]:
-    """All that speaks against an image, the most telling first."""
+    """Yield all that speaks against an image, the most telling first."""
     if header.modality in NOT_RADIOGRAPHS:
         yield BadImageError(
             "not_an_xray", f"the DICOM header says {header.modality}, which is no X-ray image"
         )
     limb = region == "limb" or any(part in header.body_part for part in LIMBS)
-    if not limb and any(is_lateral(one) for one in (view, header.view)):
+    if not limb and any(is_lateral(known) for known in (view, header.view)):
         yield BadImageError(
             "lateral", "the image is a lateral view; of the chest only frontal films are judged"
         )
@@ -188,7 +188,7 @@ def _thumbnail(shown_HW: np.ndarray) -> np.ndarray:
 
 
 def is_lateral(view: str | None) -> bool:
-    """Whether a view, as a header, a manifest or a caller writes it, is a lateral one.
+    """Tell whether a view, as a header, a manifest or a caller writes it, is a lateral one.
 
     Pixels are not asked: there is no lateral film to measure that with among the X-rays we have.
     """
@@ -196,7 +196,7 @@ def is_lateral(view: str | None) -> bool:
 
 
 def upright_score(thumbnail_HW: np.ndarray) -> float:
-    """How much brightness lies where X-rays are bright: positive; their negatives have it negative.
+    """Measure how much brightness lies where X-rays are bright; negative for negatives.
 
     Args:
         thumbnail_HW: float, (SIDE, SIDE), 0..1.
@@ -232,7 +232,7 @@ def _not_an_xray(why: str) -> BadImageError:
 
 
 def _stretched(levels_HW: np.ndarray) -> np.ndarray:
-    """The range between the 0.5th and the 99.5th percentile as 0..1."""
+    """Map the range between the 0.5th and the 99.5th percentile to 0..1."""
     low, high = np.percentile(levels_HW, (0.5, 99.5))
     stretched: np.ndarray = np.clip((levels_HW.astype(np.float32) - low) / max(high - low, 1), 0, 1)
     return stretched
@@ -256,7 +256,7 @@ def _roughness(stretched_HW: np.ndarray) -> float:
 
 
 def _flat_share(levels_HW: np.ndarray) -> float:
-    """Of the pixels, those whose neighbours below and to the right are within one level."""
+    """Return the share of pixels whose neighbours below and to the right are within one level."""
     levels = levels_HW.astype(np.int16)
     down_HW = np.abs(np.diff(levels, axis=0))[:, :-1]
     right_HW = np.abs(np.diff(levels, axis=1))[:-1]

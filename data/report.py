@@ -1,7 +1,7 @@
-"""One HTML page for a dataset version: what is in it, what was left out and why, and what could mislead a model.
+"""Make the HTML page of a dataset version: what is in it, what was left out and why, what could mislead a model.
 
 `jobs.etl` stores it under the version, after the commit: it is no part of the version and can be made again at
-any time. Self-contained, so that it can be sent to somebody. Every picture in it is made of canonical pixels,
+any time. Self-contained, so that it can be sent as one file. Every picture in it is made of canonical pixels,
 whose burned-in text was masked, at the size of a stamp; an original is never shown. Knows no model.
 """
 
@@ -27,6 +27,7 @@ from data.catalog import Quarantined
 from data.groups import WOULD_JOIN_TWO_SIDES
 from data.originals import QUARANTINE, Originals
 from data.preprocess import BadImageError, PixelConfig
+from data.report_tables import Table, class_by_source, demographics
 from data.review import RELEASABLE
 from data.sandbox import process_decoder
 from data.shortcut import PROBED_IMAGES, Shortcuts, View, features, shortcuts
@@ -36,8 +37,6 @@ from data.versions import BUCKET
 NAME = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 COLUMNS = ("label", "split", "source", "group_key", "sex", "age", "view")
-AGE_BANDS_YEARS = ((0, 2), (2, 12), (12, 18), (18, 40), (40, 65), (65, 200))
-UNKNOWN = "unknown"
 BATCH_ROWS = 128
 
 STAMP_SIDE = 96
@@ -58,20 +57,6 @@ class Stamp:
     """`data:` URI of a JPEG."""
     alt: str
     caption: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Counts by two keys, with sums."""
-
-    title: str
-    note: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[int, ...]], ...]
-
-    @property
-    def sums(self) -> tuple[int, ...]:
-        return tuple(sum(column) for column in zip(*(cells for _, cells in self.rows), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +102,17 @@ def publish(settings: Settings, version: str, *, again: bool = False) -> str:
 
 
 def render(page: Page) -> str:
-    """The page as one HTML file; whatever comes from data is escaped."""
+    """Render the page as one HTML file."""
+    return render_template(TEMPLATE, page=page, splits=SPLITS, shown=WITHHELD_SHOWN)
+
+
+def render_template(template: Path, **values: Any) -> str:
+    """Fill a template; all values are escaped, and a missing one is an error."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.0f} %"
-    return environment.from_string(TEMPLATE.read_text()).render(
-        page=page, splits=SPLITS, shown=WITHHELD_SHOWN
-    )
+    return environment.from_string(template.read_text()).render(**values)
 
 
 def collect(settings: Settings, version: str) -> Page:
@@ -142,7 +130,7 @@ def collect(settings: Settings, version: str) -> Page:
     return Page(
         described=described,
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        tables=(_class_by_source(rows, described["classes"]), *_demographics(rows)),
+        tables=(class_by_source(rows, described["classes"]), *demographics(rows)),
         contact=tuple((name, tuple(seen.stamps.get(name, ()))) for name in described["classes"]),
         rejects=_rejects(quarantined, Originals.of(settings)),
         shortcuts=shortcuts(seen.features, seen.labels, seen.sources, seen.groups, by_source),
@@ -160,7 +148,7 @@ def _rows(settings: Settings, described: Mapping[str, Any]) -> list[dict[str, An
 
 
 def _columns(parquet: pq.ParquetFile, wanted: Sequence[str]) -> list[str]:
-    """The wanted columns, and that of the tombstones where a patient was forgotten."""
+    """Return the wanted columns, and that of the tombstones where a patient was erased."""
     there = parquet.schema_arrow.names
     return [*wanted, *(name for name in (versions.TOMBSTONE,) if name in there)]
 
@@ -200,7 +188,7 @@ class _Sample:
 
 
 def _first(settings: Settings, parts: Sequence[Mapping[str, Any]], wanted: int) -> Iterator[dict[str, Any]]:
-    """The first rows of the parts, with their pixels; reads little more than those."""
+    """Yield the first rows of the parts, with their pixels; reads little more than those."""
     filesystem, store = arrow_filesystem(settings), ObjectStore(settings)
     for part in parts:
         with filesystem.open_input_file(store.path(BUCKET, part["key"])) as file:
@@ -221,62 +209,11 @@ def _stamp(pixels_HW: np.ndarray, side: int, alt: str, caption: str) -> Stamp:
     return Stamp(uri=uri, alt=alt, caption=caption)
 
 
-def _class_by_source(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Table:
-    counted = Counter((row["label"], row["source"], row["split"]) for row in rows)
-    sources = sorted({row["source"] for row in rows})
-    lines = [
-        (f"{label} · {source}", tuple(counted[label, source, split] for split in SPLITS))
-        for label in classes
-        for source in sources
-        if any(counted[label, source, split] for split in SPLITS)
-    ]
-    return Table(
-        title="Class by source by split",
-        note="A class that comes from one source alone cannot be told from that source.",
-        heads=tuple(SPLITS),
-        rows=tuple(lines),
-    )
-
-
-def _demographics(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
-    named = {
-        "Sex": lambda row: row["sex"] or UNKNOWN,
-        "Age": lambda row: age_band(row["age"]),
-        "View": lambda row: row["view"] or UNKNOWN,
-    }
-    for title, value in named.items():
-        counted = Counter((value(row), row["split"]) for row in rows)
-        order = [*sorted({name for name, _ in counted} - {UNKNOWN}, key=_natural), UNKNOWN]
-        yield Table(
-            title=title,
-            note="Images, not patients.",
-            heads=tuple(SPLITS),
-            rows=tuple(
-                (name, tuple(counted[name, split] for split in SPLITS))
-                for name in order
-                if any(counted[name, split] for split in SPLITS)
-            ),
-        )
-
-
-def age_band(years: float | None) -> str:
-    """`0-1`, `2-11`, ... `65 and over`, or unknown."""
-    for low, high in AGE_BANDS_YEARS:
-        if years is not None and low <= years < high:
-            return f"{low}-{high - 1} years" if high < AGE_BANDS_YEARS[-1][1] else f"{low} years and over"
-    return UNKNOWN
-
-
-def _natural(name: str) -> tuple[int, str]:
-    digits = name.split("-")[0].split(" ")[0]
-    return (int(digits) if digits.isdigit() else 0, name)
-
-
 def _rejects(rows: Iterable[Quarantined], originals: Originals) -> tuple[Reject, ...]:
     by_reason: dict[tuple[str, str], list[Quarantined]] = {}
     for row in rows:
         by_reason.setdefault((row.reason, row.stage), []).append(row)
-    return tuple(_reject(some, originals) for _, some in sorted(by_reason.items()))
+    return tuple(_reject(group, originals) for _, group in sorted(by_reason.items()))
 
 
 def _reject(rows: Sequence[Quarantined], originals: Originals) -> Reject:
@@ -284,8 +221,8 @@ def _reject(rows: Sequence[Quarantined], originals: Originals) -> Reject:
     stamps: list[Stamp] = []
     why = "no picture: the file was not decoded"
     if first.reason in DECODED:
-        some = [_reject_stamp(row, originals) for row in rows[:REJECTS_A_REASON]]
-        stamps = [stamp for stamp in some if stamp is not None]
+        made = [_reject_stamp(row, originals) for row in rows[:REJECTS_A_REASON]]
+        stamps = [stamp for stamp in made if stamp is not None]
         why = "" if stamps else "no picture: the file is gone or no longer decodes"
     return Reject(
         reason=first.reason,
@@ -298,8 +235,10 @@ def _reject(rows: Sequence[Quarantined], originals: Originals) -> Reject:
 
 
 def _reject_stamp(row: Quarantined, originals: Originals) -> Stamp | None:
-    """By the same transform as every sample, which masks burned-in text, but for the checks that a reviewer can
-    waive; None where nothing comes out."""
+    """Make a stamp by the transform of every sample, which masks text, but for the checks that a reviewer can waive.
+
+    Returns None where nothing comes out.
+    """
     if row.object_key is None:
         return None
     try:

@@ -1,7 +1,7 @@
-"""What a person decides about the quarantine: which image goes back, with which label, and which stays out.
+"""Review the quarantine: which image is released, with which label, and which stays out.
 
 `jobs.ingest` asks with `--report`, `--release` and `--reject`; `etl` reads the decisions with `applied`. A decision
-belongs to an image and the reason that was judged: another reason is another question. Every decision is in the
+belongs to an image and the reason that was judged; another reason asks for another decision. Every decision is in the
 audit table under the number of the quarantine's row, which says nothing of the image.
 """
 
@@ -57,7 +57,7 @@ class Entry:
     """One line: what is wrong, and where ingest met the file."""
     quarantined_at: datetime
     decision: Decision | None
-    """None: nobody has decided yet."""
+    """None: not decided yet."""
     releasable: bool
 
 
@@ -73,7 +73,7 @@ class Reviewed:
 
 
 def entries(connection: Connection) -> list[Entry]:
-    """The quarantine, by source, reason and number."""
+    """Return the quarantine, by source, reason and number."""
     rows = connection.execute(
         "SELECT q.id, q.source, q.stage, q.reason, q.detail, q.quarantined_at, r.decision FROM quarantine q"
         " LEFT JOIN reviews r USING (source, sha256, reason) ORDER BY q.source, q.reason, q.id"
@@ -94,7 +94,7 @@ def decide(
 
     Args:
         number: id of the row.
-        by: who decides.
+        by: name of the reviewer.
         label: of the taxonomy, or a synonym; default: the label that the image has.
         note: kept in table `reviews` and nowhere else; it is to name no patient.
     Returns:
@@ -120,16 +120,16 @@ def decide(
                     f"image {number} was set aside without the row that it would have: ingest its folder again"
                 )
             chosen = translated or (own.label if reason == "conflicting_label" else None)
-            for one in together:
-                _put_back(settings, connection, one)
-        changed = [_note(connection, one, decision, chosen, note, by) for one in together]
+            for item in together:
+                _put_back(settings, connection, item)
+        changed = [_note(connection, item, decision, chosen, note, by) for item in together]
         if any(changed):
             catalog.audit(
                 connection,
                 actor=by,
                 action=f"quarantine_{decision}",
                 subject=f"quarantine/{number}",
-                detail={"reason": reason, "label": chosen, "ids": sorted(one["id"] for one in together)},
+                detail={"reason": reason, "label": chosen, "ids": sorted(item["id"] for item in together)},
             )
     return {
         "id": number,
@@ -155,16 +155,16 @@ def applied(connection: Connection, samples: Sequence[Sample]) -> Reviewed:
         waived[image] = tuple(sorted({*waived.get(image, ()), row["reason"]}))
         if row["label"] is not None:
             labels[image] = row["label"]
-    kept = [
-        replace(one, label=labels.get((one.source, one.sha256), one.label))
-        for one in samples
-        if (one.source, one.sha256) not in rejected
+    remaining = [
+        replace(sample, label=labels.get((sample.source, sample.sha256), sample.label))
+        for sample in samples
+        if (sample.source, sample.sha256) not in rejected
     ]
-    inside = {(one.source, one.sha256) for one in kept}
+    inside = {(sample.source, sample.sha256) for sample in remaining}
     return Reviewed(
-        samples=kept,
+        samples=remaining,
         waived={image: reasons for image, reasons in waived.items() if image in inside},
-        rejected=len(samples) - len(kept),
+        rejected=len(samples) - len(remaining),
     )
 
 
@@ -187,7 +187,7 @@ def _row(connection: Connection, number: int) -> dict[str, Any]:
 
 
 def _together(connection: Connection, row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that one release is about: for contradictory labels all images of the same pixels."""
+    """Return the rows that one release is about: for contradictory labels all images of the same pixels."""
     if row["reason"] != "conflicting_label" or row["pixel_sha256"] is None:
         return [row]
     return connection.execute(
@@ -197,7 +197,7 @@ def _together(connection: Connection, row: dict[str, Any]) -> list[dict[str, Any
 
 
 def _sample(connection: Connection, row: dict[str, Any]) -> Sample | None:
-    """The image's row of `samples`: the one that is there, or the one that its quarantine keeps for it."""
+    """Return the image's row of `samples`: the one that is there, or the one that its quarantine holds."""
     there = catalog.samples(connection, [row["source"]], row["sha256"])
     if there:
         return there[0]
@@ -205,7 +205,7 @@ def _sample(connection: Connection, row: dict[str, Any]) -> Sample | None:
 
 
 def _put_back(settings: Settings, connection: Connection, row: dict[str, Any]) -> None:
-    """See that the original is in bucket `raw` and its row in `samples`."""
+    """Make sure that the original is in bucket `raw` and its row in `samples`."""
     sample = _sample(connection, row)
     if sample is None:
         raise ReviewError(f"image {row['id']} has no row to put back: ingest its folder again")
@@ -230,7 +230,7 @@ def _note(
     note: str | None,
     by: str,
 ) -> bool:
-    """Write the decision down; whether that changed anything."""
+    """Write the decision; return True if that changed anything."""
     cursor = connection.execute(
         "INSERT INTO reviews (source, sha256, reason, decision, label, note, reviewer)"
         " VALUES (%(source)s, %(sha256)s, %(reason)s, %(decision)s, %(label)s, %(note)s, %(by)s)"

@@ -24,6 +24,7 @@ import numpy as np
 
 from data.preprocess import BadImageError, Decoded, PixelConfig
 from data.quality import Region
+from data.sandbox_gate import Gate
 from data.sandbox_process import (
     MMAP_THRESHOLD_BYTES,
     REGION_BYTES,
@@ -67,7 +68,7 @@ class Decoder:
         self.limits = limits or Limits()
         self._decoder = decoder
         self._import_from = tuple(import_from)
-        self._gate = _Gate()
+        self._gate = Gate()
         self._lock = threading.Lock()
         self._closed = False
         self._alive: set[Child] = set()
@@ -109,7 +110,7 @@ class Decoder:
         self._idle.put(SandboxError("the decoder is closed"))
 
     def pids(self) -> list[int]:
-        """Process ids of the children."""
+        """Return the process ids of the children."""
         with self._lock:
             return sorted(child.process.pid for child in self._alive)
 
@@ -131,15 +132,15 @@ class Decoder:
             BadImageError: with the reasons of both, and crash, too_slow, too_much_memory.
             SandboxError: no child can be had.
         """
-        shown_HW, told = self._ask(blob, _request(view=view, region=region, waived=waived))
+        shown_HW, answer = self._ask(blob, view=view, region=region, waived=waived)
         height, width = shown_HW.shape
         return Decoded(
             shown_HW=shown_HW,
-            kind=told["kind"],
+            kind=answer["kind"],
             width=width,
             height=height,
-            study_sha256=told["study"],
-            concerns=tuple(told["concerns"]),
+            study_sha256=answer["study"],
+            concerns=tuple(answer["concerns"]),
         )
 
     def to_pixels(
@@ -151,26 +152,38 @@ class Decoder:
         region: Region | None = None,
         waived: Collection[str] = (),
     ) -> np.ndarray:
-        """`decode`, then `preprocess.scale`, both in a child: only pixels_HW, uint8 (side, side), come back.
+        """Run `decode`, then `preprocess.scale`, in a child; only pixels_HW, uint8 (side, side), come back.
 
         Args, Raises: see `decode`.
         """
-        request = _request(view=view, region=region, waived=waived, pixels=asdict(config))
-        pixels_HW, _ = self._ask(blob, request)
+        pixels_HW, _ = self._ask(blob, view=view, region=region, waived=waived, pixels=asdict(config))
         return pixels_HW
 
     def stored(self, blob: bytes, *, waived: Collection[str] = ()) -> np.ndarray:
-        """`stored.masked_stored` of a DICOM file, in a child: stored_HW.
+        """Run `stored.masked_stored` on a DICOM file in a child; returns stored_HW.
 
         Args, Raises: see `decode`; what the image shows is not judged.
         """
-        stored_HW, _ = self._ask(blob, _request(waived=waived, stored=True))
+        stored_HW, _ = self._ask(blob, waived=waived, stored=True)
         return stored_HW
 
-    def _ask(self, blob: bytes, request: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    def _ask(
+        self,
+        blob: bytes,
+        *,
+        view: str | None = None,
+        region: Region | None = None,
+        waived: Collection[str] = (),
+        pixels: dict[str, Any] | None = None,
+        stored: bool = False,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Ask a child for stored pixels, else scaled ones where `pixels` says how, else shown ones."""
         if len(blob) > REGION_BYTES:
             raise BadImageError("too_large", f"the file has {len(blob)} bytes; {REGION_BYTES} is the most")
-        request |= {"bytes": len(blob), "cpu_s": self.limits.cpu_s_of(len(blob))}
+        request: dict[str, Any] = {
+            **{"view": view, "region": region, "waived": list(waived), "pixels": pixels, "stored": stored},
+            **{"bytes": len(blob), "cpu_s": self.limits.cpu_s_of(len(blob))},
+        }
         try:
             with self._gate.together(), self._taken() as child:
                 return child.ask(request, blob)
@@ -185,7 +198,7 @@ class Decoder:
 
     @contextmanager
     def _taken(self, *, unused: bool = False) -> Iterator[Child]:
-        """One idle child, put back afterwards; one that is spent is replaced at once."""
+        """Take one idle child and put it back afterwards; one that is spent is replaced at once."""
         child = self._idle.get()
         if isinstance(child, SandboxError):
             self._replace()
@@ -233,7 +246,7 @@ class Decoder:
 
 
 def process_decoder() -> Decoder:
-    """The one decoder of this process, started when first asked for: a Ray worker keeps it from task to task.
+    """Return the one decoder of this process, started on first use: a Ray worker keeps it from task to task.
 
     It is closed when this process ends. From then on the process keeps the memory of files.
     """
@@ -258,56 +271,3 @@ def _keep_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
         mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
-
-
-def _request(
-    *,
-    view: str | None = None,
-    region: Region | None = None,
-    waived: Collection[str] = (),
-    pixels: dict[str, Any] | None = None,
-    stored: bool = False,
-) -> dict[str, Any]:
-    """What a child is asked for: stored pixels, else scaled ones where a configuration says how, else shown ones."""
-    return {"view": view, "region": region, "waived": list(waived), "pixels": pixels, "stored": stored}
-
-
-class _Gate:
-    """Many files at a time, or one alone; who wants to be alone is let in before those who come later."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside = 0
-        self._alone = 0
-        """How many are alone or want to be."""
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._alone)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            self._leave(alone=0)
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._changed:
-            self._alone += 1
-            try:
-                self._changed.wait_for(lambda: not self._inside)
-            except BaseException:
-                self._alone -= 1
-                raise
-            self._inside = 1
-        try:
-            yield
-        finally:
-            self._leave(alone=1)
-
-    def _leave(self, *, alone: int) -> None:
-        with self._changed:
-            self._inside -= 1
-            self._alone -= alone
-            self._changed.notify_all()

@@ -92,17 +92,17 @@ class Confined:
             kind, pixels_HW, about = self._open(self.memory[:size], request)
             flat = np.ascontiguousarray(pixels_HW).reshape(-1).view(np.uint8)
             self.memory[: flat.size] = flat.data
-            told: dict[str, Any] = {"kind": kind, "shape": pixels_HW.shape, "type": pixels_HW.dtype.str}
-            told |= about
+            answer: dict[str, Any] = {"kind": kind, "shape": pixels_HW.shape, "type": pixels_HW.dtype.str}
+            answer |= about
         except BadImageError as error:
-            told = {"type": type(error).__name__, "reason": error.reason, "message": str(error)}
+            answer = {"type": type(error).__name__, "reason": error.reason, "message": str(error)}
         except MemoryError:
-            told = {"reason": "too_much_memory"}
+            answer = {"reason": "too_much_memory"}
         except Exception as error:  # noqa: BLE001 - a defect of a decoder is this file's end, not the run's
-            told = {"reason": "crash", "message": type(error).__name__}
+            answer = {"reason": "crash", "message": type(error).__name__}
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        return {**told, "stale": self._address_space() > self._stale_bytes}
+        return {**answer, "stale": self._address_space() > self._stale_bytes}
 
     def _open(self, blob: bytes, request: dict[str, Any]) -> tuple[Kind, np.ndarray, dict[str, Any]]:
         waived = request["waived"]
@@ -132,7 +132,7 @@ class Confined:
 
 
 def main(argument: str) -> None:
-    """Serve until the parent closes the socket; a start that fails is told to it."""
+    """Serve until the parent closes the socket; a failed start is reported to it."""
     start = Start(**json.loads(argument))
     channel = socket.socket(fileno=start.channel)
     warnings.simplefilter("ignore")
@@ -150,7 +150,7 @@ def main(argument: str) -> None:
 
 
 def _small_files() -> Iterator[bytes]:
-    """One of each kind, in grey and colour, turned by EXIF as it loads a reader of its own, and each cut short."""
+    """Yield one file of each kind, in grey and colour, turned by EXIF, which has a reader of its own; each also cut."""
     turned = Image.Exif()
     turned[ORIENTATION] = 6
     grey_HW = np.add.outer(np.arange(160, dtype=np.uint16), np.arange(160, dtype=np.uint16))

@@ -1,7 +1,7 @@
-"""One child process of `data.sandbox`, as its parent sees it: started, handed files, asked, and found to have ended.
+"""One child process of `data.sandbox`, seen from its parent: start it, hand it files, read answers, notice its end.
 
 The other end of the socket and of the shared memory is `data.sandbox_child`. Nothing that comes from there is
-believed: answers are JSON, checked, and pixels are copied out of a memory that the child cannot shrink. Knows one
+trusted: answers are JSON, checked, and pixels are copied out of a memory that the child cannot shrink. Knows one
 child and one file at a time; which child gets a file, and how often it is tried, is `data.sandbox`'s.
 """
 
@@ -88,7 +88,7 @@ class Limits:
 
 
 class ChildLostError(Exception):
-    """A child ended, or has to, at a file; the message is for whoever sent the file."""
+    """A child ended, or has to, at a file; the message is for the sender of the file."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -109,9 +109,9 @@ class Child:
         """
         self.limits = limits
         self.used = False
-        """Whether it has had a file."""
+        """True once it has had a file."""
         self.spent = False
-        """Whether it must not get another file."""
+        """True once it must not get another file."""
         self._ready = False
         memory = os.memfd_create("raydiology-image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -136,7 +136,11 @@ class Child:
         self.channel.settimeout(limits.wall_s)
 
     def wait_until_ready(self) -> None:
-        """Raises SandboxError: it did not start."""
+        """Wait for the end of its start.
+
+        Raises:
+            SandboxError: it did not start.
+        """
         if self._ready:
             return
         try:
@@ -150,7 +154,7 @@ class Child:
         self._ready = True
 
     def ask(self, request: dict[str, Any], blob: bytes) -> tuple[np.ndarray, dict[str, Any]]:
-        """One file: its pixels, and what else the child told of it.
+        """Decode one file; return its pixels and the rest of the child's answer.
 
         Raises:
             BadImageError: the child says so.
@@ -164,14 +168,14 @@ class Child:
                 self.channel.send(json.dumps(request).encode())
             except OSError as error:
                 raise self._lost() from error
-            told = self._receive()
-            if told["stale"]:
+            answer = self._receive()
+            if answer["stale"]:
                 self.spent = True
-            if "reason" in told:
-                raise _refusal(told)
-            pixels_HW = self._pixels(told)
+            if "reason" in answer:
+                raise _refusal(answer)
+            pixels_HW = self._pixels(answer)
             size = max(size, pixels_HW.nbytes)
-            return pixels_HW, told
+            return pixels_HW, answer
         finally:
             if size > KEPT_BYTES:
                 self.memory.madvise(mmap.MADV_REMOVE, KEPT_BYTES, REGION_BYTES - KEPT_BYTES)
@@ -181,16 +185,16 @@ class Child:
         self.process.wait()
         self.channel.close()
 
-    def _pixels(self, told: dict[str, Any]) -> np.ndarray:
-        height, width = told["shape"]
+    def _pixels(self, answer: dict[str, Any]) -> np.ndarray:
+        height, width = answer["shape"]
         sound = isinstance(height, int) and isinstance(width, int) and 0 < height * width <= MAX_PIXELS
-        if not sound or told["type"] not in KINDS:
+        if not sound or answer["type"] not in KINDS:
             raise ChildLostError("crash", "the decoder answered nonsense")
-        flat = np.frombuffer(self.memory, told["type"], height * width)
+        flat = np.frombuffer(self.memory, answer["type"], height * width)
         return flat.reshape(height, width).copy()
 
     def _receive(self) -> dict[str, Any]:
-        """The next answer, however long it takes while the child still computes or waits for a processor."""
+        """Receive the next answer, however long it takes while the child computes or waits for a processor."""
         used_s = -1.0
         while True:
             try:
@@ -209,13 +213,13 @@ class Child:
             if not message:
                 raise self._lost()
             try:
-                told: dict[str, Any] = json.loads(message)
+                answer: dict[str, Any] = json.loads(message)
             except ValueError as error:
                 raise ChildLostError("crash", "the decoder answered nonsense") from error
-            return told
+            return answer
 
     def _lost(self) -> ChildLostError:
-        """What ended it; it has closed its socket, so it is ending or has ended."""
+        """Wait for the end of a child that has closed its socket, and say what ended it."""
         try:
             code = self.process.wait(timeout=DYING_S)
         except subprocess.TimeoutExpired:
@@ -239,11 +243,11 @@ def _argument(channel: int, memory: int, limits: Limits, decoder: str) -> str:
     )
 
 
-def _refusal(told: dict[str, Any]) -> BadImageError | ChildLostError:
-    reason = str(told["reason"])
+def _refusal(answer: dict[str, Any]) -> BadImageError | ChildLostError:
+    reason = str(answer["reason"])
     if reason == "too_much_memory":
         return ChildLostError(reason, TOO_MUCH_MEMORY)
     if reason == "crash":
-        return ChildLostError(reason, f"the decoder crashed at the file ({told['message']})")
-    kind = UnknownTypeError if told["type"] == UnknownTypeError.__name__ else BadImageError
-    return kind(reason, str(told["message"])[:MESSAGE_CHARACTERS])
+        return ChildLostError(reason, f"the decoder crashed at the file ({answer['message']})")
+    kind = UnknownTypeError if answer["type"] == UnknownTypeError.__name__ else BadImageError
+    return kind(reason, str(answer["message"])[:MESSAGE_CHARACTERS])

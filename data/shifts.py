@@ -1,8 +1,10 @@
-"""How far two sets of images differ: population stability index of shares, Kolmogorov-Smirnov of grey values.
+"""Measure how far two sets of images differ: population stability index of shares, Kolmogorov-Smirnov of grey values.
 
-`data.validation` asks. A shift counts only when it is both large and certain: its size has to reach a limit, and
+`data.validation_shift` asks. A shift counts only when it is both large and certain: its size has to reach a limit, and
 chance may give one like it once in so many times. The images of a patient are alike, so certainty is reckoned
 with patients (groups), not with images. Pure arithmetic over counts: knows no images, no store.
+scipy gives the distributions; it has no stability index, and its Kolmogorov-Smirnov test takes samples, not histograms
+weighted to patients.
 """
 
 from collections.abc import Mapping
@@ -28,7 +30,7 @@ class Shift:
     """Effective number of patients before and after."""
 
     def beyond(self, size: float, p: float) -> bool:
-        """Whether the shift is both that large and that improbable."""
+        """Tell whether the shift is both that large and that improbable."""
         return self.size >= size and self.p < p
 
 
@@ -45,7 +47,9 @@ def shares(before: Mapping[str, int], after: Mapping[str, int], groups: tuple[fl
     chi-square test of homogeneity, on counts scaled to patients.
     """
     values = sorted({*before, *after})
-    counts_2V = np.array([[one.get(value, 0) for value in values] for one in (before, after)], np.float64)
+    counts_2V = np.array(
+        [[counts_of.get(value, 0) for value in values] for counts_of in (before, after)], np.float64
+    )
     totals_2 = counts_2V.sum(axis=1)
     if not values or not totals_2.all():
         return NO_SHIFT
@@ -76,7 +80,9 @@ def grey_values(
     both = [name for name in sorted({*before} & {*after}) if before[name].sum() and after[name].sum()]
     if not both:
         return NO_SHIFT
-    first_CB, second_CB = (np.array([one[name] for name in both], np.float64) for one in (before, after))
+    first_CB, second_CB = (
+        np.array([side_of[name] for name in both], np.float64) for side_of in (before, after)
+    )
     first_C, second_C = first_CB.sum(axis=1), second_CB.sum(axis=1)
     weights_C = second_C / first_C
     first_B, second_B = (weights_C[:, None] * first_CB).sum(axis=0), second_CB.sum(axis=0)
@@ -85,7 +91,7 @@ def grey_values(
         float((weights_C * first_C).sum() ** 2 / (weights_C**2 * first_C).sum()),
         float(second_C.sum()),
     )
-    every = tuple(sum(float(one.sum()) for one in side.values()) for side in (before, after))
+    every = tuple(sum(float(side_of.sum()) for side_of in side.values()) for side in (before, after))
     people = tuple(
         min(mine * many / whole, mine) for mine, many, whole in zip(images, groups, every, strict=True)
     )
@@ -94,7 +100,7 @@ def grey_values(
 
 
 def chance_of_none(share: float, groups: float) -> float:
-    """Probability that a value of this share occurs in none of so many patients."""
+    """Return the probability that a value of this share occurs in none of so many patients."""
     return float((1 - share) ** groups)
 
 

@@ -1,4 +1,4 @@
-"""How much a model could learn without looking at the patient: `data.report` asks it for every version.
+"""Measure how much a model could learn without looking at the patient; `data.report` calls it for every version.
 
 Two probes, both blind to anatomy in detail: one sees nothing but the borders of an image, one a thumbnail of 16
 pixels. A probe that names the label of an unseen patient from the border has found a shortcut: a marker, a frame,
@@ -38,7 +38,7 @@ VIEWS: tuple[View, ...] = ("borders", "thumbnail")
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What a linear classifier told from one view, on patients that it had not seen."""
+    """What a linear classifier predicts from one view, on patients that it has not seen."""
 
     view: View
     target: Target
@@ -64,7 +64,7 @@ class Shortcuts:
 
 
 def features(pixels_HW: np.ndarray) -> dict[View, np.ndarray]:
-    """What each probe sees of one image.
+    """Return what each probe sees of one image.
 
     Args:
         pixels_HW: uint8, the canonical pixels.
@@ -102,12 +102,13 @@ def shortcuts(
             not_evaluable[target] = why
             continue
         for view in VIEWS:
-            x_ND = np.stack([one[view] for one in seen]).astype(np.float32)
+            x_ND = np.stack([views[view] for views in seen]).astype(np.float32)
             probes.append(_probe(view, target, x_ND, np.asarray(names), np.asarray(groups)))
     return Shortcuts(probes=tuple(probes), not_evaluable=not_evaluable, class_by_source=class_by_source)
 
 
 def _why_not(names: Sequence[str], groups: Sequence[str]) -> str | None:
+    """Return why no probe can be made for a target, None when one can."""
     if len(set(names)) < 2:
         return f"all images have the same one ({names[0]})" if names else "there are no images"
     if len(set(groups)) < 2 * FOLDS:
@@ -116,7 +117,7 @@ def _why_not(names: Sequence[str], groups: Sequence[str]) -> str | None:
 
 
 def _probe(view: View, target: Target, x_ND: np.ndarray, y_N: np.ndarray, group_N: np.ndarray) -> Probe:
-    """Cross-validated by group; every image is predicted once."""
+    """Cross-validate a linear classifier by group; every image is predicted once."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=STEPS))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     right = 0

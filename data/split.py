@@ -1,7 +1,8 @@
-"""Which side of the split a group falls on: a keyed hash, so neither other groups nor time can change it.
+"""Put a group on a side of the split by a keyed hash, so that neither other groups nor time can change it.
 
 A group is a patient or a set of near-duplicates; whatever shares a patient or the same pixels is merged into
-one group first. Pure arithmetic: knows neither Ray nor torch.
+one group first. Pure arithmetic: knows neither Ray nor torch. The union-find is written here, because those of scipy
+and networkx name a set by its size, not by its smallest member, and workers need not load them.
 """
 
 from collections.abc import Iterable
@@ -16,10 +17,10 @@ DIGITS = 13  # hexadecimal digits that fill the mantissa of a double
 
 
 def split_of(group_key: str, key: bytes, *, seed: int = 0) -> Split:
-    """The side of one group.
+    """Return the side of one group.
 
     Args:
-        key: the pseudonym key; without it nobody can steer a group to a side.
+        key: the pseudonym key; without it no group can be steered to a side.
         seed: another seed draws another split; versions that are to be compared share it.
     """
     position = int(keyed_hash(key, "split", str(seed), group_key)[:DIGITS], 16) / 16**DIGITS

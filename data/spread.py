@@ -1,4 +1,4 @@
-"""Share out like pieces of work over the cluster's cores: `data.etl` stages blocks and writes parts through it.
+"""Map work over pieces on the cluster's cores: `data.etl` stages blocks and writes parts through it.
 
 A piece whose worker or node dies is begun again elsewhere. Knows Ray, and nothing of what the work is.
 """
@@ -22,14 +22,14 @@ such bound to set: what could kill a worker must not be done in one."""
 
 
 def at_once() -> int:
-    """Pieces in work at a time: one a core.
+    """Return the number of pieces in work at a time: one a core.
 
-    A node may be told of more CPUs than it has, as the embedded platform's is, and eight workers that start on two
-    cores at once are all late.
+    A node may be configured with more CPUs than it has, as the embedded platform's is; eight workers that start on
+    two cores at once are all late.
     """
     ours = ray.get_runtime_context().get_node_id()
-    told = next(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["NodeID"] == ours)
-    per_core = max(1.0, told / len(os.sched_getaffinity(0)))
+    cpus = next(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["NodeID"] == ours)
+    per_core = max(1.0, cpus / len(os.sched_getaffinity(0)))
     return max(1, int(ray.cluster_resources().get("CPU", 1.0) / per_core))
 
 
@@ -62,11 +62,11 @@ def through_tasks(work: Callable[..., R], pieces: Iterable[P], *shared: Any) -> 
         ray.exceptions.RayError: the work failed, or its workers died too often.
     """
     task = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(work)
-    put = [ray.put(one) for one in shared]
+    put = [ray.put(value) for value in shared]
     coming = enumerate(pieces)
     in_work = {task.remote(piece, *put): number for number, piece in islice(coming, at_once())}
     while in_work:
         (done,), _ = ray.wait(list(in_work), num_returns=1)
         number = in_work.pop(done)
         yield number, ray.get(done)
-        in_work.update({task.remote(piece, *put): next_one for next_one, piece in islice(coming, 1)})
+        in_work.update({task.remote(piece, *put): next_number for next_number, piece in islice(coming, 1)})

@@ -1,4 +1,4 @@
-"""The stored pixels of a DICOM file with burned-in text masked: what `data.export` writes into a copy.
+"""Mask burned-in text in the stored pixels of a DICOM file, for the copies of `data.export`.
 
 `data.sandbox_child` calls it, as files are untrusted. Knows nothing of headers that may leave.
 """

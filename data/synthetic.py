@@ -7,7 +7,7 @@ burned-in mark) and can be made worse on purpose: noise, drift, bias and shortcu
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cluster.progress import OnProgress, silent
 from data.synthetic_draw import DRAWN_LABELS, Patient, chest, limb
 from data.synthetic_files import SITES, Header, Site, burn_in, dicom, expose, png
 from data.taxonomy import taxonomy
@@ -73,7 +74,7 @@ class Subject:
 def generate(
     config: SyntheticConfig,
     directory: Path,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: OnProgress = silent,
     *,
     threads: int = 2,
 ) -> Path:
@@ -81,13 +82,12 @@ def generate(
 
     Args:
         directory: created if needed; files of the same names are replaced, others stay.
-        progress: told images done, images in all and a phrase, from this thread.
         threads: how many draw at a time; the files do not depend on it.
     Returns:
         the directory.
     Raises:
         OSError: the directory cannot be written; there is no manifest then.
-        ValueError: this site's taxonomy has a class that nobody has drawn.
+        ValueError: this site's taxonomy has a class that cannot be drawn.
     """
     if strange := sorted(set(taxonomy().names) - DRAWN_LABELS):
         raise ValueError(
@@ -100,10 +100,9 @@ def generate(
     manifest.unlink(missing_ok=True)
     rows: list[dict[str, str]] = []
     with ThreadPoolExecutor(threads) as pool:
-        for written in pool.map(lambda one: _write_subject(config, one, directory), subjects(config)):
+        for written in pool.map(lambda subject: _write_subject(config, subject, directory), subjects(config)):
             rows += written
-            if progress is not None:
-                progress(len(rows), config.images, "synthetic X-rays drawn")
+            progress(len(rows), config.images, "synthetic X-rays drawn")
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -115,7 +114,7 @@ def generate(
 
 
 def subjects(config: SyntheticConfig) -> Iterator[Subject]:
-    """The patients, class after class; each class gets its tenth of the images."""
+    """Yield the patients, class after class; each class gets its tenth of the images."""
     names = taxonomy().names
     number = 0
     for index, label in enumerate(names):
@@ -168,7 +167,7 @@ def _write_subject(config: SyntheticConfig, subject: Subject, directory: Path) -
 def draw(
     config: SyntheticConfig, subject: Subject, number: int, rng: np.random.Generator
 ) -> tuple[bytes, str, str]:
-    """One image as a file: its bytes, its suffix and the view."""
+    """Draw one image as a file; return its bytes, its suffix and the view."""
     patient, site = subject.patient, subject.site
     strength = 1 - config.bias if patient.sex == "F" else 1.0
     drawing_HW, view = _drawing(config, subject, rng, strength)
@@ -190,7 +189,7 @@ def draw(
 
 
 def sign_of(config: SyntheticConfig, subject: Subject, seed: np.random.SeedSequence) -> np.ndarray:
-    """Where the disease is on the image that `draw` makes from this seed: the density that its sign adds.
+    """Return the density that the disease's sign adds to the image that `draw` makes from this seed.
 
     The same drawing without its sign, subtracted: the numbers drawn at random do not depend on the strength.
 
@@ -205,7 +204,7 @@ def sign_of(config: SyntheticConfig, subject: Subject, seed: np.random.SeedSeque
 def _drawing(
     config: SyntheticConfig, subject: Subject, rng: np.random.Generator, strength: float
 ) -> tuple[np.ndarray, str]:
-    """The attenuation that a detector would see, float32 at the file's size, and the view."""
+    """Draw the attenuation that a detector would see, float32 at the file's size; return it and the view."""
     patient, site = subject.patient, subject.site
     shape = (round(config.side * site.aspect * DRAWN), round(config.side * DRAWN))
     region = taxonomy()[patient.label].region

@@ -30,7 +30,7 @@ class Patient:
 def chest(
     rng: np.random.Generator, shape: tuple[int, int], patient: Patient, view: str, strength: float
 ) -> np.ndarray:
-    """A frontal chest film with the patient's sign.
+    """Draw a frontal chest film with the patient's sign.
 
     Args:
         view: "PA" or "AP"; AP enlarges the heart and flattens the inspiration.
@@ -118,7 +118,7 @@ def _breasts(build: np.random.Generator, plane: Plane) -> np.ndarray:
 
 
 def _wire(rng: np.random.Generator, plane: Plane) -> np.ndarray:
-    """A catheter or cable: bright, thin, of any class."""
+    """Draw a catheter or cable, bright and thin, which goes with any class."""
     curve_HW = plane.u_HW - rng.uniform(-0.5, 0.5) - rng.uniform(-0.4, 0.4) * np.sin(plane.v_HW * 2.5)
     return (
         rng.uniform(0.15, 0.3)
@@ -128,7 +128,7 @@ def _wire(rng: np.random.Generator, plane: Plane) -> np.ndarray:
 
 
 def limb(rng: np.random.Generator, shape: tuple[int, int], patient: Patient, strength: float) -> np.ndarray:
-    """One or two long bones with a joint, in soft tissue; broken and swollen when the label says so.
+    """Draw one or two long bones with a joint, in soft tissue; broken and swollen when the label says so.
 
     Args:
         strength: multiplies the gap and the displacement of a fracture, about 0..1.5.
@@ -167,7 +167,7 @@ def _bone(
     width: float,
     joint: float,
 ) -> np.ndarray:
-    """Shaft with bright cortex and spongy inside, flaring towards the joint, and what lies beyond it."""
+    """Draw a shaft with bright cortex and spongy inside, flaring towards the joint, and what lies beyond it."""
     along_HW = (plane.v_HW - joint) * math.copysign(1.0, -joint)
     flare_HW = 1 + 0.5 * np.exp(-np.square(along_HW) * 25)
     bow = build.uniform(-0.08, 0.08)

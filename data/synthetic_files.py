@@ -61,7 +61,7 @@ SITES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a DICOM header tells; all of it invented."""
+    """The content of a DICOM header; all of it invented."""
 
     patient_id: str
     sex: str
@@ -75,7 +75,7 @@ class Header:
 def expose(
     rng: np.random.Generator, image_HW: np.ndarray, site: Site, noise: float, drift: float
 ) -> np.ndarray:
-    """Attenuation to 12-bit grey values, 0 = air, as the site's detector would give them.
+    """Turn attenuation into 12-bit grey values, 0 = air, as the site's detector gives them.
 
     Args:
         noise: multiplies the quantum noise.
@@ -105,7 +105,7 @@ def burn_in(grey_HW: np.ndarray, slot: int, slots: int) -> None:
 
 
 def png(grey_HW: np.ndarray, site: Site) -> bytes:
-    """8 bits, or 16 of which 12 are used, as the site's archive exports."""
+    """Encode 8 bits, or 16 of which 12 are used, as the site's archive exports."""
     values_HW = (grey_HW >> 4).astype(np.uint8) if site.png_bits == 8 else grey_HW
     info = PngInfo()
     info.add_text("Description", NOTICE)
@@ -115,7 +115,7 @@ def png(grey_HW: np.ndarray, site: Site) -> bytes:
 
 
 def dicom(rng: np.random.Generator, grey_HW: np.ndarray, site: Site, header: Header) -> bytes:
-    """A 12-bit digital radiograph; the UIDs follow from the patient, so the same seed gives them again."""
+    """Encode a 12-bit digital radiograph; the UIDs follow from the patient, so the same seed repeats them."""
     inverted = rng.random() < site.monochrome1_share
     instance = _uid(header.patient_id, str(header.number))
     meta = FileMetaDataset()
@@ -144,6 +144,6 @@ def dicom(rng: np.random.Generator, grey_HW: np.ndarray, site: Site, header: Hea
 
 
 def _uid(*parts: str) -> UID:
-    """A UUID-derived UID (DICOM PS3.5 B.2) from a hash of its parts."""
+    """Derive a UUID-derived UID (DICOM PS3.5 B.2) from a hash of its parts."""
     digest = hashlib.sha256("/".join(("raydiology synthetic", *parts)).encode()).digest()
     return UID(f"2.25.{int.from_bytes(digest[:15], 'big')}")

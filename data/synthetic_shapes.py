@@ -19,7 +19,7 @@ class Plane:
 
 
 def step(distance_HW: np.ndarray, softness: float) -> np.ndarray:
-    """0 outside, 1 inside, with a border `softness` wide; `distance_HW` is positive inside."""
+    """Return 0 outside and 1 inside, with a border `softness` wide; `distance_HW` is positive inside."""
     t_HW = distance_HW * np.float32(1 / softness)
     t_HW += np.float32(0.5)
     np.clip(t_HW, 0, 1, out=t_HW)
@@ -30,7 +30,7 @@ def step(distance_HW: np.ndarray, softness: float) -> np.ndarray:
 
 
 def cloud(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> np.ndarray:
-    """Smooth noise, mean 0 and deviation about 1, with `cells` bumps along the shorter side."""
+    """Draw smooth noise, mean 0 and deviation about 1, with `cells` bumps along the shorter side."""
     height, width = shape
     rows, columns = (max(2, round(cells * side / min(shape))) for side in shape)
     coarse = Image.fromarray(rng.standard_normal((rows, columns), np.float32))
@@ -38,7 +38,7 @@ def cloud(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> np.nd
 
 
 def pose(rng: np.random.Generator, shape: tuple[int, int], *, turn_deg: float, shift: float) -> Plane:
-    """A rotated, shifted, scaled and slightly warped view of the body's frame."""
+    """Draw a rotated, shifted, scaled and slightly warped view of the body's frame."""
     height, width = shape
     longer = max(shape) / 2
     y_H1 = (np.arange(height, dtype=np.float32)[:, None] - height / 2) / longer + rng.uniform(-shift, shift)
@@ -52,6 +52,6 @@ def pose(rng: np.random.Generator, shape: tuple[int, int], *, turn_deg: float, s
 
 
 def dome(plane: Plane, at: tuple[float, float], size: tuple[float, float]) -> np.ndarray:
-    """A soft round bump of height 1."""
+    """Draw a soft round bump of height 1."""
     across_HW, along_HW = (plane.u_HW - at[0]) / size[0], (plane.v_HW - at[1]) / size[1]
     return np.square(np.clip(1 - across_HW * across_HW - along_HW * along_HW, 0, 1))

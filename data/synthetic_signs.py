@@ -33,7 +33,7 @@ class Lungs:
         return np.maximum(self.right_HW, self.left_HW)
 
     def side(self, rng: np.random.Generator) -> tuple[float, np.ndarray]:
-        """One of the two by chance: the sign of u there, and its mask."""
+        """Choose one of the two by chance: the sign of u there, and its mask."""
         return (1.0, self.left_HW) if rng.random() < 0.5 else (-1.0, self.right_HW)
 
 
@@ -43,13 +43,13 @@ Sign = Callable[[np.random.Generator, Plane, Lungs], np.ndarray]
 def chest_sign(
     label: str, rng: np.random.Generator, plane: Plane, lungs: Lungs, strength: float
 ) -> np.ndarray | float:
-    """What the class adds to the picture; 0 for `normal`."""
+    """Draw what the class adds to the picture; 0 for `normal`."""
     sign = SIGNS[label]
     return 0.0 if sign is None else np.float32(1.4 * strength) * sign(rng, plane, lungs)
 
 
 def _within(rng: np.random.Generator, lungs: Lungs, low: float, high: float) -> tuple[float, float]:
-    """A place in one lung, between two heights given as shares of apex (0) to base (1)."""
+    """Choose a place in one lung, between two heights given as shares of apex (0) to base (1)."""
     side = 1.0 if rng.random() < 0.5 else -1.0
     return (
         side * (lungs.gap + rng.uniform(-0.5, 0.5) * lungs.width),
@@ -58,7 +58,7 @@ def _within(rng: np.random.Generator, lungs: Lungs, low: float, high: float) -> 
 
 
 def _bacterial(rng: np.random.Generator, plane: Plane, lungs: Lungs) -> np.ndarray:
-    """Lobar consolidation: dense, on one side, ending at a fissure as at a ruler."""
+    """Draw a lobar consolidation: dense, on one side, ending at a fissure as at a ruler."""
     side, lung_HW = lungs.side(rng)
     tilt = rng.uniform(-0.5, 0.5)
     height = lungs.top + (lungs.base - lungs.top) * rng.uniform(0.4, 0.62)
@@ -71,14 +71,14 @@ def _bacterial(rng: np.random.Generator, plane: Plane, lungs: Lungs) -> np.ndarr
 
 
 def _viral(rng: np.random.Generator, plane: Plane, lungs: Lungs) -> np.ndarray:
-    """Interstitial: a fine net of lines over both lungs."""
+    """Draw an interstitial pattern: a fine net of lines over both lungs."""
     net_HW = step(0.28 - np.abs(cloud(rng, plane.u_HW.shape, int(rng.integers(20, 28)))), 0.25)
     weight_HW = step(rng.uniform(0.3, 0.45) - np.abs(np.abs(plane.u_HW) - rng.uniform(0.2, 0.4)), 0.5)
     return rng.uniform(0.16, 0.26) * lungs.both_HW * weight_HW * (0.3 + net_HW)
 
 
 def _covid19(rng: np.random.Generator, plane: Plane, lungs: Lungs) -> np.ndarray:
-    """Ground glass: several hazy patches, on both sides, at the rim and low."""
+    """Draw ground glass: several hazy patches, on both sides, at the rim and low."""
     haze_HW = np.zeros_like(plane.u_HW)
     for number in range(int(rng.integers(4, 8))):
         side = 1.0 if number % 2 else -1.0
@@ -92,7 +92,7 @@ def _covid19(rng: np.random.Generator, plane: Plane, lungs: Lungs) -> np.ndarray
 
 
 def _tuberculosis(rng: np.random.Generator, plane: Plane, lungs: Lungs) -> np.ndarray:
-    """Cavities: rings with an empty middle, in an upper lobe, in a little haze."""
+    """Draw cavities: rings with an empty middle, in an upper lobe, in a little haze."""
     density_HW = np.zeros_like(plane.u_HW)
     for _ in range(int(rng.integers(1, 4))):
         x, y = _within(rng, lungs, 0.22, 0.42)
@@ -105,14 +105,14 @@ def _tuberculosis(rng: np.random.Generator, plane: Plane, lungs: Lungs) -> np.nd
 
 
 def _lung_opacity(rng: np.random.Generator, plane: Plane, lungs: Lungs) -> np.ndarray:
-    """One faint round shadow, anywhere in a lung."""
+    """Draw one faint round shadow, anywhere in a lung."""
     at = _within(rng, lungs, 0.3, 0.75)
     size = rng.uniform(0.2, 0.3)
     return rng.uniform(0.26, 0.4) * dome(plane, at, (size, size * rng.uniform(0.85, 1.2))) * lungs.both_HW
 
 
 def _fungal(rng: np.random.Generator, plane: Plane, lungs: Lungs) -> np.ndarray:
-    """Several small nodules, each in a halo."""
+    """Draw several small nodules, each in a halo."""
     density_HW = np.zeros_like(plane.u_HW)
     for _ in range(int(rng.integers(6, 12))):
         at = _within(rng, lungs, 0.2, 0.9)
@@ -123,7 +123,7 @@ def _fungal(rng: np.random.Generator, plane: Plane, lungs: Lungs) -> np.ndarray:
 
 
 def _other_lung(rng: np.random.Generator, plane: Plane, lungs: Lungs) -> np.ndarray:
-    """Pleural effusion: fluid over one diaphragm, rising to the outer wall in a meniscus."""
+    """Draw a pleural effusion: fluid over one diaphragm, rising to the outer wall in a meniscus."""
     side, lung_HW = lungs.side(rng)
     outwards_HW = (side * plane.u_HW - lungs.gap) / lungs.width
     level = lungs.base - rng.uniform(0.18, 0.36)

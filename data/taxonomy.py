@@ -1,6 +1,7 @@
 """The classes, read from `taxonomy.yaml`: the one list that every consumer shares. Ten of them; a site may have others.
 
-The file is written by people, so what is wrong with it is told in one line. Knows neither Ray nor torch.
+The file is edited by hand, so an error in it is one line that names the class. The checks are written here, since
+pydantic words several lines and takes `yes` for true. Knows neither Ray nor torch.
 """
 
 from dataclasses import dataclass, fields
@@ -36,7 +37,7 @@ class Class:
     also_called: tuple[str, ...] = ()
     """Other words for the same thing that an explanation may use; a non-finding's begin with "no "."""
     required: bool = False
-    """Whether too few test images of it halt the pipeline (`train.gates`)."""
+    """True when too few test images of it halt the pipeline (`train.gates`)."""
 
     def __post_init__(self) -> None:
         thresholds = [value for value in (self.soon_above, self.urgent_above) if value is not None]
@@ -46,10 +47,10 @@ class Class:
             None if self.region in REGIONS else f"its region is none of {', '.join(REGIONS)}",
             None if isinstance(self.finding, bool) else "finding is neither true nor false",
             None if isinstance(self.required, bool) else "required is neither true nor false",
-            None if all(_is_share(one) for one in thresholds) else "a threshold is no number within 0..1",
-            None if all(isinstance(one, str) for one in self.also_called) else "also_called holds no text",
+            None if all(_is_share(item) for item in thresholds) else "a threshold is no number within 0..1",
+            None if all(isinstance(item, str) for item in self.also_called) else "also_called holds no text",
         ]
-        if problems := [one for one in wrong if one]:
+        if problems := [item for item in wrong if item]:
             raise TaxonomyError(f"the class {self.name!r}: {'; '.join(problems)}")
 
 
@@ -68,13 +69,13 @@ class Taxonomy:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(one.name for one in self.classes)
+        return tuple(entry.name for entry in self.classes)
 
     def __getitem__(self, name: str) -> Class:
         return self.classes[self.names.index(name)]
 
     def translate(self, label: str) -> str | None:
-        """The class that a manifest's label means, None when it means none of ours."""
+        """Return the class that a manifest's label means, None when it means none of ours."""
         label = label.strip()
         label = self.synonyms.get(label, label)
         return label if label in self.names else None
@@ -82,7 +83,7 @@ class Taxonomy:
 
 @cache
 def taxonomy() -> Taxonomy:
-    """The project's taxonomy; the order of `classes` is the order of the model's outputs."""
+    """Return the project's taxonomy; the order of `classes` is the order of the model's outputs."""
     return load(TAXONOMY_PATH)
 
 
@@ -94,7 +95,7 @@ def load(path: Path) -> Taxonomy:
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        classes = tuple(_class(number, one) for number, one in enumerate(_listed(raw), start=1))
+        classes = tuple(_class(number, entry) for number, entry in enumerate(_listed(raw), start=1))
         synonyms = raw.get("synonyms") or {}
         if not isinstance(synonyms, dict):
             raise TaxonomyError("`synonyms` is no list of `other name: class`")
@@ -112,15 +113,15 @@ def _listed(raw: Any) -> list[Any]:
     return listed
 
 
-def _class(number: int, one: Any) -> Class:
+def _class(number: int, entry: Any) -> Class:
     known = {field.name for field in fields(Class)}
     needed = known - {"also_called", "required"}
-    if not isinstance(one, dict) or needed - set(one) or set(one) - known:
-        there = set(one) if isinstance(one, dict) else set()
+    if not isinstance(entry, dict) or needed - set(entry) or set(entry) - known:
+        there = set(entry) if isinstance(entry, dict) else set()
         wrong = [f"lacks {name}" for name in sorted(needed - there)]
         wrong += [f"has an unknown {name}" for name in sorted(map(str, there - known))]
         raise TaxonomyError(f"class {number} of the list {', '.join(wrong)}")
-    return Class(**{**one, "also_called": tuple(one.get("also_called") or ())})
+    return Class(**{**entry, "also_called": tuple(entry.get("also_called") or ())})
 
 
 def _is_share(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Take rows out of a published dataset version: their pixels go, a hash in their place keeps the version's name true.
+"""Erase rows of a published dataset version: a hash in place of each keeps the version's name true.
 
 `data.forget` calls it while no `etl` runs. New parts are written beside the old under keys of their own content, the
 manifest that names them is published, the old ones are deleted: cut off anywhere, readers see a whole version, and
@@ -34,7 +34,7 @@ COLUMNS = ("source", "sha256", "label", "split", "group_key")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Buried:
+class ErasedRows:
     rows: int
     """Rows with this mark that the version had, whenever they were taken out."""
     parts: int
@@ -45,10 +45,10 @@ class Buried:
     """Images that the manifest no longer lists as withheld."""
 
 
-def bury(
+def erase_rows(
     store: ObjectStore, version: str, images: Collection[Image], mark: str, licenses: Mapping[Image, str]
-) -> Buried:
-    """Take these images out of a version.
+) -> ErasedRows:
+    """Erase the rows of these images from a version.
 
     Args:
         images: which; a rerun after their removal has none left to find. The old parts stay until `clean`.
@@ -76,23 +76,23 @@ def bury(
         written, rows = _rewrite(store, version, part, images)
         parts.append(written)
         taken += rows
-    rewritten = sum(one is not other for one, other in zip(parts, described["parts"], strict=True))
+    rewritten = sum(new is not old for new, old in zip(parts, described["parts"], strict=True))
     withheld = described.get("withheld", [])
-    listed = [one for one in withheld if (one["source"], one["sha256"]) not in images]
+    listed = [row for row in withheld if (row["source"], row["sha256"]) not in images]
     if len(listed) < len(withheld):
         described["withheld"] = listed
     if taken:
         stones = [{"row": row_hash(row), "split": row.split, "mark": mark} for row in taken]
         described["tombstones"] = sorted(
-            [*described.get("tombstones", []), *stones], key=lambda one: str(one["row"])
+            [*described.get("tombstones", []), *stones], key=lambda row: str(row["row"])
         )
         described["parts"] = parts
         if not broken and not gone:
             _recount(described, left, [licenses.get((row.source, row.sha256)) for row in taken])
     if taken or len(listed) < len(withheld):
         versions.publish(store, version, described)
-    return Buried(
-        rows=sum(one["mark"] == mark for one in described.get("tombstones", [])),
+    return ErasedRows(
+        rows=sum(row["mark"] == mark for row in described.get("tombstones", [])),
         parts=rewritten,
         broken=broken,
         unlisted=len(withheld) - len(listed),
@@ -100,16 +100,16 @@ def bury(
 
 
 def clean(store: ObjectStore, version: str) -> None:
-    """Delete the parts that the manifest no longer names, and every page of the version that may show a picture."""
+    """Delete the parts that the manifest no longer names, and pages of the version that may show a picture."""
     named = {part["key"] for part in versions.manifest(store, version)["parts"]}
     under = store.keys(BUCKET, f"{version}/")
     store.delete(BUCKET, [key for key in under if key not in named and not WITHOUT_PIXELS.fullmatch(key)])
 
 
 def _readable(store: ObjectStore, part: Mapping[str, Any], images: Collection[Image]) -> pa.Table | None:
-    """Which images a part holds; None where it holds one of them and was changed since it was written, or may.
+    """Return which images a part holds; None where it holds one and was changed since it was written, or may.
 
-    Readers refuse such a part either way, so nothing that anybody could use is lost with it.
+    Readers refuse such a part either way, so nothing usable is lost with it.
     """
     try:
         columns = columns_of(store, part["key"])
@@ -126,7 +126,7 @@ def _is_whole(store: ObjectStore, part: Mapping[str, Any]) -> bool:
 
 
 def columns_of(store: ObjectStore, key: str) -> pa.Table:
-    """Of a Parquet file in bucket `datasets` the columns that say which images it holds, without their pixels.
+    """Read from a Parquet file in bucket `datasets` the columns that name its images, without their pixels.
 
     Tombstones are left out; a file that has no such columns gives none.
     """
@@ -140,7 +140,7 @@ def columns_of(store: ObjectStore, key: str) -> pa.Table:
 
 
 def holds(table: pa.Table, images: Collection[Image]) -> pa.Array:
-    """One bool a row: whether it is one of the images."""
+    """Return one bool a row: true where it is one of the images."""
     pairs = zip(table["source"].to_pylist(), table["sha256"].to_pylist(), strict=True)
     return pa.array([pair in images for pair in pairs], pa.bool_())
 
@@ -148,17 +148,17 @@ def holds(table: pa.Table, images: Collection[Image]) -> pa.Array:
 def _rewrite(
     store: ObjectStore, version: str, part: Mapping[str, Any], images: Collection[Image]
 ) -> tuple[dict[str, Any], list[LogicalRow]]:
-    """Write one part anew; returns its entry of the manifest and the rows that it lost."""
+    """Write one part again; return its entry of the manifest and the rows that it lost."""
     table = pq.read_table(io.BytesIO(versions.read_part(store, version, part)))
     if TOMBSTONE not in table.column_names:
         table = table.append_column(TOMBSTONE, pa.nulls(table.num_rows, pa.string()))
     hit = holds(table, images)
     lost = [_logical(row) for row in table.filter(hit).drop_columns(["pixels"]).to_pylist()]
-    kept = table.filter(pc.invert(hit))
-    stones = pa.Table.from_pylist([{TOMBSTONE: row_hash(row)} for row in lost], schema=kept.schema)
+    remaining = table.filter(pc.invert(hit))
+    stones = pa.Table.from_pylist([{TOMBSTONE: row_hash(row)} for row in lost], schema=remaining.schema)
     buffer = io.BytesIO()
     pq.write_table(
-        pa.concat_tables([kept, stones]), buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS
+        pa.concat_tables([remaining, stones]), buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS
     )
     blob = buffer.getvalue()
     digest = hashlib.sha256(blob).hexdigest()
@@ -166,7 +166,7 @@ def _rewrite(
     entry = {
         **part,
         "key": f"{stem}.{digest[:16]}.parquet",
-        "rows": versions.without_tombstones(kept).num_rows,
+        "rows": versions.without_tombstones(remaining).num_rows,
         "bytes": len(blob),
         "sha256": digest,
     }
@@ -175,15 +175,15 @@ def _rewrite(
 
 
 def _logical(row: Mapping[str, Any]) -> LogicalRow:
-    """The row that the version's name was made of: Parquet keeps ages in 32 bits, PostgreSQL shows them shortest."""
-    values = {one.name: row[one.name] for one in fields(LogicalRow)}
+    """Rebuild the row that was hashed: Parquet stores ages in 32 bits, PostgreSQL shows them shortest."""
+    values = {field.name: row[field.name] for field in fields(LogicalRow)}
     if values["age"] is not None:
         values["age"] = float(str(np.float32(values["age"])))
     return LogicalRow(**values)
 
 
 def _recount(described: dict[str, Any], left: Sequence[pa.Table], licenses: Sequence[str | None]) -> None:
-    """The manifest's counts, of the rows that are left."""
+    """Count the remaining rows for the manifest."""
     rows = {
         name: [value for table in left for value in table[name].to_pylist()]
         for name in ("split", "label", "source", "group_key")

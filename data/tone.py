@@ -1,4 +1,4 @@
-"""Grey values of any depth to the 256 that are shown, by one table over the stored range.
+"""Map grey values of any depth to the 256 that are shown, by one table over the stored range.
 
 `data.preprocess` uses it for PNG, `data.dicom` for DICOM. Every step from stored value to brightness is
 pointwise, so at most 65,536 values are computed, whatever the size of the image. Knows no file format.
@@ -14,7 +14,7 @@ RAMP_PERCENTILES = (0.1, 99.9)
 
 
 def ramp_of(stored_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The range of an image.
+    """Return the range of an image.
 
     Returns:
         index_HW: uint16, where in the ramp each pixel lies.
@@ -33,7 +33,7 @@ def ramp_of(stored_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def ramp_limits(
     index_HW: np.ndarray, values: np.ndarray, ignored: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """The brightness between which the pixels lie, but for the few that `RAMP_PERCENTILES` leaves out.
+    """Return the brightness between which all pixels lie but the few that `RAMP_PERCENTILES` leaves out.
 
     Args:
         values: brightness of each entry of the ramp, in any order.
@@ -48,13 +48,13 @@ def ramp_limits(
 
 
 def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """low..high → 0..255, rounded and clipped; all 0 when there is no range."""
+    """Map low..high to 0..255, rounded and clipped; all 0 when there is no range."""
     span = max(float(high) - float(low), 1e-9)
     return np.clip((values.astype(np.float64) - low) * (255 / span) + 0.5, 0, 255).astype(np.uint8)
 
 
 def percentiles(counts: np.ndarray, low: float, high: float) -> tuple[int, int]:
-    """The bins in which the two percentiles of a histogram lie."""
+    """Return the bins in which the two percentiles of a histogram lie."""
     below = np.cumsum(counts)
     positions = np.searchsorted(below, [below[-1] * low / 100, below[-1] * high / 100], side="left")
     return int(positions[0]), int(min(positions[1], len(counts) - 1))

@@ -1,4 +1,4 @@
-"""Published dataset versions: which there are, what each holds, and its samples as arrays.
+"""Read and publish dataset versions: list them, read their manifests, load their samples as arrays.
 
 `etl` publishes; training, evaluation, batch inference and drift checks read. A version is complete when its
 `manifest.json` is there, and its files never change after that: each part is verified on reading.
@@ -21,7 +21,7 @@ from data.split import Split
 BUCKET = "datasets"
 COMMIT = "manifest.json"
 TOMBSTONE = "tombstone"
-"""Column of a part that holds, in the place of a forgotten row, the hash of that row; null in all others."""
+"""Column of a part that holds, in place of an erased row, the hash of that row; null in all others."""
 
 
 class VersionError(ValueError):
@@ -57,27 +57,27 @@ def part_key(version: str, split: str, number: int) -> str:
 
 
 def names(store: ObjectStore) -> list[str]:
-    """The published versions."""
+    """List the published versions."""
     keys = store.keys(BUCKET, "")
     return sorted(key.removesuffix(f"/{COMMIT}") for key in keys if key.endswith(f"/{COMMIT}"))
 
 
 def manifest(store: ObjectStore, version: str) -> dict[str, Any]:
-    """The commit object of a version: settings, classes, counts, sources, licences, parts.
+    """Read the commit object of a version: settings, classes, counts, sources, licences, parts.
 
     Raises:
         VersionError: there is no complete version of that name; the message lists those that there are.
     """
     try:
-        found: dict[str, Any] = store.get_json(BUCKET, f"{version}/{COMMIT}")
+        described: dict[str, Any] = store.get_json(BUCKET, f"{version}/{COMMIT}")
     except FileNotFoundError as error:
         there = ", ".join(names(store)) or "none yet: run `python -m jobs.etl`"
         raise VersionError(f"there is no dataset version {version!r}; there are: {there}") from error
-    return found
+    return described
 
 
 def published(store: ObjectStore, version: str) -> dict[str, Any] | None:
-    """The manifest when the version is complete, else None."""
+    """Return the manifest when the version is complete, else None."""
     return manifest(store, version) if store.exists(BUCKET, f"{version}/{COMMIT}") else None
 
 
@@ -110,7 +110,7 @@ def load_split(
         now = manifest(store, version)
         if now["parts"] == described["parts"]:
             raise
-        return _load(store, now, split, allocate)  # a patient was forgotten between manifest and parts
+        return _load(store, now, split, allocate)  # a patient was erased between manifest and parts
 
 
 def _load(
@@ -147,7 +147,7 @@ def _load(
 
 
 def without_tombstones(table: pa.Table | pa.RecordBatch) -> pa.Table:
-    """The rows of a part that are still there."""
+    """Return the rows of a part that are not erased."""
     if isinstance(table, pa.RecordBatch):
         table = pa.Table.from_batches([table])
     if TOMBSTONE not in table.column_names:
@@ -156,7 +156,7 @@ def without_tombstones(table: pa.Table | pa.RecordBatch) -> pa.Table:
 
 
 def read_part(store: ObjectStore, version: str, part: Mapping[str, Any]) -> bytes:
-    """One Parquet file of a version, verified.
+    """Read one Parquet file of a version, verified.
 
     Raises:
         VersionError: it is gone or changed.

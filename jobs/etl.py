@@ -16,7 +16,7 @@ from cluster.settings import Settings
 from data import acceptance, catalog, etl, forgotten, report
 from data.acceptance import Judged
 from data.etl import EtlConfig
-from data.validation import ValidationConfig, failed
+from data.validation_config import ValidationConfig, failed
 from data.versions import BUCKET
 from jobs.recipes import recipe
 from jobs.runtime import entry

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from data.etl import EtlConfig
 from data.preprocess import PixelConfig
 from data.synthetic import SyntheticConfig
-from data.validation import ValidationConfig
+from data.validation_config import ValidationConfig
 from jobs.ask import AskConfig
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
 

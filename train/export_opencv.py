@@ -1,4 +1,4 @@
-"""The five functions of OpenCV that `data.burned_in` calls, in numpy, for machines that have no OpenCV.
+"""The five functions of OpenCV that `data.imaging.strokes` calls, in numpy, for machines that have no OpenCV.
 
 `train.export_runner` puts this file into the edge runner, in OpenCV's place; tests hold the two together, bit by bit.
 Only what is called there is here: 8-bit planes, the 9 x 9 square of ones, 8-connected pieces. Needs numpy alone.

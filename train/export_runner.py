@@ -19,6 +19,7 @@ PARTS = (
     "data/tone.py",
     "data/colour.py",
     "train/export_opencv.py",
+    "data/imaging/strokes.py",
     "data/burned_in.py",
     "data/preprocess.py",
     "data/model_card.py",

@@ -13,7 +13,7 @@ import yaml
 
 from data.manifest import Manifest
 from data.sources import layout
-from data.sources.card import Card, Download
+from data.sources.card import Card, kaggle_download
 
 NOTHING = "no annotation"
 CARD = Card(
@@ -27,10 +27,6 @@ CARD = Card(
         "Computer Vision Project, Kaggle"
     ),
     homepage="https://www.kaggle.com/datasets/pkdarabi/bone-fracture-detection-computer-vision-project",
-    creation=(
-        "Films of the upper limb, collected and outlined by users of Roboflow; 4,148 images, 1,728 of them "
-        "different: each training image is there three times, altered."
-    ),
     layout="data.yaml and {train,valid,test}/{images,labels}",
     labels={
         "elbow positive": "bone_fracture",
@@ -42,27 +38,9 @@ CARD = Card(
         "wrist positive": "bone_fracture",
         NOTHING: "bone_normal",
     },
-    patient_rule=(
-        "The name before `.rf.` is the original image: its altered copies, in whatever split, count as one patient. "
-        "Who is on two originals is not published."
-    ),
-    demographics="None.",
-    defects=(
-        "`positive` is explained nowhere; the publisher's page counts all named classes as fractures.",
-        "`humerus` outlines the regions that version 3 of the same set called humerus fracture: it is read as one.",
-        "An empty label file says that nobody outlined a fracture, which is less than that there is none.",
-        "Training images are altered copies, baked in: augmentation alters them a second time.",
-        "Half of the original images, 868 of 1,728, have no outline.",
-    ),
     downloads=(
-        Download(
-            url=(
-                "https://www.kaggle.com/api/v1/datasets/download/pkdarabi/"
-                "bone-fracture-detection-computer-vision-project?datasetVersionNumber=2"
-            ),
-            page="https://www.kaggle.com/datasets/pkdarabi/bone-fracture-detection-computer-vision-project",
-            file_name="bone-fracture-2.zip",
-            access="kaggle",
+        kaggle_download(
+            "pkdarabi/bone-fracture-detection-computer-vision-project", version=2, name="bone-fracture"
         ),
     ),
 )
@@ -74,15 +52,19 @@ MAX_TEXT_BYTES = 2**20
 
 
 def list_images(folder: Path) -> Manifest:
-    """Raises LayoutError, also for a class that the card does not know and a label line that is none."""
-    root, copies = layout.find_root(
+    """List the images.
+
+    Raises:
+        LayoutError: the folder is not this layout, names an unknown class, or holds a malformed label line.
+    """
+    listing = layout.Listing.find(
         CARD,
         folder,
-        lambda one: (one / "data.yaml").is_file() and layout.inner(one, "train") is not None,
+        lambda inside: (inside / "data.yaml").is_file() and layout.inner(inside, "train") is not None,
         "no folder in it holds data.yaml and train",
     )
+    root = listing.root
     names = _class_names(root)
-    listing = layout.Listing(CARD, root, notes=copies)
     unlabelled = 0
     for split, inside in layout.class_folders(CARD, root, SPLITS).items():
         parts = layout.class_folders(CARD, inside, ("images", "labels"))
@@ -114,7 +96,7 @@ def _add(listing: layout.Listing, file: Path, regions: list[dict[str, Any]], spl
 
 
 def _class_names(root: Path) -> list[str]:
-    """The names in data.yaml, in the order of their numbers."""
+    """Read the names in data.yaml, in the order of their numbers."""
     try:
         listed = yaml.safe_load(_text(root, root / "data.yaml"))
         names = listed["names"]
@@ -130,7 +112,7 @@ def _class_names(root: Path) -> list[str]:
 
 
 def _regions(root: Path, label_file: Path, names: list[str]) -> list[dict[str, Any]]:
-    """Class and box (left, top, right, bottom as shares of the image) of each line of a label file.
+    """Parse class and box (left, top, right, bottom as shares of the image) of each line of a label file.
 
     A line is `class x y width height`, or `class x1 y1 x2 y2 ...` for an outline.
     Source: Ultralytics' detection and segmentation label formats.
@@ -155,7 +137,7 @@ def _named(text: str, names: list[str]) -> str | None:
 
 
 def _box(texts: list[str]) -> list[float] | None:
-    """The box around what the numbers describe, None when they describe nothing."""
+    """Return the box around what the numbers describe, None when they describe nothing."""
     try:
         numbers = [float(text) for text in texts]
     except ValueError:

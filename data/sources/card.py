@@ -1,7 +1,7 @@
-"""What there is to know of a dataset before its first image is read: whose it is, how it may be used, its defects.
+"""The card of a dataset: whose it is, how it may be used, what its labels mean, where it is fetched.
 
-Each adapter has one card; `jobs.ingest` prints it, docs/data.md tells it to people (a test holds the two
-together), `data.download` fetches what it names. Knows no folder and no file.
+Each adapter has one; `jobs.ingest` prints it and `data.download` fetches what it names. How a dataset came to be, its
+demographics and its known defects are in docs/data.md alone. Knows no folder and no file.
 """
 
 from collections.abc import Mapping
@@ -41,6 +41,22 @@ class Download:
             raise ValueError(f"{self.file_name!r} is no plain name that ends in .zip")
 
 
+def kaggle_download(dataset: str, *, version: int, name: str, sha256: str | None = None) -> Download:
+    """Describe one version of a dataset on Kaggle.
+
+    Args:
+        dataset: OWNER/NAME in its address.
+        name: of the file on our disk, before the version.
+    """
+    return Download(
+        url=f"https://www.kaggle.com/api/v1/datasets/download/{dataset}?datasetVersionNumber={version}",
+        page=f"https://www.kaggle.com/datasets/{dataset}",
+        file_name=f"{name}-{version}.zip",
+        access="kaggle",
+        sha256=sha256,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Card:
     name: str
@@ -54,24 +70,14 @@ class Card:
     citation: str
     homepage: str
     """Where its conditions are read and accepted; empty where there is none."""
-    creation: str
-    """How it came to be: who took, chose and labelled the images."""
     layout: str
     """The folders that the adapter reads."""
     labels: Mapping[str, str]
     """The source's own label → a name of the taxonomy (or a synonym); one that is not here stands for itself."""
-    patient_rule: str
-    """What counts as one patient."""
-    demographics: str
-    """What is known of sex, age and view."""
-    defects: tuple[str, ...]
-    """Known ones, a sentence each."""
-    overlaps: tuple[str, ...] = ()
-    """Other sources, by name, that hold some of the same images."""
     downloads: tuple[Download, ...] = ()
 
     def class_of(self, label: str) -> str:
-        """The taxonomy's class that one of the source's labels means.
+        """Return the taxonomy's class that one of the source's labels means.
 
         Raises:
             ManifestError: the taxonomy of this site has no such class.
@@ -85,8 +91,8 @@ class Card:
             )
         return name
 
-    def told(self) -> tuple[str, ...]:
-        """The lines that a person reads when the source is ingested."""
+    def summary(self) -> tuple[str, ...]:
+        """Return the lines that are printed when the source is ingested."""
         return (
             f"{self.name}: {self.title}" + (f" ({self.homepage})" if self.homepage else ""),
             f"licence: {self.license}",

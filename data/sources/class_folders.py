@@ -18,26 +18,26 @@ CARD = Card(
     conditions="Ask whoever made the folder; a manifest.csv can name a licence for each image.",
     citation="none",
     homepage="",
-    creation="Whoever made the folder knows.",
     layout="{train,val,test}/CLASS, or {train,val,test}.zip with class folders; CLASS is a class or a synonym",
     labels={},
-    patient_rule="None: every image counts as a patient of its own. A manifest.csv can name patients.",
-    demographics="None. A manifest.csv can tell them.",
-    defects=("Without patients, two films of one person can fall on two sides of a split.",),
 )
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def list_images(folder: Path) -> Manifest:
-    """Raises LayoutError."""
+    """List the images.
+
+    Raises:
+        LayoutError: the folder is not this layout.
+    """
     known = {name.lower(): name for name in (*taxonomy().names, *taxonomy().synonyms)}
-    root, copies = layout.find_root(
+    listing = layout.Listing.find(
         CARD,
         folder,
-        lambda one: any(layout.inner(one, split) for split in SPLITS),
+        lambda inside_root: any(layout.inner(inside_root, split) for split in SPLITS),
         "no folder in it is called train, val or test",
     )
-    listing = layout.Listing(CARD, root, notes=copies)
+    root = listing.root
     for inside in layout.folders(CARD, root):
         if inside.name.lower() not in SPLITS:
             raise layout.refused(CARD, root, f"{inside.name!r} is no split")

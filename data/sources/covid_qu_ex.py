@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.manifest import Manifest
 from data.sources import layout
-from data.sources.card import Card, Download
+from data.sources.card import Card, kaggle_download
 
 CARD = Card(
     name="covid-qu-ex",
@@ -25,37 +25,16 @@ CARD = Card(
         "doi 10.34740/kaggle/dsv/3122958"
     ),
     homepage="https://www.kaggle.com/datasets/anasmohammedtahir/covidqu",
-    creation=(
-        "Compiled by Qatar University: 11,956 COVID-19, 11,263 other pneumonias (viral or bacterial) and 10,701 "
-        "normal films from public collections; lung masks drawn by people and networks in turn."
-    ),
     layout=(
         "{Lung,Infection} Segmentation Data/{Train,Val,Test}/{COVID-19,Non-COVID,Normal}/{images,lung masks,"
         "infection masks}; one part is enough"
     ),
     labels={"COVID-19": "covid19", "Non-COVID": "lung_opacity", "Normal": "normal"},
-    patient_rule=(
-        "BIMCV's subject (sub-S03047) in the file's name where it is kept; else none is published, and every "
-        "image counts as a patient of its own."
-    ),
-    demographics="View AP or PA where BIMCV's file name tells it; sex and age unknown.",
-    defects=(
-        "Non-COVID is `viral or bacterial pneumonia` without a word which: it becomes lung_opacity, the class for "
-        "an infiltrate of unknown cause; either pneumonia would be a guess, and other_lung says something else.",
-        "The class is bound to the collection that the film came from.",
-        "All images are 256 x 256 PNG, whatever they were before.",
-        "Thousands of near-duplicates are among the images, across the published splits too.",
-        "The infection part repeats 5,826 images of the lung part.",
-    ),
-    overlaps=("kermany-pneumonia", "covid-radiography", "tb-chest"),
     downloads=(
-        Download(
-            url=(
-                "https://www.kaggle.com/api/v1/datasets/download/anasmohammedtahir/covidqu?datasetVersionNumber=7"
-            ),
-            page="https://www.kaggle.com/datasets/anasmohammedtahir/covidqu",
-            file_name="covid-qu-ex-7.zip",
-            access="kaggle",
+        kaggle_download(
+            "anasmohammedtahir/covidqu",
+            version=7,
+            name="covid-qu-ex",
             # From a public record of a download of this version; the publisher names none.
             sha256="2a91b372cdd104d05d472f79dc446dc9bb7e3ccc26f513cf971f64cabc151333",
         ),
@@ -68,16 +47,19 @@ SUBJECT = re.compile(r"(?P<subject>sub-S\d+)_.*_vp-(?P<view>ap|pa|ll)_", re.IGNO
 
 
 def list_images(folder: Path) -> Manifest:
-    """Raises LayoutError."""
-    root, copies = layout.find_root(
+    """List the images.
+
+    Raises:
+        LayoutError: the folder is not this layout.
+    """
+    listing = layout.Listing.find(
         CARD,
         folder,
-        lambda one: any(_splits_folder(one, part) for part in PARTS),
+        lambda inside_root: any(_splits_folder(inside_root, part) for part in PARTS),
         f"no folder in it holds {' or '.join(PARTS)} with Train, Val and Test",
     )
-    listing = layout.Listing(CARD, root, notes=copies)
     for part in PARTS:
-        inside = _splits_folder(root, part)
+        inside = _splits_folder(listing.root, part)
         if inside is None:
             listing.notes.append(f"{part} is not there")
             continue
@@ -88,20 +70,22 @@ def list_images(folder: Path) -> Manifest:
 
 
 def _splits_folder(root: Path, part: str) -> Path | None:
-    """The folder of a part that holds the splits: the archive nests it in another one of the same name."""
+    """Return the folder of a part that holds the splits: the archive nests it in another one of the same name."""
     outer = layout.inner(root, part)
     nested = outer and layout.inner(outer, part)
-    return next((one for one in (nested, outer) if one and layout.inner(one, "Train")), None)
+    return next(
+        (candidate for candidate in (nested, outer) if candidate and layout.inner(candidate, "Train")), None
+    )
 
 
 def _add(listing: layout.Listing, name: str, files: Path, *, part: str, split: str) -> None:
     images = layout.class_folders(CARD, files, ("images",), besides=MASKS)["images"]
     for file in layout.images(CARD, images):
-        told = SUBJECT.match(file.stem)
+        match = SUBJECT.match(file.stem)
         listing.add(
             file,
             name,
-            patient_id=told["subject"] if told else None,
-            view=told["view"].upper() if told else None,
+            patient_id=match["subject"] if match else None,
+            view=match["view"].upper() if match else None,
             further={"published_split": split, "part": part},
         )

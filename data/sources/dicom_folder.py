@@ -8,7 +8,6 @@ import csv
 import io
 import os
 import re
-import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
+from data.dicom import DICOM_ERRORS, raw_text
 from data.manifest import (
     OLDEST_YEARS,
     SEXES,
@@ -50,21 +50,12 @@ CARD = Card(
     conditions="Your own files: their owner decides.",
     citation="none",
     homepage="",
-    creation="Whoever exported the files knows.",
     layout=(
         f"DICOM files in any folders, and {LABELS} with the columns label and path (relative to it) or "
         "sop_instance_uid; source, license and group_id if you like"
     ),
     labels={},
-    patient_rule="PatientID; empty: every image counts as a patient of its own.",
-    demographics="PatientSex, PatientAge (else from PatientBirthDate and StudyDate), ViewPosition.",
-    defects=("Headers are typed by hand: a patient can have two PatientIDs, and a view can be wrong.",),
 )
-
-# What pydicom raises on hostile headers, see data.preprocess; RecursionError on deeply nested sequences.
-HEADER_ERRORS = (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException, EOFError, ValueError,
-                 AttributeError, KeyError, TypeError, NotImplementedError, RuntimeError, IndexError,
-                 OverflowError, ArithmeticError, LookupError, OSError, struct.error, MemoryError)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +98,14 @@ def list_images(folder: Path) -> Manifest:
         images = [image for image in pool.map(_look, files) if image is not None]
     if not images:
         raise layout.refused(CARD, folder, "no DICOM image is in it")
-    by_path = {one.path: one for one in labels if one.path}
-    by_uid = {one.uid: one for one in labels if one.uid}
+    by_path = {label.path: label for label in labels if label.path}
+    by_uid = {label.uid: label for label in labels if label.uid}
     matched = [
-        (image, by_path.get(_path(root, image)) or by_uid.get(_text(image.header, "SOPInstanceUID")))
+        (image, by_path.get(_path(root, image)) or by_uid.get(raw_text(image.header, "SOPInstanceUID")))
         for image in images
     ]
     unlabelled = sum(
-        label is None and _text(image.header, "SOPInstanceUID") != "" for image, label in matched
+        label is None and raw_text(image.header, "SOPInstanceUID") != "" for image, label in matched
     )
     if unlabelled:
         raise ManifestError(
@@ -123,13 +114,13 @@ def list_images(folder: Path) -> Manifest:
         )
     rows = [_row(root, label, image) for image, label in matched if label is not None]
     used = {row.line for row in rows}
-    unused = [one for one in labels if one.line not in used]
+    unused = [label for label in labels if label.line not in used]
     counts = {
         "files that are no DICOM images, not read": len(files) - len(images),
         "DICOM files without a readable UID or a row by path, left out": len(images) - len(rows),
-        f"rows of {LABELS} with a UID that no file has": sum(not one.path for one in unused),
+        f"rows of {LABELS} with a UID that no file has": sum(not label.path for label in unused),
     }
-    rows += [_row(root, one, None) for one in unused if one.path]
+    rows += [_row(root, label, None) for label in unused if label.path]
     return Manifest(
         folder=root,
         rows=tuple(sorted(rows, key=lambda row: (row.line, row.path))),
@@ -139,7 +130,7 @@ def list_images(folder: Path) -> Manifest:
 
 
 def _labels(root: Path) -> list[Label]:
-    """The rows of labels.csv; problems are told by their lines, as those of a manifest."""
+    """Read the rows of labels.csv; problems are worded by their lines, as those of a manifest."""
     file = root / LABELS
     if not file.is_file():
         raise ManifestError(
@@ -190,33 +181,33 @@ def _labels(root: Path) -> list[Label]:
 
 
 def _files(root: Path) -> list[Path]:
-    """Every file below the folder, by path; links are not followed."""
-    found = []
+    """List every file below the folder, by path; links are not followed."""
+    files = []
     for folder, inner, names in os.walk(root):
         inner[:] = [name for name in inner if not layout.is_junk(name)]
-        found += [Path(folder, name) for name in names if not layout.is_junk(name)]
-    return sorted(file for file in found if file.is_file() and not file.is_symlink())
+        files += [Path(folder, name) for name in names if not layout.is_junk(name)]
+    return sorted(file for file in files if file.is_file() and not file.is_symlink())
 
 
 def _look(file: Path) -> Image | None:
-    """The image in a file, None where it is none: no DICOM, or a DICOMDIR."""
+    """Return the image in a file, None where it is none: no DICOM, or a DICOMDIR."""
     try:
         with file.open("rb") as stream:
             if stream.read(132)[128:] != b"DICM":
                 return None
             stream.seek(0)
             return _read(file, stream)
-    except HEADER_ERRORS:  # what is wrong is found again, and told, by whoever decodes the file
+    except (*DICOM_ERRORS, MemoryError):  # the decoder will say what is wrong with the file
         return Image(file=file, header=None)
 
 
 def _read(file: Path, stream: BinaryIO) -> Image | None:
-    """The header; a file that is deflated as a whole is not inflated only to read its header."""
+    """Read the header; a file that is deflated as a whole is not inflated only for that."""
     read_preamble(stream, force=False)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
-    if _text(meta, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+    if raw_text(meta, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         return None
-    if _text(meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+    if raw_text(meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         return Image(file=file, header=None)
     stream.seek(0)
     return Image(file=file, header=pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(TAGS)))
@@ -227,10 +218,10 @@ def _path(root: Path, image: Image) -> str:
 
 
 def _row(root: Path, label: Label, image: Image | None) -> ManifestRow:
-    """The row of one image, or of one that only labels.csv knows."""
+    """Make the row of one image, or of one that only labels.csv names."""
     header = image.header if image is not None else None
     path = _path(root, image) if image is not None else label.path
-    age = read_age(_text(header, "PatientAge")) or (None, None)
+    age = read_age(raw_text(header, "PatientAge")) or (None, None)
     further = {
         "modality": "Modality",
         "body_part": "BodyPartExamined",
@@ -243,35 +234,25 @@ def _row(root: Path, label: Label, image: Image | None) -> ManifestRow:
         label=label.label,
         source_label=label.source_label,
         source=label.source,
-        patient_id=_text(header, "PatientID") or None,
-        sex=SEXES.get(_text(header, "PatientSex").lower()),
+        patient_id=raw_text(header, "PatientID") or None,
+        sex=SEXES.get(raw_text(header, "PatientSex").lower()),
         age_years=age[0] if age[0] is not None else _age_between(header),
         age_range_years=age[1],
-        view=_text(header, "ViewPosition") or None,
+        view=raw_text(header, "ViewPosition") or None,
         license=label.license,
         sha256=None,
         group_id=label.group_id,
-        further={name: text for name, tag in further.items() if (text := _text(header, tag))},
+        further={name: text for name, tag in further.items() if (text := raw_text(header, tag))},
     )
 
 
 def _age_between(header: Dataset | None) -> float | None:
-    """Whole years from birth to study, None where a date is missing or makes no sense."""
-    born, seen = (DATE.fullmatch(_text(header, tag)) for tag in ("PatientBirthDate", "StudyDate"))
+    """Return whole years from birth to study, None where a date is missing or makes no sense."""
+    born, seen = (DATE.fullmatch(raw_text(header, tag)) for tag in ("PatientBirthDate", "StudyDate"))
     if born is None or seen is None:
         return None
     (year, month, day), (then_year, then_month, then_day) = (
-        tuple(map(int, one.groups())) for one in (born, seen)
+        tuple(map(int, match.groups())) for match in (born, seen)
     )
     years = then_year - year - ((then_month, then_day) < (month, day))
     return float(years) if 0 <= years <= OLDEST_YEARS else None
-
-
-def _text(header: Dataset | None, tag: str) -> str:
-    """A tag's value as it is in the file, byte for character; empty where it is missing.
-
-    Not as pydicom would convert it: a value that is not as it should be goes, readable, into pydicom's log.
-    """
-    element = header.get_item(tag) if header is not None else None
-    value = getattr(element, "value", None)
-    return value.decode("latin-1").strip(" \0") if isinstance(value, bytes) else ""

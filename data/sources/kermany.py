@@ -21,29 +21,12 @@ CARD = Card(
         "Classification, Mendeley Data, V2, 2018, doi 10.17632/rscbjbr9sj.2; Kermany et al., Cell 172(5), 2018"
     ),
     homepage="https://data.mendeley.com/datasets/rscbjbr9sj/2",
-    creation=(
-        "Routine films of children at Guangzhou Women and Children's Medical Center, chosen in retrospect; "
-        "unreadable ones were removed, two physicians labelled them, a third checked the test split."
-    ),
     layout="chest_xray/{train,test,val}/{NORMAL,PNEUMONIA}, where val may be missing",
     labels={
         "normal": "normal",
         "bacteria": "bacterial_pneumonia",
         "virus": "viral_pneumonia",
     },
-    patient_rule=(
-        "The person's number (or the study's, IM-0115) in the file's name; `test` counts its persons from 1 anew, "
-        "so its numbers are other patients than those of `train` and `val`."
-    ),
-    demographics="Age 1 to 5 years for all, view AP for all, sex unknown.",
-    defects=(
-        "Children only: beside adults from other sources, age gives the class away.",
-        "Many children have several films; a split by image would show the same child on two sides.",
-        "Kaggle's val split has 16 images; all splits are drawn anew here, by patient.",
-        "Kaggle's copy adds a val split and holds the set a second time, in chest_xray/chest_xray.",
-        "The cause (bacteria, virus) is in the file's name only; how it was found is not published.",
-    ),
-    overlaps=("covid-radiography", "covid-qu-ex"),
     downloads=(
         Download(
             url=(
@@ -65,11 +48,15 @@ AGE_RANGE_YEARS = (1, 5)
 
 
 def list_images(folder: Path) -> Manifest:
-    """Raises LayoutError, also where a pneumonia's name tells no cause."""
-    root, copies = layout.find_root(
+    """List the images.
+
+    Raises:
+        LayoutError: the folder is not this layout, or the name of a pneumonia's file tells no cause.
+    """
+    listing = layout.Listing.find(
         CARD, folder, _fits, "no folder in it holds train and test with NORMAL and PNEUMONIA"
     )
-    listing = layout.Listing(CARD, root, notes=copies)
+    root = listing.root
     splits = layout.class_folders(CARD, root, _published(root), besides=("chest_xray",))
     if layout.inner(root, "chest_xray"):
         listing.notes.append("chest_xray/chest_xray, a second copy of the set, was not read")
@@ -92,9 +79,11 @@ def list_images(folder: Path) -> Manifest:
 
 
 def _fits(folder: Path) -> bool:
-    """Whether it has train and test with at least one class folder: the rest is judged with a better message."""
+    """Tell whether a folder has train and test with a class folder; the rest is judged with a better message."""
     inside = [layout.inner(folder, split) for split in ("train", "test")]
-    return all(one and any(layout.inner(one, name) for name in CLASSES) for one in inside)
+    return all(
+        split_folder and any(layout.inner(split_folder, name) for name in CLASSES) for split_folder in inside
+    )
 
 
 def _published(root: Path) -> list[str]:
@@ -102,11 +91,11 @@ def _published(root: Path) -> list[str]:
 
 
 def _told_by(stem: str, split: str) -> tuple[str, str | None]:
-    """Label and patient that a file's name tells; a name of no known form is normal, of an unknown patient."""
-    if found := CAUSE.match(stem):
-        return found["cause"], f"{'test' if split == 'test' else 'train'}-person{found['person']}"
-    if found := NUMBERED.match(stem):
-        return found["cause"].lower(), f"number-{found['person']}"
-    if found := STUDY.match(stem):
-        return "normal", found["study"]
+    """Parse label and patient from a file's name; a name of no known form is normal, of an unknown patient."""
+    if match := CAUSE.match(stem):
+        return match["cause"], f"{'test' if split == 'test' else 'train'}-person{match['person']}"
+    if match := NUMBERED.match(stem):
+        return match["cause"].lower(), f"number-{match['person']}"
+    if match := STUDY.match(stem):
+        return "normal", match["study"]
     return "normal", None

@@ -1,4 +1,4 @@
-"""What the adapters share: find a published layout in what was unpacked, list its images, refuse what is not it.
+"""Shared by the adapters: find a published layout in an unpacked folder, list its images, refuse other layouts.
 
 Archives unpack into one folder more or less, other systems leave files of their own, and some publishers packed a
 copy of the set into the set. None of that is the data, and none of it may stop the reading. Links are refused: an
@@ -26,7 +26,7 @@ class LayoutError(ManifestError):
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder is no part of any dataset: macOS's and Windows' own, hidden ones."""
+    """Tell whether a file or folder is no part of any dataset: macOS's and Windows' own, hidden ones."""
     return name.startswith(".") or name.lower() in JUNK_FOLDERS | JUNK_FILES
 
 
@@ -38,7 +38,7 @@ def refused(card: Card, folder: Path, problem: str) -> LayoutError:
 
 
 def find_root(card: Card, folder: Path, fits: Callable[[Path], bool], lacks: str) -> tuple[Path, list[str]]:
-    """The topmost folder that fits, and a note on other folders beside it that fit as well.
+    """Return the topmost folder that fits, and a note on other folders beside it that fit as well.
 
     Args:
         lacks: what no folder had, for the refusal.
@@ -49,55 +49,59 @@ def find_root(card: Card, folder: Path, fits: Callable[[Path], bool], lacks: str
         raise refused(card, folder, "it is not a folder" if folder.exists() else "it does not exist")
     level = [Path(os.path.realpath(folder))]
     for _ in range(DEEPEST + 1):
-        fitting = [one for one in level if fits(one)]
+        fitting = [candidate for candidate in level if fits(candidate)]
         if fitting:
-            others = [f"{one.name} is a copy of the set and was not read" for one in fitting[1:]]
+            others = [f"{candidate.name} is a copy of the set and was not read" for candidate in fitting[1:]]
             return fitting[0], others
-        level = [below for one in level for below in _below(one)]
+        level = [below for candidate in level for below in _below(candidate)]
     raise refused(card, folder, lacks)
 
 
 def folders(card: Card, folder: Path) -> list[Path]:
-    """The folders in a folder, by name, without junk."""
-    return [Path(one) for one in _entries(card, folder) if one.is_dir(follow_symlinks=False)]
+    """List the folders in a folder, by name, without junk."""
+    return [Path(entry) for entry in _entries(card, folder) if entry.is_dir(follow_symlinks=False)]
 
 
 def inner(folder: Path, name: str) -> Path | None:
-    """The folder of that name, whatever its case."""
+    """Return the folder of that name, whatever its case."""
     if not folder.is_dir():
         return None
-    found = sorted(one for one in folder.iterdir() if one.name.lower() == name.lower() and one.is_dir())
-    return found[0] if found else None
+    matches = sorted(
+        entry for entry in folder.iterdir() if entry.name.lower() == name.lower() and entry.is_dir()
+    )
+    return matches[0] if matches else None
 
 
 def images(card: Card, folder: Path) -> list[Path]:
-    """The PNG and JPEG files directly in a folder, by name.
+    """List the PNG and JPEG files directly in a folder, by name.
 
     Raises:
         LayoutError: it holds another folder; the publisher has none there.
     """
-    found = []
-    for one in _entries(card, folder):
-        if one.is_dir(follow_symlinks=False):
+    files = []
+    for entry in _entries(card, folder):
+        if entry.is_dir(follow_symlinks=False):
             raise refused(card, folder, "it holds a folder among the images")
-        if Path(one.name).suffix.lower() in IMAGE_SUFFIXES:
-            found.append(Path(one))
-    return found
+        if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+            files.append(Path(entry))
+    return files
 
 
 def class_folders(
     card: Card, folder: Path, known: Sequence[str], besides: Sequence[str] = ()
 ) -> dict[str, Path]:
-    """The known class folders in a folder, each of which must be there.
+    """Return the known class folders in a folder, each of which must be there.
 
     Args:
         besides: folders of which the publisher is known to have left copies there.
     Raises:
         LayoutError: one is missing, or there is a class that the card does not know.
     """
-    there = {one.name.lower(): one for one in folders(card, folder)}
+    there = {inside.name.lower(): inside for inside in folders(card, folder)}
     if strange := [
-        one.name for key, one in there.items() if key not in {name.lower() for name in (*known, *besides)}
+        inside.name
+        for key, inside in there.items()
+        if key not in {name.lower() for name in (*known, *besides)}
     ]:
         names = ", ".join(map(repr, strange))
         raise refused(card, folder, f"it has an unknown folder {names}; the classes are {', '.join(known)}")
@@ -114,6 +118,12 @@ class Listing:
     root: Path
     notes: list[str] = field(default_factory=list)
     rows: list[ManifestRow] = field(default_factory=list)
+
+    @classmethod
+    def find(cls, card: Card, folder: Path, fits: Callable[[Path], bool], lacks: str) -> "Listing":
+        """Open a listing of the layout that lies in a folder; see `find_root`."""
+        root, copies = find_root(card, folder, fits, lacks)
+        return cls(card, root, copies)
 
     def add(self, file: Path, label: str, **known: Any) -> None:
         """Add one image; `known` holds the fields of `ManifestRow` that the source tells."""
@@ -139,7 +149,7 @@ class Listing:
         )
 
     def done(self, *, public_paths: bool = True) -> Manifest:
-        """The manifest.
+        """Return the manifest.
 
         Args:
             public_paths: whether the folder is a published dataset; a folder of one's own may name patients.
@@ -159,17 +169,21 @@ class Listing:
 
 
 def _below(folder: Path) -> list[Path]:
-    """The folders in a folder that is not known to be the set's: links are not followed, and no mistake."""
-    with os.scandir(folder) as found:
+    """List the folders in a folder that need not be the set's: links are not followed, and no mistake."""
+    with os.scandir(folder) as entries:
         return sorted(
-            Path(one) for one in found if one.is_dir(follow_symlinks=False) and not is_junk(one.name)
+            Path(entry)
+            for entry in entries
+            if entry.is_dir(follow_symlinks=False) and not is_junk(entry.name)
         )
 
 
 def _entries(card: Card, folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as found:
-        entries = sorted((one for one in found if not is_junk(one.name)), key=lambda one: one.name)
-    if any(one.is_symlink() for one in entries):
+    with os.scandir(folder) as scanned:
+        entries = sorted(
+            (entry for entry in scanned if not is_junk(entry.name)), key=lambda entry: entry.name
+        )
+    if any(entry.is_symlink() for entry in entries):
         raise LayoutError(
             f"{folder} of {card.title} holds a link: copy what it points to in its place. Nothing was stored"
         )

@@ -25,7 +25,7 @@ class Source(Protocol):
     CARD: Card
 
     def list_images(self, folder: Path) -> Manifest:
-        """The images of a folder in the layout that the card describes; no image is opened, nothing stored.
+        """List the images of a folder in the layout that the card describes; opens no image and stores nothing.
 
         Raises:
             ManifestError: the folder is not that layout; one line.
@@ -45,7 +45,7 @@ SOURCES = {adapter.CARD.name: adapter for adapter in ADAPTERS}
 
 
 def find(name: str) -> Source:
-    """The adapter of that name.
+    """Return the adapter of that name.
 
     Raises:
         ManifestError: there is none; the line lists those there are.

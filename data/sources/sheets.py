@@ -1,6 +1,6 @@
-"""The metadata sheets (`*.metadata.xlsx`) of the Qatar University datasets: which images there should be, and whence.
+"""Read the metadata sheets (`*.metadata.xlsx`) of the Qatar University datasets: image names and their origins.
 
-A sheet carries no label; what it is good for is to notice an image that got lost, and to tell where one came from.
+A sheet carries no label; it shows which images are missing, and where each came from.
 """
 
 import zipfile
@@ -34,14 +34,14 @@ class SheetRow:
 
 
 def read(card: Card, file: Path) -> dict[str, SheetRow]:
-    """The rows by the lower-case name of the image: sheets and files differ in case.
+    """Read the rows by the lower-case name of the image: sheets and files differ in case.
 
     Raises:
         LayoutError: it is no spreadsheet, or has no column `FILE NAME`.
     """
     try:
         with zipfile.ZipFile(file) as package:
-            unpacked = sum(one.file_size for one in package.infolist())
+            unpacked = sum(entry.file_size for entry in package.infolist())
         if unpacked > MAX_UNPACKED_BYTES:
             raise layout.refused(card, file, f"its sheet unpacks to {unpacked} bytes")
         table = _cells(file)
@@ -62,7 +62,7 @@ def read(card: Card, file: Path) -> dict[str, SheetRow]:
 
 
 def _cells(file: Path) -> list[list[str]]:
-    """The first sheet as text, every row as wide as the first."""
+    """Read the first sheet as text, every row as wide as the first."""
     book = openpyxl.load_workbook(file, read_only=True, data_only=True)
     try:
         sheet = book.worksheets[0]
@@ -81,17 +81,16 @@ def _stem(name: str) -> str:
     return Path(name).stem if Path(name).suffix.lower() in layout.IMAGE_SUFFIXES else name
 
 
-def add_class(
-    listing: layout.Listing, label: str, images: Path, sheet: dict[str, SheetRow] | None, sheet_name: str
-) -> None:
-    """Add the images of one class folder, with what the sheet tells; note where the two differ.
+def add_class(listing: layout.Listing, label: str, images: Path) -> None:
+    """Add the images of one class folder, with what the sheet `LABEL.metadata.xlsx` says; note where the two differ.
 
     An image that only the sheet names becomes a row as well: `ingest` will find its file missing and say so.
     """
     files = layout.images(listing.card, images)
-    if sheet is None:
-        listing.notes.append(f"{sheet_name} is missing; the folder alone was read")
-    known = sheet or {}
+    sheet = listing.root / f"{label}.metadata.xlsx"
+    known = read(listing.card, sheet) if sheet.exists() else {}
+    if not sheet.exists():
+        listing.notes.append(f"{sheet.name} is missing; the folder alone was read")
     there = {file.stem.lower() for file in files}
     for file in files:
         row = known.get(file.stem.lower())
@@ -100,9 +99,9 @@ def add_class(
     for row in lost:
         listing.add(images / f"{Path(row.name).name}.png", label, further=_told(row))
     if lost:
-        listing.notes.append(f"images that only {sheet_name} names: {len(lost)}")
-    if sheet is not None and (extra := len(there - set(known))):
-        listing.notes.append(f"images of {label} that {sheet_name} does not name: {extra}")
+        listing.notes.append(f"images that only {sheet.name} names: {len(lost)}")
+    if sheet.exists() and (extra := len(there - set(known))):
+        listing.notes.append(f"images of {label} that {sheet.name} does not name: {extra}")
 
 
 def _told(row: SheetRow) -> dict[str, str]:

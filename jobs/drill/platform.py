@@ -22,7 +22,7 @@ from cluster.process import marked
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
 from data.taxonomy import taxonomy
-from jobs.drill_clients import Clients
+from jobs.drill.clients import Clients
 from serve import desired, faults, reconciler, rollouts
 from serve.control.start import start_rollout
 from serve.faults import Fault

@@ -60,7 +60,7 @@ def forget_patient(settings: Settings, patient: str, source: str | None, *, by: 
     if patient == STANDARD_INPUT:
         patient = sys.stdin.readline().strip()
     if not patient:
-        raise forget.ForgetError(
+        raise forget.ErasureError(
             "no patient's id was given: name it, or write it to standard input after `-`"
         )
     steps = 0
@@ -70,7 +70,7 @@ def forget_patient(settings: Settings, patient: str, source: str | None, *, by: 
         steps += 1
         progress.report("forget", steps, steps, note)
 
-    done = forget.forget(settings, patient, source, by=by, step=step)
+    done = forget.erase(settings, patient, source, by=by, step=step)
     held = [{"held the patient": name} for name in (*done.dataset_versions, *done.model_versions)]
     _show("dataset and model versions", ("held the patient",), held)
     return {"forgotten": asdict(done)}

@@ -36,7 +36,8 @@ from pydicom.uid import ExplicitVRLittleEndian as Explicit
 from pydicom.uid import ImplicitVRLittleEndian as Implicit
 
 from data.bad_image import BadImageError
-from data.dicom import decode_dicom, looks_like_dicom, open_dicom, stored_pixels, window
+from data.dicom import decode_dicom, looks_like_dicom, open_dicom, stored_pixels
+from data.imaging.dicom_lut import window
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "xrays"
 OUTCOMES = {

@@ -16,8 +16,9 @@ import httpx
 import pytest
 
 from cluster.settings import Kaggle, SettingsError
-from data.download import DownloadError, FetchConfig, Fetched, check_status, fetch
+from data.download import FetchConfig, Fetched, fetch
 from data.sources.card import Download
+from data.sources.publisher import DownloadError, check_status
 
 BODY = bytes(range(256)) * 4096  # a mebibyte
 OTHER = BODY[::-1]

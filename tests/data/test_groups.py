@@ -15,7 +15,8 @@ KEY = bytes(range(32))
 
 def member(name: str, patient: str = "", group: str = "", pixels: str = "") -> Member:
     return Member(
-        image=("clinic", name),
+        source="clinic",
+        sha256=name,
         patient=patient or f"patient of {name}",
         group_key=group or patient or f"group of {name}",
         pixel_sha256=pixels or f"pixels of {name}",

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from data import ingest, manifest
+from data import inspection, manifest
 from data.manifest import ManifestError
 from data.preprocess import BadImageError
 from data.sandbox import Decoder, Limits
@@ -139,6 +139,6 @@ def test_links_that_lead_elsewhere_are_refused_and_links_to_nothing_set_aside(tm
             manifest.read(listed(name))
     for name in ("dangling.png", "loop.png"):
         (row,) = manifest.read(listed(name)).rows
-        assert ingest._look(row, b"k" * 32).reason in ("missing", "unreadable")
+        assert inspection.inspect(row, b"k" * 32).reason in ("missing", "unreadable")
     with pytest.raises(ManifestError, match="line 2"):
         manifest.read(listed("self"))

@@ -13,7 +13,8 @@ from PIL import Image
 
 from data import report
 from data.preprocess import PREPROCESS_VERSION
-from data.report import Page, Reject, Table, age_band, render
+from data.report import Page, Reject, render
+from data.report_tables import Table, age_band
 from data.shortcut import Probe, Shortcuts
 
 NASTY = "<script>alert('x')</script>"

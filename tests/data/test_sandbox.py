@@ -23,6 +23,7 @@ from PIL import Image
 from data import preprocess, sandbox, sandbox_process
 from data.preprocess import BadImageError, PixelConfig, UnknownTypeError
 from data.sandbox import Decoder, Limits, SandboxError
+from data.sandbox_gate import Gate
 from data.stored import masked_stored
 from tests.planted import plant
 
@@ -349,7 +350,7 @@ def test_many_threads_share_the_children(hostile: Decoder, folder: Path) -> None
 
 
 def test_a_second_attempt_is_alone() -> None:
-    gate, seen, inside = sandbox._Gate(), [], threading.Event()
+    gate, seen, inside = Gate(), [], threading.Event()
 
     def together(number: int) -> None:
         with gate.together():

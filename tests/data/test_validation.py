@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from data import profile, validation, validation_report
-from data.staging import PART
-from data.validation import Baseline, Check, Subject, ValidationConfig, validate
+from data import profile, validation_report
+from data.dataset.parts import PART
+from data.validation import validate
+from data.validation_config import Baseline, Check, Subject, ValidationConfig, failed
 
 CLASSES = ("normal", "covid19", "tuberculosis")
 CONFIG = ValidationConfig()
@@ -75,7 +76,7 @@ def checks(
 
 
 def failures(found: dict[str, Check]) -> set[str]:
-    return {one.name for one in validation.failed(list(found.values()))}
+    return {one.name for one in failed(list(found.values()))}
 
 
 def baseline(frame: pd.DataFrame, **changes: Any) -> Baseline:
@@ -312,7 +313,7 @@ def test_few_images_raise_no_false_alarm() -> None:
 
 def test_a_profile_survives_being_written_down() -> None:
     whole = profile.of(table())
-    assert profile.read(whole.as_dict()) == whole
+    assert profile.Profile(**asdict(whole)) == whole
     assert whole.people({"a"}) == pytest.approx(120)
 
 

@@ -29,11 +29,11 @@ from PIL import Image
 
 from cluster import bundles
 from cluster.database import connect
+from cluster.embedded.status import beyond_loopback
 from cluster.objects import ObjectStore
 from cluster.process import marked
 from cluster.registry import VIT, Registry
 from cluster.settings import Settings
-from cluster.supervisor import beyond_loopback
 from data.model_card import ModelCard
 from data.preprocess import to_pixels
 from jobs.load_test.job import Arguments as LoadTest

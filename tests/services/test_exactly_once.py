@@ -32,19 +32,12 @@ from cluster.objects import ObjectStore
 from cluster.process import Identity, is_alive, marked
 from cluster.settings import BUCKETS, Settings
 from data import catalog, versions
+from data.dataset.parts import Part, StagingError, write_part
 from data.ingest import ingest
 from data.logical import LogicalRow
 from data.originals import Originals
 from data.preprocess import PixelConfig
-from data.staging import (
-    ABANDONED_AFTER,
-    Part,
-    Stage,
-    StagingError,
-    abandoned,
-    stage_block,
-    write_part,
-)
+from data.staging import ABANDONED_AFTER, Stage, abandoned, stage_block
 from jobs.bench import corpus
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -99,7 +99,7 @@ def test_a_file_that_comes_again_under_another_patient_is_found_by_both(
     assert again(first).shared == 0
     assert again(second).shared == 1
     assert again(second).already == 2
-    gone = forget.forget(settings, first, source, by="test")
+    gone = forget.erase(settings, first, source, by="test")
     assert (gone.images, gone.objects) == (1, 1)
     with catalog.opened(settings) as connection:
         assert owners.read(connection, [source]) == {}

@@ -18,10 +18,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from cluster.database import connect, migrate
+from cluster.embedded.state import State
+from cluster.embedded.status import beyond_loopback
 from cluster.objects import ObjectStore
 from cluster.process import HOME_MARK, is_alive
 from cluster.settings import BUCKETS
-from cluster.supervisor import State, beyond_loopback
 
 LOG_AN_ARTIFACT = """
 import mlflow

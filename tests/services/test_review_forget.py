@@ -23,8 +23,9 @@ from cluster.registry import VIT, Registry
 from cluster.secrets import keyed_hash, read_key
 from cluster.settings import BUCKETS, Settings
 from data import catalog, etl, forget, report, review, tombstones, versions
+from data.dataset.parts import Part, StagingError, write_part
 from data.etl import EtlConfig
-from data.forget import ForgetError
+from data.forget import ErasureError
 from data.ingest import ingest
 from data.logical import LogicalRow, version_of
 from data.manifest import REQUIRED_COLUMNS
@@ -32,7 +33,7 @@ from data.originals import Originals
 from data.preprocess import PixelConfig, to_pixels
 from data.review import ReviewError
 from data.split import SPLITS, split_of
-from data.staging import Part, Stage, StagingError, stage_block, write_part
+from data.staging import Stage, stage_block
 from jobs.runtime import quarantine_tables
 
 pytestmark = [
@@ -412,7 +413,7 @@ def test_forgetting_leaves_no_trace_and_every_other_row_as_it_was(
         "table reviews",
     }
     before = {name: everything(settings, name) for name in (version, other)}
-    done = forget.forget(settings, who, by="t")
+    done = forget.erase(settings, who, by="t")
     assert traces(settings, folder, query, words) == []
     assert (done.source, done.images, done.quarantined, done.again) == (folder.source, 3, 1, False)
     assert set(done.dataset_versions) == {version, other}
@@ -440,7 +441,7 @@ def test_forgetting_leaves_no_trace_and_every_other_row_as_it_was(
     assert [row["action"] for row in audit] == ["forget_patient"]
     assert audit[0]["detail"]["rows"] == {"placements": 3, "quarantine": 1, "reviews": 1, "samples": 3}
     assert set(audit[0]["detail"]["dataset_versions"]) == {version, other}
-    again = forget.forget(settings, who, by="t")
+    again = forget.erase(settings, who, by="t")
     assert again == replace(done, images=0, quarantined=0, objects=0, staged=0, again=True)
     assert len(query("SELECT 1 FROM audit WHERE subject = %s", f"patient/{done.mark}")) == 1
     back = ingest(folder.path, settings)
@@ -509,18 +510,18 @@ def test_forgetting_that_is_killed_at_any_step_is_finished_by_the_same_command(
         with monkeypatch.context() as patch:
             _kill_at(patch, nth)
             try:
-                forget.forget(settings, who, by="t")
+                forget.erase(settings, who, by="t")
                 killed = False
             except Killed:
                 pass
         assert everything(settings, version).items() >= survived.items()
         if nth in (1, 6, 12):  # a dataset made in between neither holds the patient nor brings it back
             make(settings, folder)
-        done = forget.forget(settings, who, folder.source, by="t")
+        done = forget.erase(settings, who, folder.source, by="t")
         assert version in done.dataset_versions
         assert everything(settings, version) == survived
         once = state(settings, folder, query, version)
-        assert forget.forget(settings, who, folder.source, by="t").again
+        assert forget.erase(settings, who, folder.source, by="t").again
         assert state(settings, folder, query, version) == once
         audit = query("SELECT detail FROM audit WHERE subject = %s", f"patient/{done.mark}")
         assert len(audit) == 1
@@ -572,8 +573,8 @@ def test_a_reader_between_the_old_manifest_and_the_new_parts_reads_the_new_manif
     version = make(settings, folder).version
     store = ObjectStore(settings)
     told = [versions.manifest(store, version)]
-    forget.forget(settings, folder.who(0), by="t")
-    forget.forget(settings, folder.who(1), by="t")
+    forget.erase(settings, folder.who(0), by="t")
+    forget.erase(settings, folder.who(1), by="t")
     wanted = everything(settings, version)
     read = versions.manifest
     for split in SPLITS:
@@ -596,7 +597,7 @@ def test_the_same_file_under_another_name_goes_too_and_does_not_come_back(
     other.add(png(3), patient_id="p3")
     for one in (folder, other):
         ingest(one.write(), settings)
-    done = forget.forget(settings, "p1", folder.source, by="t")
+    done = forget.erase(settings, "p1", folder.source, by="t")
     assert (done.images, done.objects) == (2, 1)
     back = ingest(other.path, settings)
     assert (back.forgotten, back.already, back.ingested) == (1, 1, 0)
@@ -610,16 +611,16 @@ def test_an_unknown_patient_or_one_of_two_sources_is_one_clear_line_without_the_
     other.add(png(2), patient_id="Jane-Doe-7")
     for one in (folder, other):
         ingest(one.write(), settings)
-    with pytest.raises(ForgetError, match="no patient of this id in: ") as unknown:
-        forget.forget(settings, "John-Roe", by="t")
-    with pytest.raises(ForgetError, match=r"several sources .*--forget_source") as several:
-        forget.forget(settings, "Jane-Doe-7", by="t")
+    with pytest.raises(ErasureError, match="no patient of this id in: ") as unknown:
+        forget.erase(settings, "John-Roe", by="t")
+    with pytest.raises(ErasureError, match=r"several sources .*--forget_source") as several:
+        forget.erase(settings, "Jane-Doe-7", by="t")
     assert folder.source in str(several.value)
     for caught in (unknown, several):
         assert "\n" not in str(caught.value)
         assert "John" not in str(caught.value)
         assert "Jane" not in str(caught.value)
-    assert forget.forget(settings, "Jane-Doe-7", other.source, by="t").images == 1
+    assert forget.erase(settings, "Jane-Doe-7", other.source, by="t").images == 1
     assert len(query("SELECT 1 FROM samples WHERE source = %s", folder.source)) == 1
 
 
@@ -633,7 +634,7 @@ def test_the_id_is_read_from_standard_input(
     assert told["forgotten"]["images"] == 1
     assert "Jane" not in json.dumps(told) + capsys.readouterr().out
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    with pytest.raises(ForgetError, match="no patient's id was given"):
+    with pytest.raises(ErasureError, match="no patient's id was given"):
         quarantine_tables.forget_patient(settings, "-", None, by="t")
 
 
@@ -658,12 +659,12 @@ def test_a_damaged_part_that_held_the_patient_is_removed_and_the_rest_goes_on(
     changed = io.BytesIO()
     pq.write_table(table, changed, compression="none")
     store.put("datasets", key, changed.getvalue())
-    done = forget.forget(settings, who, folder.source, by="t")
+    done = forget.erase(settings, who, folder.source, by="t")
     assert done.images >= 2
     assert version in done.dataset_versions
     assert not store.exists("datasets", key)
     assert traces(settings, folder, query, words) == []
-    assert forget.forget(settings, who, folder.source, by="t").again
+    assert forget.erase(settings, who, folder.source, by="t").again
 
 
 def test_a_store_that_refuses_is_one_line_and_the_next_try_finishes(
@@ -672,9 +673,9 @@ def test_a_store_that_refuses_is_one_line_and_the_next_try_finishes(
     folder.add(png(1), patient_id=folder.who(1))
     ingest(folder.write(), settings)
     with pytest.raises(ObjectStoreError, match="make status") as caught:
-        forget.forget(replace(settings, s3_secret_key="wrong"), folder.who(1), by="t")
+        forget.erase(replace(settings, s3_secret_key="wrong"), folder.who(1), by="t")
     assert "\n" not in str(caught.value)
-    assert forget.forget(settings, folder.who(1), by="t").images == 1
+    assert forget.erase(settings, folder.who(1), by="t").images == 1
 
 
 def test_forgetting_waits_for_a_running_etl(settings: Settings) -> None:
@@ -732,7 +733,7 @@ def test_the_page_of_a_version_goes_and_is_made_again_without_the_patient(
     version = make(settings, folder).version
     store = ObjectStore(settings)
     page = report.publish(settings, version)
-    forget.forget(settings, folder.who(1), by="t")
+    forget.erase(settings, folder.who(1), by="t")
     assert not store.exists("datasets", page)
     assert report.publish(settings, version) == page
     left = len(everything(settings, version))
@@ -767,7 +768,7 @@ def test_who_was_tied_to_a_forgotten_patient_stays_on_the_same_side(
 
     assert side_of_what_stays() == split_of(groups[goes], key)
     assert len(query("SELECT 1 FROM placements WHERE patient_pseudonym = %s", pseudonyms[goes])) == 1
-    forget.forget(settings, goes, by="t")
+    forget.erase(settings, goes, by="t")
     assert query("SELECT 1 FROM placements WHERE patient_pseudonym = %s", pseudonyms[goes]) == []
     assert side_of_what_stays() == split_of(groups[goes], key)
 
@@ -790,6 +791,6 @@ def test_a_withheld_image_of_a_forgotten_patient_is_listed_no_more(
     words = words_of_any(settings, folder, query, folder.who(0))
     store = ObjectStore(settings)
     assert len(versions.manifest(store, made.version)["withheld"]) == 2
-    forget.forget(settings, folder.who(0), by="t")
+    forget.erase(settings, folder.who(0), by="t")
     assert versions.manifest(store, made.version)["withheld"] == []
     assert traces(settings, folder, query, words) == []

@@ -90,7 +90,7 @@ def test_two_datasets_are_stored_with_their_licences_and_a_second_run_stores_not
     code, report, output = run_job(platform, "--source", KERMANY, "--folder", str(kermany))
     assert (code, report["status"], report["ingested"], report["quarantined"]) == (0, "ok", 12, 0), output
     card = registry.find(KERMANY).CARD
-    assert all(line in output for line in card.told())
+    assert all(line in output for line in card.summary())
     assert "chest_xray/chest_xray, a second copy of the set, was not read" in output
     stored = rows("samples", KERMANY)
     assert {row["license"] for row in stored} == {card.license}

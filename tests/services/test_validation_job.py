@@ -21,7 +21,7 @@ from data.etl import EtlConfig
 from data.ingest import ingest
 from data.manifest import REQUIRED_COLUMNS
 from data.preprocess import PixelConfig
-from data.validation import ValidationConfig
+from data.validation_config import ValidationConfig
 from jobs.etl import run_etl
 from jobs.runtime import entry
 from jobs.train import run_train

@@ -88,6 +88,7 @@ def test_the_boxes_of_text_are_those_that_opencv_finds(monkeypatch: pytest.Monke
     import io
 
     from data import burned_in
+    from data.imaging import strokes
     from data.preprocess import PngImageFile
 
     config = SyntheticConfig(images=20, side=300)
@@ -100,7 +101,7 @@ def test_the_boxes_of_text_are_those_that_opencv_finds(monkeypatch: pytest.Monke
         cv2.putText(shown_HW, "PAT 4711 L", (10, 40), cv2.FONT_HERSHEY_SIMPLEX, 0.8, 255, 2)
         theirs = burned_in.find_text(shown_HW)
         with monkeypatch.context() as patch:
-            patch.setattr(burned_in, "cv2", ours)
+            patch.setattr(strokes, "cv2", ours)
             assert burned_in.find_text(shown_HW) == theirs
         found += len(theirs)
     assert found >= 5

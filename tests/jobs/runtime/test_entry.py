@@ -11,10 +11,10 @@ from cluster.home import PlatformError
 from cluster.objects import ObjectStoreError
 from cluster.registry import RegistryError
 from data.catalog import CatalogError
+from data.dataset.parts import StagingError
 from data.etl import EtlError
-from data.forget import ForgetError
+from data.forget import ErasureError
 from data.sandbox import SandboxError
-from data.staging import StagingError
 from jobs.runtime import entry
 from serve.reconciler import DeployError
 from train.tracking import TrackingError
@@ -158,7 +158,7 @@ def test_a_defect_brings_its_traceback_and_still_the_last_line(capsys: pytest.Ca
         CatalogError,
         DeployError,
         EtlError,
-        ForgetError,
+        ErasureError,
         ObjectStoreError,
         PlatformError,
         RegistryError,

@@ -1,0 +1,1 @@
+"""From catalog rows to a versioned Parquet dataset."""
