@@ -15,7 +15,7 @@ import signal, sys
 from pathlib import Path
 from tests.side_by_side import side_by_side
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the suite in the background
-sys.exit(side_by_side(Path(sys.argv[1]), ["other"], ["after"], sys.argv[2:]))
+sys.exit(side_by_side(Path(sys.argv[1]), ["other", "after"], int(sys.argv[2]), sys.argv[3:]))
 """
 PASSES, FAILS = "def test_{0}(): print('{0} said')\n", "def test_{0}(): assert '{0}' == 'right'\n"
 WAITS = """
@@ -38,9 +38,9 @@ def write(root: Path, first: str, other: str, after: str = PASSES) -> None:
         (root / name / f"test_{name}.py").write_text(text.format(name))
 
 
-def start(root: Path, *options: str) -> "subprocess.Popen[str]":
+def start(root: Path, *options: str, at_once: int = 1) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", START, str(root), "-p", "no:cacheprovider", *options],
+        [sys.executable, "-c", START, str(root), str(at_once), "-p", "no:cacheprovider", *options],
         cwd=ROOT,
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # starts in a third of the time
         stdout=subprocess.PIPE,
@@ -98,17 +98,22 @@ def test_a_part_in_which_nothing_is_selected_is_no_failure_but_all_are(tmp_path:
     assert codes == [0, 5]
 
 
+@pytest.mark.parametrize(("at_once", "beside"), [(1, {"other"}), (2, {"other", "after"})])
 @pytest.mark.parametrize("from_terminal", [True, False])
-def test_an_interrupt_takes_down_what_both_have_started(tmp_path: Path, from_terminal: bool) -> None:
+def test_an_interrupt_takes_down_what_runs_and_what_waits_is_never_started(
+    tmp_path: Path, from_terminal: bool, at_once: int, beside: set[str]
+) -> None:
     """A terminal tells all processes, a program that sends a signal tells the one that it knows."""
-    write(tmp_path, WAITS, WAITS)
-    run = start(tmp_path)
+    write(tmp_path, WAITS, WAITS, WAITS)
+    run = start(tmp_path, at_once=at_once)
     until_s = time.monotonic() + 60
-    while not ((tmp_path / "first-is-up").exists() and (tmp_path / "other-is-up").exists()):
+    while not all((tmp_path / f"{name}-is-up").exists() for name in {"first", *beside}):
         assert time.monotonic() < until_s
         time.sleep(0.05)
     (os.killpg if from_terminal else os.kill)(run.pid, signal.SIGINT)
     said, _ = run.communicate(timeout=60)
     assert run.returncode == 2, said
-    assert (tmp_path / "first-is-down").exists()
-    assert (tmp_path / "other-is-down").exists()
+    started = {"first", *beside}
+    assert {path.name for path in tmp_path.glob("*-is-*")} == {
+        f"{name}-is-{state}" for name in started for state in ("up", "down")
+    }

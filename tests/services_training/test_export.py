@@ -161,15 +161,25 @@ def last_line(ended: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return told
 
 
-def test_both_variants_are_exported_under_the_version_and_verified_by_the_standard_tool(
-    platform: Platform, released: Released, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def exported(
+    platform: Platform, released: Released, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    """The last line of the job, and the folder that it wrote both variants to."""
+    folder = tmp_path_factory.mktemp("exported")
     ended = python(
         platform, "-m", "jobs.export", "--model_version", released.version,
-        "--output", str(tmp_path), "--export.latency_runs", "3",
+        "--output", str(folder), "--export.latency_runs", "3",
     )  # fmt: skip
     told = last_line(ended)
     assert (told["status"], ended.returncode) == ("ok", 0), ended.stderr
+    return told, folder
+
+
+def test_both_variants_are_exported_under_the_version_and_verified_by_the_standard_tool(
+    platform: Platform, released: Released, exported: tuple[dict[str, Any], Path]
+) -> None:
+    told, folder = exported
     rows = {row["name"]: row for row in told["variants"]}
     assert list(rows) == ["torch", "onnx-float32", "onnx-int8-dynamic", "onnx-int8-static"]
     assert rows["torch"]["accuracy"] > 0.8
@@ -181,18 +191,18 @@ def test_both_variants_are_exported_under_the_version_and_verified_by_the_standa
     assert set(registry.bundle_keys(VIT, released.version)) == {
         released.bundle_key, told["bundle_edge"], told["bundle_cloud"],
     }  # fmt: skip
-    assert {path.name for path in (tmp_path / "edge").iterdir()} == {
+    assert {path.name for path in (folder / "edge").iterdir()} == {
         "model.int8.onnx", "predict.py", "card.json", "requirements.txt", "bundle.json", "bundle.json.sig",
     }  # fmt: skip
-    assert {path.name for path in (tmp_path / "cloud").iterdir()} == {
+    assert {path.name for path in (folder / "cloud").iterdir()} == {
         "model.onnx", "model.safetensors", "card.json", "bundle.json", "bundle.json.sig",
     }  # fmt: skip
     for variant in ("edge", "cloud"):
-        card = json.loads((tmp_path / variant / "card.json").read_text())
+        card = json.loads((folder / variant / "card.json").read_text())
         assert card["variants"] == told["variants"]
         tool = python(
-            platform, "-m", "model_signing", "verify", "key", str(tmp_path / variant),
-            "--signature", str(tmp_path / variant / "bundle.json.sig"),
+            platform, "-m", "model_signing", "verify", "key", str(folder / variant),
+            "--signature", str(folder / variant / "bundle.json.sig"),
             "--public_key", str(platform.settings.verifying_key_path), "--ignore_unsigned_files",
         )  # fmt: skip
         assert tool.returncode == 0, tool.stderr
@@ -202,10 +212,12 @@ def test_both_variants_are_exported_under_the_version_and_verified_by_the_standa
     }  # fmt: skip
 
 
-def test_exporting_again_gives_the_same_graphs(platform: Platform, released: Released) -> None:
-    keys = [export(platform.settings, released.version, ExportConfig(latency_runs=2)) for _ in range(2)]
+def test_exporting_again_in_another_process_gives_the_same_graphs(
+    platform: Platform, released: Released, exported: tuple[dict[str, Any], Path]
+) -> None:
+    again = export(platform.settings, released.version, ExportConfig(latency_runs=2))
     store = ObjectStore(platform.settings)
-    one, other = (bundles.index(store, exported.bundle_cloud) for exported in keys)
+    one, other = (bundles.index(store, key) for key in (exported[0]["bundle_cloud"], again.bundle_cloud))
     assert one["model.onnx"] == other["model.onnx"]
 
 

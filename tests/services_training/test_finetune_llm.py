@@ -49,6 +49,12 @@ def start(platform: Any, base: str, run: str, *more: str) -> "subprocess.Popen[s
     )
 
 
+@pytest.fixture(scope="module")
+def calm(platform: Any, base: str) -> dict[str, Any]:
+    """The last line of a job that nothing happens to."""
+    return ending(start(platform, base, "llm-calm"))
+
+
 def ending(job: "subprocess.Popen[str]") -> dict[str, Any]:
     told, _ = job.communicate()
     lines = [line for line in told.splitlines() if line.startswith('{"job"')]
@@ -74,9 +80,8 @@ def kill_at(job: "subprocess.Popen[str]", step: int) -> None:
 
 
 def test_a_killed_job_goes_on_and_ends_with_the_same_adapters(
-    platform: Any, base: str, tmp_path: Path
+    platform: Any, base: str, calm: dict[str, Any], tmp_path: Path
 ) -> None:
-    calm = ending(start(platform, base, "llm-calm"))
     assert (calm["status"], calm["resumed"], calm["alias"]) == ("ok", False, None), calm
     kill_at(start(platform, base, "llm-killed"), KILL_AT)
     again = ending(start(platform, base, "llm-killed"))
@@ -88,7 +93,7 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_adapters(
 
 
 def test_a_killed_worker_costs_nothing_and_what_was_learned_becomes_the_champion(
-    platform: Any, base: str
+    platform: Any, base: str, calm: dict[str, Any]
 ) -> None:
     """The tiny model passes nothing, before or after: it is as good as the champion."""
     ground = Ground(home=platform.home, env=platform.env, settings=platform.settings)
@@ -101,5 +106,4 @@ def test_a_killed_worker_costs_nothing_and_what_was_learned_becomes_the_champion
     assert (told["status"], told["resumed"], told["alias"]) == ("ok", False, "champion"), told
     assert registry.version_by_alias(LLM, "champion") == told["model_version"]
     assert registry.version_by_alias(LLM, "previous") == base
-    calm = ending(start(platform, base, "llm-calm"))
     assert told["weights_sha256"] == calm["weights_sha256"]

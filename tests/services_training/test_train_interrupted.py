@@ -38,14 +38,8 @@ class Calm:
 
 
 @pytest.fixture(scope="module")
-def calm(platform: Any) -> Iterator[Calm]:
-    bare = Ground(
-        home=platform.home,
-        env=platform.env | {"SPT_NOENV": "1"},
-        settings=platform.settings,
-        options=kill_train.TINY | {"epochs": 8},
-    )
-    ground, run = replace(bare, dataset_version=kill_train.dataset(bare)), new_name()
+def calm(platform: Any, ground: Ground) -> Iterator[Calm]:
+    ground, run = replace(ground, options=kill_train.TINY | {"epochs": 8}), new_name()
     steps, digest = kill_train.undisturbed(ground, run)
 
     def restart() -> None:

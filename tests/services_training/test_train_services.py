@@ -44,8 +44,9 @@ POOR = TrainConfig(
     augment=AugmentConfig(rotation_degrees=0),
     epochs=1,
     batch_size=256,
+    num_workers=1,
 )
-GOOD = replace(POOR, optim=OptimConfig(learning_rate=2e-3), epochs=4, batch_size=16)
+GOOD = replace(POOR, num_workers=2, optim=OptimConfig(learning_rate=2e-3), epochs=4, batch_size=16)
 
 
 class Platform(Protocol):

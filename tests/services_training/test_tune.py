@@ -11,7 +11,6 @@ import pytest
 
 from cluster.objects import ObjectStore
 from cluster.registry import Registry
-from jobs import kill_train
 from jobs.kill_train import Ground
 from jobs.runtime.entry import JobError
 from jobs.runtime.job_process import JobProcess
@@ -32,12 +31,6 @@ TINY = (
     "--train.epochs",
     "2",
 )
-
-
-@pytest.fixture(scope="module")
-def ground(platform: Any) -> Ground:
-    bare = Ground(home=platform.home, env=platform.env | {"SPT_NOENV": "1"}, settings=platform.settings)
-    return replace(bare, dataset_version=kill_train.dataset(bare))
 
 
 def start(ground: Ground, run: str, folder: Path, *more: str, space: dict[str, Any] = SPACE) -> JobProcess:
