@@ -8,7 +8,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from cluster.home import PROJECT_ROOT
+from cluster.settings import PROJECT_ROOT
 
 ROOMS = ("cluster", "data", "serve")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's earliest time

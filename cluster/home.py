@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.expected import ExpectedError
+from cluster.settings import PROJECT_ROOT
 
-PROJECT_ROOT = Path(__file__).resolve().parents[1]
-"""The folder that holds the rooms: a checkout, Ray's copy of one in its session folder, or an unpacked `code.zip`."""
 PRIVATE_DIRECTORY, PRIVATE_FILE = 0o700, 0o600
 MIN_FREE_BYTES = 2 * 1024**3
 """Below this a demo cannot end well: images, PostgreSQL's log, checkpoints and Ray's session need the room."""

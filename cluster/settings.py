@@ -10,6 +10,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+"""The folder that holds the rooms: a checkout, Ray's copy of one in its session folder, or an unpacked `code.zip`."""
 BUCKETS = ("raw", "datasets", "checkpoints", "mlflow-artifacts", "predictions", "quarantine")
 ENVIRONMENTS = ("development", "staging", "canary", "production")
 VARIABLES = {

@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 
 from cluster.expected import ExpectedError
-from cluster.home import PROJECT_ROOT
+from cluster.settings import PROJECT_ROOT
 from data.bad_image import MAX_PIXELS
 from data.preprocess import BadImageError, UnknownTypeError
 from data.stored import KINDS

@@ -21,10 +21,10 @@ from typing import Any
 
 import psutil
 
-from cluster.home import PROJECT_ROOT, Home
+from cluster.home import Home
 from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.process import marked
-from cluster.settings import Settings
+from cluster.settings import PROJECT_ROOT, Settings
 from jobs.runtime import entry
 from jobs.runtime.job_process import JobProcess, last_line
 from jobs.runtime.throwaway_platform import own_platform

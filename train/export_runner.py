@@ -8,7 +8,7 @@ model, and the MLflow model of every version takes its pixels from it.
 import ast
 from pathlib import Path
 
-from cluster.home import PROJECT_ROOT
+from cluster.settings import PROJECT_ROOT
 
 ROOMS = ("cluster", "data", "train", "serve", "jobs")
 LEFT_OUT = ("cv2",)

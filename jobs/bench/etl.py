@@ -9,7 +9,7 @@ import sys
 import time
 
 from cluster import progress
-from cluster.home import PROJECT_ROOT
+from cluster.settings import PROJECT_ROOT
 from jobs.bench import corpus
 from jobs.bench.corpus import Draw
 from jobs.bench.figure import Figure

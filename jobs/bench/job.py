@@ -19,10 +19,9 @@ import numpy as np
 from PIL import Image
 
 from cluster import bundles
-from cluster.home import PROJECT_ROOT
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
-from cluster.settings import Settings
+from cluster.settings import PROJECT_ROOT, Settings
 from data.preprocess import PixelConfig, decode, scale
 from data.synthetic import SyntheticConfig, draw, subjects
 from jobs.bench import canary, etl, export, front_door, serving, strategies, train

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import aiohttp
 
-from cluster.home import PROJECT_ROOT
+from cluster.settings import PROJECT_ROOT
 from jobs.runtime import entry
 
 BOUNDARY = "raydiology-bench"

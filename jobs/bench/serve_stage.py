@@ -23,11 +23,10 @@ import psutil
 
 from cluster import bundles, code_package
 from cluster.database import connect
-from cluster.home import PROJECT_ROOT
 from cluster.objects import ObjectStore
 from cluster.process import COMPONENT_MARK, HOME_MARK, marked, sweep
 from cluster.registry import VIT
-from cluster.settings import Settings
+from cluster.settings import PROJECT_ROOT, Settings
 from data.model_card import CARD_FILE, WEIGHTS_FILE, Architecture, Calibration, ModelCard
 from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.taxonomy import taxonomy

@@ -4,8 +4,7 @@ import asyncio
 import json
 import sys
 
-from cluster.home import PROJECT_ROOT
-from cluster.settings import Settings
+from cluster.settings import PROJECT_ROOT, Settings
 from jobs.runtime.submit import client
 
 

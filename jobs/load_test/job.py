@@ -25,10 +25,9 @@ import httpx
 from cluster import bundles, progress
 from cluster.api_keys import key_sha256
 from cluster.database import connect
-from cluster.home import PROJECT_ROOT
 from cluster.objects import ObjectStore
 from cluster.registry import VIT, Registry
-from cluster.settings import Settings
+from cluster.settings import PROJECT_ROOT, Settings
 from data.synthetic import SyntheticConfig, generate
 from jobs.load_test.arrivals import Plan, Sent
 from jobs.load_test.report import reported

@@ -19,7 +19,7 @@ import psycopg
 from httpx import HTTPError
 
 from cluster.expected import ExpectedError
-from cluster.home import PROJECT_ROOT
+from cluster.settings import PROJECT_ROOT
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_HALTED = 0, 1, 2, 3
 DEFAULT_RECIPE = "demo"

@@ -11,8 +11,7 @@ from typing import Any
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster import progress
-from cluster.home import PROJECT_ROOT
-from cluster.settings import Settings
+from cluster.settings import PROJECT_ROOT, Settings
 from jobs.runtime import working_tree
 from jobs.runtime.console import Console
 from jobs.runtime.entry import JobError, git_commit

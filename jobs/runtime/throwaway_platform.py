@@ -19,9 +19,9 @@ from types import TracebackType
 
 import psutil
 
-from cluster.home import PROJECT_ROOT, Home
+from cluster.home import Home
 from cluster.process import COMPONENT_MARK, HOME_MARK, marked
-from cluster.settings import Settings
+from cluster.settings import PROJECT_ROOT, Settings
 from cluster.site import read_env
 from jobs.runtime.entry import JobError
 

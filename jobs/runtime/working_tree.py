@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cluster.home import PROJECT_ROOT
 from cluster.objects import ObjectStore
-from cluster.settings import Settings
+from cluster.settings import PROJECT_ROOT, Settings
 
 VARIABLE = "RAYDIOLOGY_UNCOMMITTED"
 """Environment of a submitted job: `clean`, `unknown`, or the key of the text."""

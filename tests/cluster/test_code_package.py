@@ -28,7 +28,7 @@ def test_the_package_holds_what_serving_imports_under_one_folder_and_no_training
 
 def test_code_of_an_unpacked_package_finds_its_own_root(tmp_path: Path) -> None:
     zipfile.ZipFile(io.BytesIO(code_package.build())).extractall(tmp_path)
-    program = "from cluster.home import PROJECT_ROOT; print(PROJECT_ROOT)"
+    program = "from cluster.settings import PROJECT_ROOT; print(PROJECT_ROOT)"
     ended = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path / "raydiology",

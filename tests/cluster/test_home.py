@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.home import PROJECT_ROOT, Home, PlatformError, write_private
+from cluster.home import Home, PlatformError, write_private
+from cluster.settings import PROJECT_ROOT
 
 
 @pytest.fixture
