@@ -36,7 +36,7 @@ $(LLM)/card.json: | $(STAMP)
 	@$(BIN)/python -m jobs.fetch_llm --directory $(LLM) --convert_only
 
 demo: setup  ## the whole chain, from X-rays to an explained answer; SOURCE=DIR takes your own folder
-	@$(BIN)/python -m cluster.platform up --free-ports
+	@$(BIN)/python -m cluster.embedded.platform up --free-ports
 	@$(WITH_ENV) $(BIN)/python -m jobs.pipeline $(if $(SOURCE),--source "$(SOURCE)") $(ARGS)
 
 test: setup  ## every test tier that needs no GPU
@@ -49,14 +49,14 @@ test-gpu: $(STAMP)  ## the tier that needs a CUDA device
 	@$(BIN)/python -m pytest tests/gpu $(ARGS)
 
 up: setup  ## start the embedded platform and serve the champion, if there is one
-	@$(BIN)/python -m cluster.platform up $(if $(FREE_PORTS),--free-ports)
+	@$(BIN)/python -m cluster.embedded.platform up $(if $(FREE_PORTS),--free-ports)
 	@$(WITH_ENV) $(BIN)/python -m jobs.deploy --restore
 
 down: $(STAMP)  ## stop the embedded platform; its state stays in .raydiology/
-	@$(BIN)/python -m cluster.platform down
+	@$(BIN)/python -m cluster.embedded.platform down
 
 status: $(STAMP)  ## what runs, where, and the last words of what died
-	@$(BIN)/python -m cluster.platform status
+	@$(BIN)/python -m cluster.embedded.platform status
 
 check: $(STAMP)  ## linters, types, import contract
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

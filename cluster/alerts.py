@@ -1,8 +1,8 @@
 """Sends alerts: one JSON document to the webhook of the settings, tried a few times.
 
-`jobs.etl` and the controller of rollouts (`serve.housekeeping`) call `send` and go on: a webhook that is away is logged
-and reported, and changes no verdict. An alert carries names of versions, checks and addresses, never patient data;
-the webhook's own address may hold a secret and is never logged.
+`jobs.etl` and the controller of rollouts (`serve.control.background_sync`) call `send` and go on: a webhook that
+is away is logged and reported, and changes no verdict. An alert carries names of versions, checks and addresses,
+never patient data; the webhook's own address may hold a secret and is never logged.
 """
 
 import logging

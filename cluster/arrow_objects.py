@@ -1,7 +1,7 @@
 """Whole objects through pyarrow's S3 client: a third of the CPU time of s3fs, for the many that workers move.
 
-`data.originals` and `data.staging` call it. It renames errors as `ObjectStore` does and repeats as long as it is
-asked to be. Knows nothing of what it moves.
+`data.catalog.originals` and `data.dataset.staging` call it. It renames errors as `ObjectStore` does and repeats as
+long as it is asked to be. Knows nothing of what it moves.
 """
 
 from collections.abc import Callable, Iterable

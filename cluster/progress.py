@@ -1,6 +1,6 @@
 """Progress lines of jobs: `[stage] done/total note`, readable by people and by `parse`.
 
-Workers and drivers write such lines to standard output, Ray forwards them, and `jobs.console`
+Workers and drivers write such lines to standard output, Ray forwards them, and `jobs.runtime.console`
 draws bars from them. Knows nothing of how they are drawn: rich draws only in the terminal that follows the job.
 """
 

@@ -63,7 +63,7 @@ class Settings:
     api_url: str
     """Where Ray Serve answers, e.g. http://127.0.0.1:8000."""
     environment: str = "development"
-    """One of `ENVIRONMENTS`; `serve.environments` says what each means."""
+    """One of `ENVIRONMENTS`; `serve.control.environments` says what each means."""
     encryption_key_path: Path
     """File with 32 random bytes in hex; seals originals at rest."""
     pseudonym_key_path: Path
@@ -79,7 +79,7 @@ class Settings:
     """Http(s) address that alerts are posted to; it may hold a secret. None: alerts are logged only."""
 
     environments_file: Path | None = None
-    """A file in place of `serve/environments.yaml`, on every node. None: that one."""
+    """A file in place of `serve/control/environments.yaml`, on every node. None: that one."""
     journal: Path | None = None
     """Folder on a local disk of each node where a front door keeps what it has answered while the
     database or the object store is away. None: it refuses predictions then."""

@@ -1,7 +1,8 @@
 """The card of a release bundle, `card.json`: what the weights are, how to use them, and where they come from.
 
-Training and export write it; serving, evaluation, the MLflow model and the edge runner read it, through `ModelCard`.
-Needs the standard library and `data.preprocess` alone, because `train.export_runner` copies it into `predict.py`.
+Training and export write it; serving, evaluation, the MLflow model and the edge runner read it, through
+`ModelCard`. Needs the standard library and `data.imaging.preprocess` alone, because `train.release.edge_runner`
+copies it into `predict.py`.
 """
 
 import json
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from data.preprocess import PREPROCESS_VERSION, PixelConfig
+from data.imaging.preprocess import PREPROCESS_VERSION, PixelConfig
 
 CARD_FILE, WEIGHTS_FILE, OUTLIERS_FILE = "card.json", "model.safetensors", "outliers.safetensors"
 """Names of files in a bundle."""
@@ -52,7 +53,7 @@ class OutlierRule:
     file: str
     """Name of the file with the arrays."""
     threshold: float
-    """The software abstains on images whose score (`serve.outliers`) is higher."""
+    """The software abstains on images whose score (`serve.classifier.ood_score`) is higher."""
     false_alarms: float
     """Largest share of images like the validation images on which the rule abstains all the same."""
     trained_on: int
@@ -109,7 +110,7 @@ class ModelCard:
     """`edge` or `cloud`."""
     runtime: Runtime | None = None
     variants: list[dict[str, Any]] | None = None
-    """Size, speed and accuracy of each form of the model (`train.export_variants.Variant`)."""
+    """Size, speed and accuracy of each form of the model (`train.export.variants.Variant`)."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Keys that this code does not know; they are written back as they were."""
 

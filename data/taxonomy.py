@@ -37,7 +37,7 @@ class Class:
     also_called: tuple[str, ...] = ()
     """Other words for the same thing that an explanation may use; a non-finding's begin with "no "."""
     required: bool = False
-    """True when too few test images of it halt the pipeline (`train.gates`)."""
+    """True when too few test images of it halt the pipeline (`train.evaluation.gates`)."""
 
     def __post_init__(self) -> None:
         thresholds = [value for value in (self.soon_above, self.urgent_above) if value is not None]

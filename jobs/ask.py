@@ -12,8 +12,9 @@ import numpy as np
 from cluster import progress
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
-from data import catalog, versions
-from data.originals import Originals
+from data.catalog import tables
+from data.catalog.originals import Originals
+from data.dataset import versions
 from data.taxonomy import taxonomy
 from jobs.runtime import entry
 
@@ -107,7 +108,7 @@ def _one_a_class(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def work(arguments: Arguments) -> dict[str, Any]:
     settings = Settings.from_env()
-    version = arguments.dataset_version or catalog.newest_version(settings)
+    version = arguments.dataset_version or tables.newest_version(settings)
     return ask(
         settings,
         version,

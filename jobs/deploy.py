@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster import progress
-from cluster.registry import VIT, Registry
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
 from jobs.runtime import entry
-from serve import machine
+from serve.control import resources as machine
 from serve.control.deploy import Stage, apply_desired_state, cut_over, enter, leave, set_resources
 
 ACTOR = "jobs.deploy"
@@ -27,8 +27,8 @@ class Arguments:
     restore: bool = False
     """Only bring Ray Serve to the desired state that is stored; well when nothing was ever deployed."""
     machine: Path | None = None
-    """A file with what this site wants otherwise than `serve/machine.yaml`; kept until another one comes. Versions stay
-    as they are, unless --version is given too."""
+    """A file with what this site wants otherwise than `serve/control/resources.yaml`; kept until another one
+    comes. Versions stay as they are, unless --version is given too."""
     stage: Stage | None = None
     """Which environment the version enters, on a platform that has them all; default: it becomes the champion."""
     end: bool = False

@@ -13,11 +13,14 @@ from cluster import alerts, progress
 from cluster.objects import ObjectStore
 from cluster.patience import PATIENCE_S
 from cluster.settings import Settings
-from data import acceptance, catalog, etl, forgotten, report
-from data.acceptance import Judged
-from data.etl import EtlConfig
-from data.validation_config import ValidationConfig, failed
-from data.versions import BUCKET
+from data.catalog import erased_patients, tables
+from data.dataset import etl
+from data.dataset.etl import EtlConfig
+from data.dataset.versions import BUCKET
+from data.validation import acceptance
+from data.validation import dataset_report as report
+from data.validation.acceptance import Judged
+from data.validation.config import ValidationConfig, failed
 from jobs.recipes import recipe
 from jobs.runtime import entry
 
@@ -64,7 +67,7 @@ def run_etl(
         Halted: a check failed; whoever listens at the webhook was told.
     """
     entry.join_ray(settings.ray_address)
-    with catalog.locked(settings, forgotten.LOCK, shared=True):
+    with tables.locked(settings, erased_patients.LOCK, shared=True):
         made = etl.run(
             settings,
             config,
@@ -83,7 +86,7 @@ def run_etl(
         if validation is None:
             return line
         progress.report("etl", 0, 1, "validating")
-        judged = catalog.while_away(
+        judged = tables.while_away(
             lambda: acceptance.judge(settings, made.version, validation, asked_sources=config.sources),
             patience_s=PATIENCE_S,
         )
@@ -97,7 +100,7 @@ def run_etl(
 def _page(settings: Settings, version: str, *, again: bool, path: Path | None) -> str:
     """See that the version has its page; returns the page's address."""
     progress.report("etl", 0, 1, "report of the version")
-    key = catalog.while_away(lambda: report.publish(settings, version, again=again), patience_s=PATIENCE_S)
+    key = tables.while_away(lambda: report.publish(settings, version, again=again), patience_s=PATIENCE_S)
     progress.report("etl", 1, 1, "report of the version")
     store = ObjectStore(settings)
     if path is not None:

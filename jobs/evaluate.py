@@ -8,8 +8,8 @@ from cluster import progress
 from cluster.settings import Settings
 from jobs.runtime import entry
 from jobs.runtime.inputs import model_version
-from train import evaluate as evaluation
-from train.gates import Gates
+from train.evaluation import evaluate as evaluation
+from train.evaluation.gates import Gates
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cluster import bundles, progress
+from cluster import progress
 from cluster.objects import ObjectStore
-from cluster.registry import LLM, VIT, Registry
+from cluster.releases import bundles
+from cluster.releases.registry import LLM, VIT, Registry
 from cluster.settings import Settings
 from jobs.runtime import entry
 from jobs.runtime.inputs import model_version
-from train import export_variants
-from train.export import CLOUD, EDGE, ExportConfig, Exported, export
+from train.export import variants
+from train.export.export import CLOUD, EDGE, ExportConfig, Exported, export
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ def sign(settings: Settings, only: str | None) -> dict[str, Any]:
 def run_export(settings: Settings, version: str, config: ExportConfig, output: Path | None) -> dict[str, Any]:
     """Export and print the table of variants; returns the fields of the job's line."""
     done = export(settings, version, config, partial(progress.report, "export"))
-    sys.stdout.write(export_variants.table(done.variants))
+    sys.stdout.write(variants.table(done.variants))
     if output is not None:
         _copy(settings, done, output)
     return asdict(done) | {"output": str(output) if output else None}

@@ -6,8 +6,8 @@ from typing import Any
 
 from cluster.settings import Settings
 from jobs.runtime import entry
-from train.llm_registry import checkpoint_directory, register
-from train.llm_weights import convert
+from train.llm.base_weights import convert
+from train.llm.registry import checkpoint_directory, register
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,16 +16,21 @@ from typing import Any
 
 from cluster import progress
 from cluster.objects import ObjectStore
-from cluster.registry import LLM, Registry
+from cluster.releases.registry import LLM, Registry
 from cluster.settings import Settings
 from jobs.runtime import entry
-from serve import explanation_check, explanation_reader, notes, wordings
-from serve.explanation_audit import Audit, audit
-from serve.finding import Finding, prompt
-from train import llm_merge, llm_registry, llm_trainer, runs, tracking
-from train.llm_config import LlmConfig
-from train.llm_trainer import Learned
-from train.llm_weights import convert
+from serve.explanation import checker as explanation_check
+from serve.explanation import normaliser, training_pairs
+from serve.explanation import physician_notes as notes
+from serve.explanation.finding import Finding, prompt
+from serve.explanation.pass_rate import Audit, audit
+from train.llm import merge, trainer
+from train.llm import registry as llm_registry
+from train.llm.base_weights import convert
+from train.llm.config import LlmConfig
+from train.llm.trainer import Learned
+from train.runs import run_store
+from train.tracking import mlflow_runs
 
 UNSEEN_SEED = 1
 
@@ -60,7 +65,7 @@ class Arguments:
 
 def pairs_of(arguments: Arguments) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """Return question and answer pairs to teach, and the counts of the physicians' notes."""
-    drawn = wordings.pairs(wordings.taught(arguments.pairs, seed=arguments.finetune.seed))
+    drawn = training_pairs.pairs(training_pairs.taught(arguments.pairs, seed=arguments.finetune.seed))
     if arguments.notes is None:
         return drawn, {}
     read = notes.read(arguments.notes)
@@ -83,19 +88,19 @@ class Asker:
         """The audit of a bundle's model, whose files lie in `directory`."""
         key = f"audits/{bundle_key}/{self._question()}.json"
         try:
-            return Audit.from_dict(self.store.get_json(runs.BUCKET, key))
+            return Audit.from_dict(self.store.get_json(run_store.BUCKET, key))
         except FileNotFoundError:
-            from serve.llm import LanguageModel  # seconds of imports
+            from serve.explanation.llm import LanguageModel  # seconds of imports
 
             model = LanguageModel.load(directory, threads=self.threads)
             report = functools.partial(progress.report, "ask", total=len(self.findings), note=note)
             answers = audit(model, self.findings, report)
-            self.store.put_json(runs.BUCKET, key, asdict(answers))
+            self.store.put_json(run_store.BUCKET, key, asdict(answers))
             return answers
 
     def _question(self) -> str:
         """Hash the questions and the checkers' code: an audit is reused only where both are the same."""
-        checkers = (explanation_check, explanation_reader)
+        checkers = (explanation_check, normaliser)
         asked = [prompt(finding) for finding in self.findings] + [
             inspect.getsource(checker) for checker in checkers
         ]
@@ -133,7 +138,7 @@ def promoted(
     champion = registry.version_by_alias(LLM, "champion")
     if champion not in (None, version):
         key = registry.bundle_key(LLM, champion)
-        with llm_trainer.base_model(settings, key) as directory:
+        with trainer.base_model(settings, key) as directory:
             before = asker.ask(key, directory, f"version {champion}")
     return gate(registry, version, champion, before, after)
 
@@ -146,10 +151,10 @@ def run_finetune(settings: Settings, arguments: Arguments) -> dict[str, Any]:
     pairs, note_counts = pairs_of(arguments)
     with (
         tempfile.TemporaryDirectory() as folder,
-        llm_trainer.base_model(settings, base_key) as base_directory,
+        trainer.base_model(settings, base_key) as base_directory,
     ):
         entry.join_ray(settings.ray_address)
-        learned = llm_trainer.finetune(
+        learned = trainer.finetune(
             settings,
             config,
             base_key,
@@ -163,11 +168,11 @@ def run_finetune(settings: Settings, arguments: Arguments) -> dict[str, Any]:
             "method": config.method,
             "weights_sha256": learned.trained.weights_sha256,
         }
-        merged = llm_merge.export(base_directory, Path(folder), config, learned.weights, about)
+        merged = merge.export(base_directory, Path(folder), config, learned.weights, about)
         version, bundle_key = llm_registry.release(
             settings, learned, merged, base, config, git_commit=entry.git_commit()
         )
-        findings = wordings.unseen(arguments.unseen, seed=UNSEEN_SEED)
+        findings = training_pairs.unseen(arguments.unseen, seed=UNSEEN_SEED)
         asker = Asker(store=store, findings=findings, threads=config.cpus_per_worker)
         before = asker.ask(base_key, base_directory, "before")
         after = asker.ask(bundle_key, merged, "after")
@@ -190,19 +195,19 @@ def run_finetune(settings: Settings, arguments: Arguments) -> dict[str, Any]:
 
 
 def _track(settings: Settings, learned: Learned, before: Audit, after: Audit) -> None:
-    mlflow = tracking.client(settings.mlflow_tracking_uri)
-    with tracking.answering(mlflow):
-        tracking.log_figures(mlflow, learned.run_id, before.figures("before") | after.figures("after"))
-        tracking.set_status(mlflow, learned.run_id, "FINISHED")
+    mlflow = mlflow_runs.client(settings.mlflow_tracking_uri)
+    with mlflow_runs.answering(mlflow):
+        mlflow_runs.log_figures(mlflow, learned.run_id, before.figures("before") | after.figures("after"))
+        mlflow_runs.set_status(mlflow, learned.run_id, "FINISHED")
 
 
 def run_table(arguments: Arguments) -> dict[str, Any]:
     """Measure on this machine, without Ray; prints the table."""
-    from train import llm_cost
+    from train.llm import cost_table
 
     pairs, _ = pairs_of(arguments)
     base = convert(llm_registry.checkpoint_directory())
-    costs, table = llm_cost.table(
+    costs, table = cost_table.table(
         arguments.finetune,
         base,
         pairs,

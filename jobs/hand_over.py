@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.hand_over import copy_version, settings_of
-from cluster.registry import VIT, Registry
+from cluster.releases.hand_over import copy_version, settings_of
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
 from jobs.runtime import entry
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from cluster import progress
 from cluster.settings import Settings
-from data import catalog, export, forgotten, review
-from data.intake import SYNTHETIC, bring_in, check_folder
-from data.synthetic import SyntheticConfig
+from data.catalog import erased_patients, quarantine_review, tables
+from data.catalog.intake import SYNTHETIC, bring_in, check_folder
+from data.privacy import export
+from data.synthetic.generator import SyntheticConfig
 from jobs.recipes import recipe
 from jobs.runtime import entry, quarantine_tables
 
@@ -67,7 +68,7 @@ class Arguments:
 
 
 def _export(settings: Settings, arguments: Arguments) -> dict[str, Any]:
-    with catalog.locked(settings, forgotten.LOCK, shared=True):
+    with tables.locked(settings, erased_patients.LOCK, shared=True):
         done = export.export(
             settings,
             Path(arguments.export),
@@ -88,11 +89,11 @@ def work(arguments: Arguments) -> dict[str, Any]:
     if arguments.forget is not None:
         return quarantine_tables.forget_patient(settings, arguments.forget, arguments.forget_source, by=by)
     if arguments.release is not None:
-        return review.decide(
+        return quarantine_review.decide(
             settings, arguments.release, "released", by=by, label=arguments.label, note=arguments.note
         )
     if arguments.reject is not None:
-        return review.decide(settings, arguments.reject, "rejected", by=by, note=arguments.note)
+        return quarantine_review.decide(settings, arguments.reject, "rejected", by=by, note=arguments.note)
     return bring_in(
         settings,
         arguments.source,

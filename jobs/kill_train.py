@@ -21,16 +21,16 @@ from typing import Any
 
 import psutil
 
-from cluster.home import Home
+from cluster.embedded.home import Home
+from cluster.embedded.process import marked
 from cluster.objects import ObjectStore, arrow_filesystem
-from cluster.process import marked
 from cluster.settings import PROJECT_ROOT, Settings
 from jobs.runtime import entry
 from jobs.runtime.job_process import JobProcess, last_line
 from jobs.runtime.throwaway_platform import own_platform
-from train import runs
-from train.checkpoint import PROGRESS_NAME
-from train.checkpoint_store import COMMIT_NAME, CheckpointStore, mark_of
+from train.checkpoints.state import PROGRESS_NAME
+from train.checkpoints.store import COMMIT_NAME, CheckpointStore, mark_of
+from train.runs import run_store
 
 WORKER = "RayTrainWorker"
 """What Ray calls the processes of training workers."""
@@ -162,7 +162,7 @@ def killed(ground: Ground, run: str, victim: str, step: int) -> Ending:
 def checkpoints(ground: Ground, run: str) -> CheckpointStore:
     store = ObjectStore(ground.settings)
     key = f"runs/{run}/g001/checkpoints"
-    return CheckpointStore(arrow_filesystem(ground.settings), store.path(runs.BUCKET, key))
+    return CheckpointStore(arrow_filesystem(ground.settings), store.path(run_store.BUCKET, key))
 
 
 def digest(ground: Ground, run: str) -> str:

@@ -21,10 +21,10 @@ import psycopg
 
 from cluster import progress
 from cluster.database import connect
-from cluster.home import Home
-from cluster.registry import VIT, Registry
+from cluster.embedded.home import Home
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
-from data.intake import SYNTHETIC, bring_in
+from data.catalog.intake import SYNTHETIC, bring_in
 from jobs.ask import ask
 from jobs.etl import run_etl
 from jobs.evaluate import run_evaluate
@@ -35,11 +35,11 @@ from jobs.runtime import entry, pipeline_summary
 from jobs.runtime.console import Console
 from jobs.runtime.submit import submit_and_follow
 from jobs.train import run_train
-from serve import environments
+from serve.control import environments
 from serve.control.deploy import apply_desired_state, champion_of, cut_over
-from train.gates import Gates
-from train.llm_registry import checkpoint_directory, register
-from train.llm_weights import convert
+from train.evaluation.gates import Gates
+from train.llm.base_weights import convert
+from train.llm.registry import checkpoint_directory, register
 
 CALLER_LOCK, CLUSTER_LOCK = 7_262_005, 7_262_004
 """PostgreSQL advisory locks of the pipeline's two parts; any constants of ours will do. The part in the cluster

@@ -6,10 +6,10 @@ Where their numbers come from is in docs/experiments.md.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from data.etl import EtlConfig
-from data.preprocess import PixelConfig
-from data.synthetic import SyntheticConfig
-from data.validation_config import ValidationConfig
+from data.dataset.etl import EtlConfig
+from data.imaging.preprocess import PixelConfig
+from data.synthetic.generator import SyntheticConfig
+from data.validation.config import ValidationConfig
 from jobs.ask import AskConfig
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
 

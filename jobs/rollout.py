@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args
 
 from cluster import progress
 from cluster.database import connect
-from cluster.registry import VIT
+from cluster.releases.registry import VIT
 from cluster.settings import Settings
 from jobs.runtime import entry
-from serve import rollouts
+from serve.control import rollout_store
+from serve.control.plan import OperatorCommand, Rollout
 from serve.control.rollout_view import watch
 from serve.control.start import start_rollout
-from serve.rollout import OperatorCommand, Rollout
 
 Verb = Literal["start", "status", "promote", "pause", "resume", "rollback", "history"]
 ACTOR = "jobs.rollout"
@@ -87,9 +87,9 @@ def _command(settings: Settings, arguments: Arguments) -> Rollout:
     """Look up the rollout, and leave the verb with the controller where it is a command."""
     with connect(settings.database_url) as connection:
         if arguments.id is not None:
-            rollout = rollouts.get(connection, arguments.id)
+            rollout = rollout_store.get(connection, arguments.id)
         else:
-            newest = [row for row in rollouts.newest(connection) if row.model == arguments.model]
+            newest = [row for row in rollout_store.newest(connection) if row.model == arguments.model]
             if not newest:
                 raise entry.JobError(
                     f"there was no rollout of {arguments.model} yet: `python -m jobs.rollout start`"
@@ -97,7 +97,7 @@ def _command(settings: Settings, arguments: Arguments) -> Rollout:
             rollout = newest[0]
         if arguments.verb in get_args(OperatorCommand):
             command: Any = arguments.verb
-            return rollouts.request(connection, rollout.id, command, actor=ACTOR)
+            return rollout_store.request(connection, rollout.id, command, actor=ACTOR)
         return rollout
 
 
@@ -107,7 +107,7 @@ def _report(rollout: Rollout, line: str) -> None:
 
 def _history(settings: Settings, rollout_id: int) -> list[dict[str, Any]]:
     with connect(settings.database_url) as connection:
-        events = rollouts.events(connection, rollout_id)
+        events = rollout_store.events(connection, rollout_id)
     return [{**event, "at": event["at"].isoformat()} for event in events]
 
 

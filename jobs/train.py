@@ -10,12 +10,12 @@ from typing import Any
 
 from cluster import progress
 from cluster.settings import Settings
-from data import catalog
+from data.catalog import tables
 from jobs.recipes import recipe
 from jobs.runtime import entry, working_tree
 from jobs.runtime.inputs import require_accepted
-from train import runs, trainer
 from train.config import TrainConfig
+from train.runs import run_store, trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def run_train(
     """
     require_accepted(settings, dataset_version)
     entry.join_ray(settings.ray_address)
-    name = run or runs.default_name(config, dataset_version)
+    name = run or run_store.default_name(config, dataset_version)
     made = trainer.train(
         settings,
         config,
@@ -70,7 +70,7 @@ def work(arguments: Arguments) -> dict[str, Any]:
     config = arguments.train
     if arguments.seed is not None:
         config = replace(config, seed=arguments.seed)
-    version = arguments.dataset_version or catalog.newest_version(settings)
+    version = arguments.dataset_version or tables.newest_version(settings)
     return run_train(settings, config, version, run=arguments.run, fresh=arguments.fresh)
 
 

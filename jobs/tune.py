@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.home import Home
+from cluster.embedded.home import Home
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
-from data import catalog
+from data.catalog import tables
 from jobs.recipes import recipe
 from jobs.runtime import entry
 from jobs.runtime.inputs import require_accepted
 from train.config import TrainConfig
-from train.runs import BUCKET
+from train.runs.run_store import BUCKET
 from tune import space as spaces
 from tune.config import SweepConfig
 
@@ -49,7 +49,7 @@ def work(arguments: Arguments) -> dict[str, Any]:
     space = spaces.read(Path(arguments.space)) if arguments.space else spaces.parse(spaces.DEFAULT)
     spaces.check(train, space)
     settings = Settings.from_env()
-    version = arguments.dataset_version or catalog.newest_version(settings)
+    version = arguments.dataset_version or tables.newest_version(settings)
     require_accepted(settings, version)
     from tune import sweep as tuning  # Ray, torch and Optuna: not for a mistake in the space
 

@@ -20,27 +20,27 @@ import numpy as np
 import ray.serve
 from starlette.types import ASGIApp
 
-from cluster import bundles
 from cluster.objects import ObjectStore
+from cluster.releases import bundles
 from cluster.secrets import read_key
 from cluster.settings import Settings
 from data.model_card import CARD_FILE, OUTLIERS_FILE, WEIGHTS_FILE, ModelCard
-from data.sandbox import Decoder
+from data.sandbox.decoder import Decoder
+from serve.access.auth import KeyRing
+from serve.access.rate_limit import RateConfig
 from serve.api.app import build_app
-from serve.auth import KeyRing
-from serve.board import ServingSnapshot, SnapshotWatcher
-from serve.controller import Controller
-from serve.desk import PredictionConfig, PredictionService
-from serve.explaining import ExplanationService
-from serve.explanation import Finding
+from serve.classifier.single_slot import SingleSlotExecutor
+from serve.control.background_sync import BackgroundSync
+from serve.control.controller import Controller
+from serve.dependencies.postgres import PostgresConnection
+from serve.explanation.explanation import Finding
+from serve.front_door.explanation_service import ExplanationService
+from serve.front_door.prediction_service import PredictionConfig, PredictionService
 from serve.front_door.replica_client import HandleModels
-from serve.housekeeping import BackgroundSync
-from serve.journal import Journal
-from serve.line import PostgresConnection
-from serve.rate_limit import RateConfig
-from serve.records import Records, RecordsConfig
-from serve.routing import Routes
-from serve.turn import SingleSlotExecutor
+from serve.front_door.serving_snapshot import ServingSnapshot, SnapshotWatcher
+from serve.ledger.journal import Journal
+from serve.ledger.writer import Records, RecordsConfig
+from serve.routing.routes import Routes
 
 STORE_DEADLINE_S = 3.0
 """Seconds that a front door waits for the object store; then it counts as down, and images go to the journal."""
@@ -68,7 +68,7 @@ def _bundle(
 class ClassifierReplica:
     def __init__(self, bundle_key: str, threads: int, device: str) -> None:
         # imports torch: two seconds and 250 MB that the other processes do without
-        from serve.classifier import Classifier
+        from serve.classifier.classifier import Classifier
 
         with _bundle(bundle_key, CLASSIFIER_FILES, optional=(OUTLIERS_FILE,)) as directory:
             self.classifier = Classifier(directory, threads=threads, device=device)
@@ -87,7 +87,9 @@ class ClassifierReplica:
         return rows if judged else [row if isinstance(row, str) else row[:-1] for row in rows]
 
     async def crash(self) -> None:
-        """End this process, on a game day; front doors call it only where faults are allowed (`serve.faults`)."""
+        """End this process, on a game day; front doors call it only where faults are allowed
+        (`serve.routing.fault_injection`).
+        """
         os._exit(1)
 
     async def heat(self, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
@@ -97,7 +99,7 @@ class ClassifierReplica:
 
 class ExplainerReplica:
     def __init__(self, bundle_key: str, threads: int, device: str) -> None:
-        from serve.explainer import Explainer
+        from serve.explanation.explainer import Explainer
 
         with _bundle(bundle_key) as directory:
             self.explainer = Explainer(directory, threads=threads, device=device)
@@ -152,7 +154,7 @@ class FrontDoorReplica:
         )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take the routes that Ray Serve has (`serve.reconciler`), and follow PostgreSQL's from then on."""
+        """Take the routes that Ray Serve has (`serve.control.reconciler`), and follow PostgreSQL's from then on."""
         await self.watcher.take(
             {model: Routes.from_dict(routes) for model, routes in user_config["routes"].items()}
         )

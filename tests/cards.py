@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
+from data.imaging.preprocess import PREPROCESS_VERSION
 from data.model_card import ModelCard, OutlierRule
-from data.preprocess import PREPROCESS_VERSION
 from data.taxonomy import taxonomy
 
 RAW: dict[str, Any] = {

@@ -16,9 +16,9 @@ import hypothesis
 import pytest
 import ray
 
-from cluster.home import Home
+from cluster.embedded.home import Home
+from cluster.embedded.site import read_env
 from cluster.settings import Settings
-from cluster.site import read_env
 
 ROOT = Path(__file__).resolve().parents[1]
 GPU = ROOT / "tests" / "gpu"
@@ -60,9 +60,9 @@ def clean_environment() -> dict[str, str]:
 
 
 def platform_command(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m cluster.platform ...` over a home, as a user would run it."""
+    """`python -m cluster.embedded.platform ...` over a home, as a user would run it."""
     return subprocess.run(
-        [sys.executable, "-m", "cluster.platform", *arguments],
+        [sys.executable, "-m", "cluster.embedded.platform", *arguments],
         cwd=ROOT,
         env={**clean_environment(), "RAYDIOLOGY_HOME": str(home.path)},
         capture_output=True,
@@ -176,7 +176,7 @@ def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from litgpt.model import GPT
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    from serve import wordings
+    from serve.explanation import training_pairs
 
     folder = tmp_path_factory.mktemp("tiny-llm")
     ends = ["<|im_start|>", "<|im_end|>"]
@@ -189,7 +189,7 @@ def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    texts = [text for pair in wordings.pairs(wordings.taught(60, seed=0)) for text in pair]
+    texts = [text for pair in training_pairs.pairs(training_pairs.taught(60, seed=0)) for text in pair]
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
     names = {"tokenizer_class": "GPT2Tokenizer", "bos_token": ends[0], "eos_token": ends[1]}

@@ -1,6 +1,6 @@
 """Settings of a training run, as frozen dataclasses that are checked at construction.
 
-`WorkersConfig` has what both models share, `TrainConfig` is a run of the ViT, `train.llm_config.LlmConfig` one of
+`WorkersConfig` has what both models share, `TrainConfig` is a run of the ViT, `train.llm.config.LlmConfig` one of
 the language model. Recipes (`jobs/recipes.py`) and the command line fill them; the resolved configuration is logged
 to MLflow and stored in the model's card. Knows neither Ray nor torch.
 """

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 METRICS = {"validation_balanced_accuracy": "max", "validation_accuracy": "max", "validation_loss": "min"}
-"""What a sweep can be judged by, as `train.validate` names it, and which way is better; never of the test split."""
+"""What a sweep can be judged by, as `train.loop.validate` names it, and which way is better; never of the test
+split.
+"""
 SCHEDULERS = ("asha", "pbt")
 
 

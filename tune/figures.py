@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-from train.figures import png
+from train.metrics.plots import png
 from tune.config import SweepConfig
 from tune.space import Range, Space
 from tune.suggest import study_of

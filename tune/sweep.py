@@ -16,10 +16,10 @@ import ray
 from cluster.expected import ExpectedError
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
-from data.versions import manifest
-from train import runs, trainer
-from train.claim import claim
+from data.dataset.versions import manifest
 from train.config import TrainConfig
+from train.runs import run_store, trainer
+from train.runs.cluster_lock import claim
 from tune import figures, recipe_file, schedulers, sweep_store
 from tune import space as spaces
 from tune.epoch_gate import EpochGate
@@ -172,7 +172,7 @@ def _conclude(
     trials = trial_store.trials
     for trial in trials:
         config = spaces.applied(spec.train, trial.settings)
-        run, _ = runs.begin(trial_store.store, trial.run, config, asked.dataset_version, fresh=False)
+        run, _ = run_store.begin(trial_store.store, trial.run, config, asked.dataset_version, fresh=False)
         run_id = mlflow_trials.catch_up(trial, config, run.key)
         if run_id != trial.mlflow_run_id:
             trial_store.put(replace(trial, mlflow_run_id=run_id))
@@ -184,7 +184,7 @@ def _conclude(
     value = best.rows[-1][spec.config.metric]
     text = _recipe(asked, best, value, trials)
     recipe_key = f"{trial_store.sweep.folder}/{RECIPE_NAME}"
-    trial_store.store.put(runs.BUCKET, recipe_key, text.encode())
+    trial_store.store.put(run_store.BUCKET, recipe_key, text.encode())
     pictures = figures.figures(trials, spec.space, spec.config, trial_store.sweep.name)
     with tempfile.TemporaryDirectory() as folder:
         files = {**pictures, RECIPE_NAME: text.encode()}

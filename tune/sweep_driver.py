@@ -14,8 +14,8 @@ import ray.tune
 from ray.tune.search import Searcher
 
 from cluster import progress
-from train import runs
 from train.config import TrainConfig
+from train.runs import run_store
 from tune import space as spaces
 from tune import sweep_store
 from tune.config import SweepConfig
@@ -95,7 +95,7 @@ class SweepDriver(ray.tune.Callback):
         config = self.spec.config
         for name in sweep_store.superseded(self.trial_store.trials, config.metric, config.mode):
             if name not in self._dropped:
-                runs.drop_weights(self.trial_store.store, name)
+                run_store.drop_weights(self.trial_store.store, name)
                 self._dropped.add(name)
 
     def _new(self) -> Trial:
@@ -105,7 +105,7 @@ class SweepDriver(ray.tune.Callback):
         trial = Trial(number=number, run=self.trial_store.sweep.run(number), settings=settings)
         config = spaces.applied(asked.train, settings)
         version = self.trial_store.sweep.dataset_version
-        run, _ = runs.begin(self.trial_store.store, trial.run, config, version, fresh=True)
+        run, _ = run_store.begin(self.trial_store.store, trial.run, config, version, fresh=True)
         trial = replace(trial, mlflow_run_id=self._mlflow_trials.begin(trial, config, run.key))
         self.trial_store.put(trial)
         return trial

@@ -2,8 +2,8 @@
 
 `sweeps/NAME/sweep.json` in the bucket `checkpoints` names the current generation (`--fresh` begins the next one;
 nothing is deleted). Below `sweeps/NAME/gNNN/` lies one object a trial, written after each of its epochs, by the
-driver alone. The trials' checkpoints are those of ordinary runs (`train.runs`). Knows neither Ray nor torch nor
-Optuna.
+driver alone. The trials' checkpoints are those of ordinary runs (`train.runs.run_store`). Knows neither Ray nor
+torch nor Optuna.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from cluster.objects import ObjectStore
-from train.runs import BUCKET, NAME, RunError
+from train.runs.run_store import BUCKET, NAME, RunError
 
 State = Literal["unfinished", "complete", "stopped", "failed"]
 STATES: tuple[State, ...] = ("complete", "stopped", "failed", "unfinished")

@@ -1,7 +1,7 @@
 """One trial: an ordinary training run that reports its epochs to Ray Tune and stops at an epoch's end when Tune asks.
 
 `TrialDriver` is Tune's actor and takes no processor. A thread of it trains as `jobs.train` does
-(`train.workers.fit_on_workers`), with the run's own checkpoints, from which a killed trial goes on.
+(`train.runs.workers.fit_on_workers`), with the run's own checkpoints, from which a killed trial goes on.
 """
 
 import json
@@ -19,12 +19,12 @@ import ray.tune
 from cluster.expected import ExpectedError
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
-from data.versions import manifest
-from train import runs, trainer, workers
-from train.branch import branch
-from train.checkpoint_store import CheckpointStore
+from data.dataset.versions import manifest
+from train.checkpoints.fork import branch
+from train.checkpoints.store import CheckpointStore
 from train.config import TrainConfig
-from train.loop import EpochReport
+from train.runs import run_store, trainer, workers
+from train.runs.worker import EpochReport
 from tune import space as spaces
 from tune.epoch_gate import Event
 
@@ -70,7 +70,7 @@ class TrialEnvironment:
     train: Callable[[Assignment, Origin | None, Callable[[EpochReport], bool]], dict[str, float]]
     """Train a trial to its end and return the row of its last epoch.
 
-    Raises what `train.workers.fit_on_workers` does."""
+    Raises what `train.runs.workers.fit_on_workers` does."""
     pointer: Callable[[Assignment, int], Origin] | None = None
     """Return the place of the checkpoint at the end of an epoch; None if trials never start from others."""
 
@@ -169,8 +169,8 @@ class Runs:
     ) -> dict[str, float]:
         config = spaces.applied(self.base, assignment.settings)
         store = ObjectStore(self.settings)
-        run, _ = runs.begin(store, assignment.run, config, self.dataset_version, fresh=False)
-        trained = runs.trained(store, run)
+        run, _ = run_store.begin(store, assignment.run, config, self.dataset_version, fresh=False)
+        trained = run_store.trained(store, run)
         if trained is None:
             start = trainer.first_weights(
                 self.settings, store, config, manifest(store, self.dataset_version), run
@@ -183,14 +183,16 @@ class Runs:
 
     def pointer(self, assignment: Assignment, epoch: int) -> Origin:
         config = spaces.applied(self.base, assignment.settings)
-        run, _ = runs.begin(
+        run, _ = run_store.begin(
             ObjectStore(self.settings), assignment.run, config, self.dataset_version, fresh=False
         )
         return Origin(run=run.name, generation=run.generation, fingerprint=run.fingerprint, epoch=epoch)
 
-    def _begin_with(self, store: ObjectStore, origin: Origin, run: runs.Run, own: CheckpointStore) -> None:
+    def _begin_with(
+        self, store: ObjectStore, origin: Origin, run: run_store.Run, own: CheckpointStore
+    ) -> None:
         """Copy the checkpoint that the trial starts from, unless it is its own or was copied before."""
-        source = runs.Run(
+        source = run_store.Run(
             name=origin.run,
             generation=origin.generation,
             fingerprint=origin.fingerprint,

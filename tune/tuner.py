@@ -13,8 +13,8 @@ import ray
 import ray.tune
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from train.checkpoints.temp_folders import scratch
 from train.config import TrainConfig
-from train.scratch import scratch
 from tune import schedulers
 from tune.capacity import Node, concurrent, room
 from tune.sweep_driver import Sampler, SweepDriver

@@ -5,13 +5,11 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.credentials import load_or_generate
-from cluster.home import Home, PlatformError
-from cluster.ports import (
-    Ports,
-)
-from cluster.process import Identity, is_alive
-from cluster.site import Site
+from cluster.embedded.credentials import load_or_generate
+from cluster.embedded.home import Home, PlatformError
+from cluster.embedded.ports import Ports
+from cluster.embedded.process import Identity, is_alive
+from cluster.embedded.site import Site
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The health of each component of the embedded platform, and its ports that other machines can reach.
 
-`cluster.platform` prints it.
+`cluster.embedded.platform` prints it.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import psutil
 
-from cluster.component import Component
+from cluster.embedded.component import Component
+from cluster.embedded.home import Home
+from cluster.embedded.process import is_alive, last_lines, marked
+from cluster.embedded.site import Site
 from cluster.embedded.state import State
-from cluster.home import Home
-from cluster.process import is_alive, last_lines, marked
-from cluster.site import Site
-from cluster.supervisor import COMPONENTS
+from cluster.embedded.supervisor import COMPONENTS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Publish a dataset version: quarantine what it leaves out, write its manifest last, record it, sweep what was staged.
 
-`data.etl` calls each step in this order. Every step is safe to repeat.
+`data.dataset.etl` calls each step in this order. Every step is safe to repeat.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,15 @@ from cluster.expected import ExpectedError
 from cluster.objects import ObjectStore
 from cluster.patience import PATIENCE_S
 from cluster.settings import Settings
-from data import catalog, forgotten, versions
-from data.catalog import Quarantined, Sample
-from data.groups import WOULD_JOIN_TWO_SIDES
-from data.logical import Assembly
-from data.originals import QUARANTINE, Originals
-from data.split import SPLITS
-from data.staging import Stage, abandoned
-from data.versions import BUCKET
+from data.catalog import erased_patients, tables
+from data.catalog.originals import QUARANTINE, Originals
+from data.catalog.tables import Quarantined, Sample
+from data.dataset import versions
+from data.dataset.groups import WOULD_JOIN_TWO_SIDES
+from data.dataset.rows import Assembly
+from data.dataset.split import SPLITS
+from data.dataset.staging import Stage, abandoned
+from data.dataset.versions import BUCKET
 
 CONFLICT = "an image with the same pixels has another label"
 
@@ -96,8 +97,8 @@ def quarantine(settings: Settings, rejects: Sequence[Mapping[str, Any]], assembl
         )
         for source, sha256, reason, detail, pixel_sha256 in reasons
     ]
-    catalog.patient(
-        settings, lambda connection: catalog.write_quarantine(connection, rows), patience_s=PATIENCE_S
+    tables.patient(
+        settings, lambda connection: tables.write_quarantine(connection, rows), patience_s=PATIENCE_S
     )
 
 
@@ -115,9 +116,9 @@ def publish(
     Raises:
         EtlError: a patient was erased.
     """
-    remembered = catalog.patient(
+    remembered = tables.patient(
         settings,
-        lambda connection: forgotten.without_erased(connection, samples, key),
+        lambda connection: erased_patients.without_erased(connection, samples, key),
         patience_s=PATIENCE_S,
     )
     if len(remembered) < len(samples):
@@ -137,9 +138,9 @@ def is_intact(store: ObjectStore, described: Mapping[str, Any]) -> bool:
 
 def record(settings: Settings, described: Mapping[str, Any], *, reused: bool) -> EtlReport:
     """Write the version's row in the catalog and return the report of the run."""
-    catalog.patient(
+    tables.patient(
         settings,
-        lambda connection: catalog.write_version(connection, described["version"], described),
+        lambda connection: tables.write_version(connection, described["version"], described),
         patience_s=PATIENCE_S,
     )
     return EtlReport(

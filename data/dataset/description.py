@@ -1,6 +1,6 @@
 """What identifies and describes a dataset version: recipe, fingerprint of the inputs, manifest.
 
-`data.etl` calls it. Pure: knows no store, no database and no Ray.
+`data.dataset.etl` calls it. Pure: knows no store, no database and no Ray.
 """
 
 import hashlib
@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cluster.secrets import keyed_hash
-from data import logical
-from data.groups import WOULD_JOIN_TWO_SIDES
-from data.logical import Assembly
-from data.near_duplicates import NEAR_VERSION
-from data.owners import Others
-from data.preprocess import PREPROCESS_VERSION, PixelConfig
-from data.quality import QUALITY_VERSION
-from data.review import Reviewed
-from data.split import SHARES, SPLITS
+from data.catalog.quarantine_review import Reviewed
+from data.catalog.shared_files import Others
+from data.dataset import rows
+from data.dataset.groups import WOULD_JOIN_TWO_SIDES
+from data.dataset.near_duplicates import NEAR_VERSION
+from data.dataset.rows import Assembly
+from data.dataset.split import SHARES, SPLITS
+from data.imaging.preprocess import PREPROCESS_VERSION, PixelConfig
+from data.imaging.quality import QUALITY_VERSION
 from data.taxonomy import taxonomy
 
 SYNTHETIC = "synthetic"
@@ -64,13 +64,13 @@ def describe(
     sources = Counter(row.source for row in assembly.rows)
     return {
         "format": 1,
-        "version": logical.version_of(assembly.rows, recipe),
+        "version": rows.version_of(assembly.rows, recipe),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_commit,
         "parents": [],
         "settings": recipe,
         "classes": recipe["classes"],
-        "counts": logical.counts(assembly.rows, recipe["classes"]),
+        "counts": rows.counts(assembly.rows, recipe["classes"]),
         "groups": {
             split: len({row.group_key for row in assembly.rows if row.split == split}) for split in SPLITS
         },

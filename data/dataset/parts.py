@@ -1,7 +1,7 @@
 """The Parquet files of a dataset version: how its rows are divided among them, and how a worker writes one.
 
-`data.etl` plans the parts and workers write them from what `data.staging` staged. Staged pixels are only a cache: each
-image is checked against its hash and decoded again where it does not agree. Knows no Ray.
+`data.dataset.etl` plans the parts and workers write them from what `data.dataset.staging` staged. Staged pixels
+are only a cache: each image is checked against its hash and decoded again where it does not agree. Knows no Ray.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 
 from cluster.arrow_objects import ArrowObjects, of_the_store
 from cluster.expected import ExpectedError
-from data.logical import LogicalRow, sample_hash
-from data.preprocess import PixelConfig
-from data.split import SPLITS
-from data.staging import Stage, convert_all, parquet
-from data.versions import BUCKET, part_key
+from data.dataset.rows import LogicalRow, sample_hash
+from data.dataset.split import SPLITS
+from data.dataset.staging import Stage, convert_all, parquet
+from data.dataset.versions import BUCKET, part_key
+from data.imaging.preprocess import PixelConfig
 
 PART_BYTES = 32 * 2**20
 """Pixels of one Parquet file, before compression; its writer holds them about four times."""

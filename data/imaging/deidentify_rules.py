@@ -1,6 +1,7 @@
 """The attributes of a DICOM header that a de-identified copy keeps, and the values that they may have.
 
-`data.deidentify` applies these lists. An attribute that neither these lists nor the table of PS3.15 names is removed.
+`data.imaging.deidentify` applies these lists. An attribute that neither these lists nor the table of PS3.15 names
+is removed.
 """
 
 from functools import cache

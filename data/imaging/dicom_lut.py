@@ -1,6 +1,6 @@
 """Map the stored values of a DICOM file to brightness: modality LUT or rescale, VOI LUT or window, padding.
 
-`data.dicom` applies them to every value that an image can hold. Source: PS3.3 C.7.5.1.1.2, C.11.1, C.11.2.
+`data.imaging.dicom` applies them to every value that an image can hold. Source: PS3.3 C.7.5.1.1.2, C.11.1, C.11.2.
 """
 
 import numpy as np

@@ -1,6 +1,8 @@
-"""Connected strokes of an X-ray that are as high as letters, at several scales: what `data.burned_in` joins into lines.
+"""Connected strokes of an X-ray that are as high as letters, at several scales: what `data.imaging.burned_in_text`
+joins into lines.
 
-Holds every call of OpenCV that text masking makes; `train.export_opencv` stands in for it on machines without OpenCV.
+Holds every call of OpenCV that text masking makes; `train.release.edge_runner_cv2` stands in for it on machines
+without OpenCV.
 """
 
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""Adapters: each reads one published folder layout as it is and lists its images for `data.ingest`."""
+"""Adapters: each reads one published folder layout as it is and lists its images for `data.catalog.ingest`."""

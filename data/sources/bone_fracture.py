@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from data.manifest import Manifest
 from data.sources import layout
-from data.sources.card import Card, kaggle_download
+from data.sources.dataset_card import Card, kaggle_download
+from data.sources.manifest import Manifest
 
 NOTHING = "no annotation"
 CARD = Card(

@@ -6,9 +6,9 @@ the zips before. The splits are kept as metadata only: every dataset version dra
 
 from pathlib import Path
 
-from data.manifest import Manifest
 from data.sources import layout
-from data.sources.card import Card
+from data.sources.dataset_card import Card
+from data.sources.manifest import Manifest
 from data.taxonomy import taxonomy
 
 CARD = Card(

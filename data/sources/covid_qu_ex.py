@@ -7,9 +7,9 @@ COVID files keep BIMCV's name, which tells patient and view.
 import re
 from pathlib import Path
 
-from data.manifest import Manifest
 from data.sources import layout
-from data.sources.card import Card, kaggle_download
+from data.sources.dataset_card import Card, kaggle_download
+from data.sources.manifest import Manifest
 
 CARD = Card(
     name="covid-qu-ex",

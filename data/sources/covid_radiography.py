@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from data.manifest import Manifest
-from data.sources import layout, sheets
-from data.sources.card import Card, kaggle_download
+from data.sources import layout, qatar_sheets
+from data.sources.dataset_card import Card, kaggle_download
+from data.sources.manifest import Manifest
 
 CARD = Card(
     name="covid-radiography",
@@ -52,5 +52,5 @@ def list_images(folder: Path) -> Manifest:
     )
     for name, inside in layout.class_folders(CARD, listing.root, names).items():
         images = layout.class_folders(CARD, inside, ("images",), besides=("masks",))["images"]
-        sheets.add_class(listing, name, images)
+        qatar_sheets.add_class(listing, name, images)
     return listing.done()

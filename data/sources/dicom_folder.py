@@ -18,8 +18,10 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from data.dicom import DICOM_ERRORS, raw_text
-from data.manifest import (
+from data.imaging.dicom import DICOM_ERRORS, raw_text
+from data.sources import layout
+from data.sources.dataset_card import Card
+from data.sources.manifest import (
     OLDEST_YEARS,
     SEXES,
     Manifest,
@@ -31,8 +33,6 @@ from data.manifest import (
     unknown_label,
     wrong_path,
 )
-from data.sources import layout
-from data.sources.card import Card
 from data.taxonomy import taxonomy
 
 LABELS = "labels.csv"

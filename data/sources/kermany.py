@@ -7,9 +7,9 @@ publisher's version 3 `BACTERIA-1008087-0001.jpeg`; both are read. Persons are c
 import re
 from pathlib import Path
 
-from data.manifest import Manifest
 from data.sources import layout
-from data.sources.card import Card, Download
+from data.sources.dataset_card import Card, Download
+from data.sources.manifest import Manifest
 
 CARD = Card(
     name="kermany-pneumonia",

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.manifest import Manifest, ManifestError, ManifestRow
-from data.sources.card import Card
+from data.sources.dataset_card import Card
+from data.sources.manifest import Manifest, ManifestError, ManifestRow
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 JUNK_FOLDERS = frozenset({"__macosx", "@eadir"})

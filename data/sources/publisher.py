@@ -1,6 +1,6 @@
 """Ask a publisher for a file, and read what the HTTP answer says of it: status, size, version, checksum.
 
-`data.download` calls it.
+`data.sources.download` calls it.
 
 Source: RFC 9110, 13.1.5 (If-Range) and 14 (range requests); RFC 9530 (Repr-Digest); Google Cloud Storage's
 `x-goog-hash`, which Kaggle's files carry.
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from cluster.settings import Kaggle
-from data.sources.card import Download
+from data.sources.dataset_card import Download
 
 SAFE_SECONDS = 60.0
 """A date tells versions of a file apart when it is this much older than the answer (RFC 9110, 8.8.2.2)."""

@@ -6,7 +6,6 @@ An adapter is a module with a card and a function that lists a folder; one more 
 from pathlib import Path
 from typing import Protocol
 
-from data.manifest import FILE_NAME, Manifest, ManifestError
 from data.sources import (
     bone_fracture,
     class_folders,
@@ -16,7 +15,8 @@ from data.sources import (
     kermany,
     tb_chest,
 )
-from data.sources.card import Card
+from data.sources.dataset_card import Card
+from data.sources.manifest import FILE_NAME, Manifest, ManifestError
 
 
 class Source(Protocol):

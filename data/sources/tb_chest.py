@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from data.manifest import Manifest
-from data.sources import layout, sheets
-from data.sources.card import Card, kaggle_download
+from data.sources import layout, qatar_sheets
+from data.sources.dataset_card import Card, kaggle_download
+from data.sources.manifest import Manifest
 
 CARD = Card(
     name="tb-chest",
@@ -42,5 +42,5 @@ def list_images(folder: Path) -> Manifest:
         "no folder in it holds Tuberculosis",
     )
     for name, images in layout.class_folders(CARD, listing.root, names).items():
-        sheets.add_class(listing, name, images)
+        qatar_sheets.add_class(listing, name, images)
     return listing.done()

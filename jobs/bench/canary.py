@@ -1,7 +1,8 @@
 """The benchmark of the canary's decisions: rollouts simulated by the thousand, ours beside fixed rules.
 
-Ours is the production code itself, `serve.evidence` and `serve.verdict`, given the simulated requests; every guardrail
-is on. A false rollback is one of a canary that is as good as the champion, also when both fail.
+Ours is the production code itself, `serve.canary.evidence` and `serve.canary.verdict`, given the simulated
+requests; every guardrail is on. A false rollback is one of a canary that is as good as the champion, also when
+both fail.
 """
 
 import math
@@ -15,11 +16,11 @@ from data.taxonomy import taxonomy
 from jobs.bench.canary_peers import PEERS, Minutes, requests_until
 from jobs.bench.figure import Figure
 from jobs.runtime.entry import JobError
+from serve.canary.evidence import Evidence
+from serve.canary.guardrails import GuardrailConfig, Step
+from serve.canary.observations import Pairs, Requests
 from serve.canary.simulation import GOOD, SLOW_MS, Quality, Traffic, draw, with_errors
-from serve.evidence import Evidence
-from serve.guardrails import GuardrailConfig, Step
-from serve.observations import Pairs, Requests
-from serve.verdict import alarm
+from serve.canary.verdict import alarm
 
 OURS = "Raydiology"
 ROLLOUTS, RATES, SHARE = 2000, (2.0, 10.0, 50.0), 0.1

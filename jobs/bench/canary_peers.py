@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from serve.observations import Requests
+from serve.canary.observations import Requests
 
 SUCCESS, P99_MS = 0.99, 500.0
 FLAGGER_THRESHOLD = 5

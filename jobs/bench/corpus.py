@@ -13,7 +13,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from cluster.settings import Settings
-from data.ingest import ingest
+from data.catalog.ingest import ingest
 from data.taxonomy import taxonomy
 
 BATCH = 500

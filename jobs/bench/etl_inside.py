@@ -22,18 +22,20 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from cluster.home import Home
+from cluster.embedded.home import Home
+from cluster.embedded.process import marked
 from cluster.objects import ObjectStore, arrow_filesystem
-from cluster.process import marked
 from cluster.settings import Settings
-from data import catalog, etl, quality, versions
-from data.burned_in import mask_text
-from data.catalog import Sample
-from data.etl import EtlConfig
-from data.near_duplicates import fingerprint
-from data.originals import Originals
-from data.preprocess import Decoded, PixelConfig, scale
-from data.sandbox import process_decoder
+from data.catalog import tables
+from data.catalog.originals import Originals
+from data.catalog.tables import Sample
+from data.dataset import etl, versions
+from data.dataset.etl import EtlConfig
+from data.dataset.near_duplicates import fingerprint
+from data.imaging import quality
+from data.imaging.burned_in_text import mask_text
+from data.imaging.preprocess import Decoded, PixelConfig, scale
+from data.sandbox.decoder import process_decoder
 from jobs.bench import process_pool
 from jobs.runtime import entry
 from jobs.runtime.throwaway_platform import Watch, at_work, idle_share
@@ -156,8 +158,8 @@ def measured(sides: list[Side], images: int) -> dict[str, list[float]]:
 def main(kind: str) -> dict[str, float]:
     settings, home = Settings.from_env(), Home.from_env(os.environ)
     entry.join_ray(settings.ray_address)
-    with catalog.opened(settings) as connection:
-        samples = catalog.samples(connection, metadata=False)
+    with tables.opened(settings) as connection:
+        samples = tables.samples(connection, metadata=False)
     store, here = ObjectStore(settings), psutil.Process()
 
     def of_ray() -> list[psutil.Process]:

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 
 from cluster.objects import ObjectStore
-from cluster.registry import VIT, Registry
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
 from jobs.bench.figure import Figure, in_turns
 from jobs.runtime.entry import JobError
-from train import release
 from train.config import ModelConfig
-from train.export import ExportConfig, measure
-from train.export_onnx import OnnxModel, quantise_dynamic, quantise_static, to_onnx
-from train.export_variants import FLOAT32, accuracy_loss, batched
-from train.model import build_vit
+from train.export.export import ExportConfig, measure
+from train.export.onnx import OnnxModel, quantise_dynamic, quantise_static, to_onnx
+from train.export.variants import FLOAT32, accuracy_loss, batched
+from train.release import publish
+from train.vit.model import build_vit
 
 MODEL, SIDE = ModelConfig(name="vit_small_patch16_224"), 224
 BATCH, ROUNDS, WARM_UP = 8, 10, 2
@@ -64,7 +64,7 @@ def int8_accuracy_loss() -> Figure:
     version = registry.version_by_alias(VIT, "champion")
     if version is None:
         raise JobError("there is no champion; run `make demo` first")
-    card, weights = release.read(store, registry.bundle_key(VIT, version))
+    card, weights = publish.read(store, registry.bundle_key(VIT, version))
     found, pixels = measure(store, card, weights, ExportConfig()), card.pixels
     float32_NK, int8_NK = (
         batched(found.forms.forwards[name], found.test.pixels_NHW, pixels) for name in (FLOAT32, found.int8)

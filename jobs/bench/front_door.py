@@ -19,8 +19,8 @@ import psutil
 from PIL import Image
 
 from cluster.objects import ObjectStore
-from data.preprocess import encode_png
-from data.sandbox import Decoder
+from data.imaging.preprocess import encode_png
+from data.sandbox.decoder import Decoder
 from jobs.bench import corpus, load
 from jobs.bench.figure import Figure
 from jobs.bench.serve_stage import Peer, Stage, marked_env, publish, staged, start_peer

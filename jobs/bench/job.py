@@ -18,12 +18,12 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from cluster import bundles
 from cluster.objects import ObjectStore
-from cluster.registry import VIT, Registry
+from cluster.releases import bundles
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import PROJECT_ROOT, Settings
-from data.preprocess import PixelConfig, decode, scale
-from data.synthetic import SyntheticConfig, draw, subjects
+from data.imaging.preprocess import PixelConfig, decode, scale
+from data.synthetic.generator import SyntheticConfig, draw, subjects
 from jobs.bench import canary, etl, export, front_door, serving, strategies, train
 from jobs.bench.figure import Figure, in_turns
 from jobs.runtime import entry, markdown
@@ -63,7 +63,7 @@ def interleaved(ours: Callable[[], Any], peer: Callable[[], Any]) -> tuple[float
 def predict() -> Figure:
     """`POST /v1/predictions` at concurrency 1, durable record and image included, beside the bare model: the same
     file decoded and classified in this process by the same bundle."""
-    from serve.classifier import Classifier
+    from serve.classifier.classifier import Classifier
 
     settings = Settings.from_env()
     registry = Registry(settings)

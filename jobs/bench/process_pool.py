@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from cluster.objects import arrow_filesystem
 from cluster.secrets import read_key, unseal
 from cluster.settings import Settings
-from data import quality
-from data.near_duplicates import fingerprint
-from data.preprocess import PixelConfig, decode, scale
-from data.sandbox_process import ENVIRONMENT
+from data.dataset.near_duplicates import fingerprint
+from data.imaging import quality
+from data.imaging.preprocess import PixelConfig, decode, scale
+from data.sandbox.process import ENVIRONMENT
 from data.taxonomy import taxonomy
 
 THREADS = 2

@@ -14,7 +14,7 @@ import time
 import psutil
 import pyarrow as pa
 
-from data import spread
+from data.dataset import ray_map
 from jobs.runtime.throwaway_platform import Watch, at_work, idle_share
 
 IMAGES, BLOCK_ROWS = 8_192, 64
@@ -43,7 +43,7 @@ def one_round() -> float:
     tables = [pa.table({"image": list(range(BLOCK_ROWS))}) for _ in range(IMAGES // BLOCK_ROWS)]
     started_at = time.monotonic()
     with Watch(processes) as watch:
-        done = sum(one["cpu_s"][0].as_py() for one in spread.through_blocks(tables, work))
+        done = sum(one["cpu_s"][0].as_py() for one in ray_map.through_blocks(tables, work))
     wall_s = time.monotonic() - started_at
     return watch.cpu_s - done - idle_share(processes) * wall_s
 

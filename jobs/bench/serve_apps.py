@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import ray.serve
 
-from data.preprocess import Decoded
-from data.quality import Region
-from data.sandbox import Decoder
+from data.imaging.preprocess import Decoded
+from data.imaging.quality import Region
+from data.sandbox.decoder import Decoder
+from serve.access.rate_limit import Rate, RateConfig
 from serve.deployments import FrontDoorReplica
-from serve.images import Images
-from serve.rate_limit import Rate, RateConfig
+from serve.ledger.image_writer import Images
 
 SHOWN_HW = np.zeros((16, 16), np.uint8)
 """So small that scaling it is next to nothing."""

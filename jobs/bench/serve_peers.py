@@ -59,7 +59,7 @@ class Vit(NoModel):
         self._bundle, self._threads = bundle, threads
 
     def setup(self, device: str) -> None:
-        from serve.classifier import Classifier
+        from serve.classifier.classifier import Classifier
 
         self.classifier = Classifier(self._bundle, threads=self._threads)
 
@@ -71,7 +71,7 @@ class Vit(NoModel):
 
 def classified(classifier: Any, blobs: list[bytes]) -> list[dict[str, Any]]:
     """Decode, scale and classify by the functions that our own graph calls."""
-    from data.preprocess import to_pixels
+    from data.imaging.preprocess import to_pixels
 
     pixels_NHW = np.stack([to_pixels(blob, classifier.card.pixels) for blob in blobs])
     return [
@@ -114,7 +114,7 @@ def serve_stock(port: int) -> None:
 
 def fastapi_vit(bundle: Path, threads: int, batch_size: int) -> FastAPI:
     """FastAPI with the classifier in its own process, in batches by hand."""
-    from serve.classifier import Classifier
+    from serve.classifier.classifier import Classifier
 
     classifier = Classifier(bundle, threads=threads)
     waiting: asyncio.Queue[tuple[bytes, asyncio.Future[dict[str, Any]]]] = asyncio.Queue()

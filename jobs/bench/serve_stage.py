@@ -21,20 +21,22 @@ from typing import Any, Literal
 import httpx
 import psutil
 
-from cluster import bundles, code_package
 from cluster.database import connect
+from cluster.embedded.process import COMPONENT_MARK, HOME_MARK, marked, sweep
 from cluster.objects import ObjectStore
-from cluster.process import COMPONENT_MARK, HOME_MARK, marked, sweep
-from cluster.registry import VIT
+from cluster.releases import bundles, code_package
+from cluster.releases.registry import VIT
 from cluster.settings import PROJECT_ROOT, Settings
+from data.imaging.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.model_card import CARD_FILE, WEIGHTS_FILE, Architecture, Calibration, ModelCard
-from data.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.taxonomy import taxonomy
 from jobs.runtime.entry import JobError
 from jobs.runtime.throwaway_platform import OwnPlatform, own_platform
-from serve import desired, reconciler, routing, standby
-from serve import machine as machine_file
-from serve.routing import Routes
+from serve.control import reconciler, staged_versions
+from serve.control import resources as machine_file
+from serve.routing import desired_state
+from serve.routing import routes as routing
+from serve.routing.routes import Routes
 
 READY_S = 150.0
 ROOMS = (*code_package.ROOMS, "jobs")
@@ -44,7 +46,7 @@ ACTOR = "bench"
 Peer = Literal["litserve", "stock", "litserve_vit", "fastapi_vit"]
 """See `jobs.bench.serve_peers`."""
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "2"}
-"""As under Ray and `serve/machine.yaml`; threads that spin, or more of them than cores, starve each other."""
+"""As under Ray and `serve/control/resources.yaml`; threads that spin, or more of them than cores, starve each other."""
 PEER_READY_S = 120.0
 HOST = "127.0.0.1"
 
@@ -82,9 +84,11 @@ class Stage:
         """
         (first, key), *others = versions.items()
         with connect(self.settings.database_url) as connection:
-            desired.cut_over(connection, model=VIT, version=first, bundle_key=key, actor=ACTOR)
+            desired_state.cut_over(connection, model=VIT, version=first, bundle_key=key, actor=ACTOR)
             for version, bundle_key in others:
-                standby.enter(connection, model=VIT, version=version, bundle_key=bundle_key, actor=ACTOR)
+                staged_versions.enter(
+                    connection, model=VIT, version=version, bundle_key=bundle_key, actor=ACTOR
+                )
         self.weigh(weights)
 
     def weigh(self, weights: Mapping[str, float]) -> None:
@@ -92,7 +96,7 @@ class Stage:
 
     def change(self, version: str, changed: Callable[[Routes], Routes]) -> None:
         with connect(self.settings.database_url) as connection:
-            desired.change(connection, VIT, version, changed, actor=ACTOR, action="bench")
+            desired_state.change(connection, VIT, version, changed, actor=ACTOR, action="bench")
 
     def bring_up(self, *, builders: str | None = None) -> None:
         """Start what the routes name, as the reconciler does, and wait until it answers.
@@ -102,7 +106,7 @@ class Stage:
         """
         if builders is None:
             with connect(self.settings.database_url) as connection:
-                desired.set_machine(connection, self.machine, actor=ACTOR)
+                desired_state.set_machine(connection, self.machine, actor=ACTOR)
             reconciler.reconcile(self.settings)
         else:
             self._put_applications(builders)
@@ -123,7 +127,7 @@ class Stage:
 
     def _put_applications(self, builders: str) -> None:
         with connect(self.settings.database_url) as connection:
-            routes, door = desired.read(connection), desired.front_door(connection)
+            routes, door = desired_state.read(connection), desired_state.front_door(connection)
         config = reconciler.serve_config(routes, door, self.machine, self.settings)
         apps = [app for app in config["applications"] if app["name"] != reconciler.CONTROLLER]
         for app in apps:

@@ -1,7 +1,7 @@
 """The benchmarks of versions under load: what a canary costs, throughput beside two peers, and how fast one is out.
 
 Everything is the product's own, the controller of rollouts included; versions are a ViT-tiny, which all sides run by
-`serve.classifier` (PyTorch, as bundles are served), in batches of at most 16.
+`serve.classifier.classifier` (PyTorch, as bundles are served), in batches of at most 16.
 """
 
 import functools
@@ -16,10 +16,10 @@ from pathlib import Path
 from psycopg import Connection
 from psycopg.rows import DictRow
 
-from cluster import bundles
 from cluster.database import connect
 from cluster.objects import ObjectStore
-from cluster.registry import VIT
+from cluster.releases import bundles
+from cluster.releases.registry import VIT
 from data.taxonomy import taxonomy
 from jobs.bench import load
 from jobs.bench.figure import Figure
@@ -27,9 +27,10 @@ from jobs.bench.front_door import Side, drawn_jpeg, marked
 from jobs.bench.load import Seen
 from jobs.bench.serve_stage import ACTOR, Peer, Stage, marked_env, publish, staged, start_peer
 from jobs.runtime.entry import JobError
-from serve import desired, rollouts
-from serve.guardrails import GuardrailConfig, Step
-from serve.rollout import Plan
+from serve.canary.guardrails import GuardrailConfig, Step
+from serve.control import rollout_store
+from serve.control.plan import Plan
+from serve.routing import desired_state
 
 BODY_BYTES = 25_000
 ONE = {"2": 0.0, "3": 0.0}
@@ -177,11 +178,11 @@ def _rolled_back(stage: Stage, bundle_key: str, body: Path) -> float:
     steps = (Step(share=0.5, minutes=60, non_inferior=False),)
     plan = Plan(guardrails=GuardrailConfig(labels=taxonomy().names), steps=steps)
     with connect(stage.settings.database_url) as connection:
-        _until(lambda: "2" not in desired.read(connection)[VIT].weights, "the last one is forgotten")
-        one = rollouts.start(
+        _until(lambda: "2" not in desired_state.read(connection)[VIT].weights, "the last one is forgotten")
+        one = rollout_store.start(
             connection, model=VIT, version="2", bundle_key=bundle_key, plan=plan, actor=ACTOR
         )
-        _until(lambda: rollouts.get(connection, one.id).state == "running", "the rollout runs")
+        _until(lambda: rollout_store.get(connection, one.id).state == "running", "the rollout runs")
         began_s = time.time()
         client = load.start(
             stage.url,
@@ -193,10 +194,10 @@ def _rolled_back(stage: Stage, bundle_key: str, body: Path) -> float:
         _until(lambda: len(sent_s(connection, began_s).get("2", ())) >= FEWEST, "the canary is asked")
         time.sleep(ROLLBACK_AFTER_S)
         before = replicas(stage)
-        rollouts.request(connection, one.id, "rollback", actor=ACTOR)
+        rollout_store.request(connection, one.id, "rollback", actor=ACTOR)
         load.finished(client)
         after = replicas(stage)
-        events = rollouts.events(connection, one.id)
+        events = rollout_store.events(connection, one.id)
         decided_at = next(event["at"] for event in events if event["action"] == "roll_back")
         sent = sent_s(connection, began_s)
     if after - before:

@@ -21,14 +21,14 @@ import torch
 import torch.distributed as dist
 from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 
-from data.preprocess import PixelConfig
+from data.imaging.preprocess import PixelConfig
 from jobs.bench.figure import Figure
-from train.checkpoint import Progress
+from train.checkpoints.state import Progress
 from train.config import ModelConfig, TrainConfig
-from train.dataset import Images, TrainingData
-from train.fit import Speed
-from train.sample_order import global_batch
-from train.setup import prepare
+from train.inputs.dataset import Images, TrainingData
+from train.inputs.sample_order import global_batch
+from train.loop.fit import Speed
+from train.loop.setup import prepare
 
 RANKS, BATCH, UPDATES, SIDE = 2, 8, 3, 64
 MODEL = ModelConfig(name="vit_small_patch16_224")

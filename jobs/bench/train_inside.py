@@ -1,7 +1,8 @@
 """The training benchmarks inside their platform, one JSON line last: `python -m jobs.bench.train_inside WHAT`.
 
-Our side is `train.workers.fit_on_workers`, as `jobs.train` calls it; the workers note the time of each step in a file.
-The peers are in `jobs.bench.train_peers`. Both sides have the same model, images, batches and number of workers.
+Our side is `train.runs.workers.fit_on_workers`, as `jobs.train` calls it; the workers note the time of each step
+in a file. The peers are in `jobs.bench.train_peers`. Both sides have the same model, images, batches and number of
+workers.
 """
 
 import functools
@@ -23,13 +24,13 @@ from cluster.objects import arrow_filesystem
 from cluster.settings import Settings
 from jobs.bench import train_peers as peers
 from jobs.runtime import entry
-from train import fit
-from train.checkpoint_store import CheckpointStore
+from train.checkpoints.store import CheckpointStore
 from train.config import AugmentConfig, ModelConfig, TrainConfig
-from train.dataset import TrainingData
-from train.loop import VitInputs
-from train.setup import TrainContext
-from train.workers import fit_on_workers
+from train.inputs.dataset import TrainingData
+from train.loop import fit
+from train.loop.setup import TrainContext
+from train.runs.worker import VitInputs
+from train.runs.workers import fit_on_workers
 
 STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
 CONFIG = TrainConfig(

@@ -24,10 +24,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cluster.objects import arrow_filesystem
 from cluster.settings import Settings
-from data.preprocess import PixelConfig
+from data.imaging.preprocess import PixelConfig
 from train.config import ModelConfig, OptimConfig
-from train.dataset import Images, TrainingData
-from train.model import build_vit
+from train.inputs.dataset import Images, TrainingData
+from train.vit.model import build_vit
 
 MODEL, SIDE, BATCH, CLASSES = "vit_tiny_patch16_224", 128, 64, 10
 STEPS = 40

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from jobs.drill.platform import CASE_S, STEPS, DrillPlatform, Step, UnexpectedError, rolled_back
-from serve.faults import Fault
-from serve.rollout import Rollout
+from serve.control.plan import Rollout
+from serve.routing.fault_injection import Fault
 
 A_TENTH: list[Step] = [{"share": 0.1, "minutes": 60, "requests": 20, "non_inferior": False}]
 QUIET_S = 10.0

@@ -21,17 +21,18 @@ from typing import Any
 from cluster import progress
 from cluster.database import connect
 from cluster.objects import ObjectStore
-from cluster.registry import VIT, Registry
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
-from data.synthetic import SyntheticConfig, generate
+from data.synthetic.generator import SyntheticConfig, generate
 from jobs.drill.cases import CASES, ROLLOUTS
 from jobs.drill.clients import Clients, Log
 from jobs.drill.platform import DrillPlatform, UnexpectedError
 from jobs.drill.table import Row, judged, table
 from jobs.runtime import entry
-from serve import desired, environments
-from serve.rollout import Rollout
-from serve.rollouts import RolloutError
+from serve.control import environments
+from serve.control.plan import Rollout
+from serve.control.rollout_store import RolloutError
+from serve.routing import desired_state
 
 SETTLED_S = 3.0
 """After a case the last answers come, and the last records."""
@@ -181,7 +182,7 @@ def _platform(arguments: Arguments) -> DrillPlatform:
     if settings.environment not in allowing:
         raise entry.JobError(f"a drill is for {' and '.join(allowing)}; this is {settings.environment}")
     with connect(settings.database_url) as connection:
-        live = desired.read(connection).get(VIT)
+        live = desired_state.read(connection).get(VIT)
     if live is None or settings.client_key is None:
         raise entry.JobError("nothing is served, or RAYDIOLOGY_CLIENT_KEY is not set: `make demo` first")
     return DrillPlatform(

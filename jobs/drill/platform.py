@@ -14,21 +14,22 @@ from typing import Any
 
 import psutil
 
-from cluster import bundles
 from cluster.database import connect
-from cluster.home import Home
+from cluster.embedded.home import Home
+from cluster.embedded.process import marked
 from cluster.objects import ObjectStore
-from cluster.process import marked
-from cluster.registry import VIT, Registry
+from cluster.releases import bundles
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
 from data.taxonomy import taxonomy
 from jobs.drill.clients import Clients
-from serve import desired, faults, reconciler, rollouts
+from serve.canary.guardrails import GuardrailConfig
+from serve.control import reconciler, rollout_store
+from serve.control.plan import Rollout
+from serve.control.reconciler import app_name
 from serve.control.start import start_rollout
-from serve.faults import Fault
-from serve.guardrails import GuardrailConfig
-from serve.reconciler import app_name
-from serve.rollout import Rollout
+from serve.routing import desired_state, fault_injection
+from serve.routing.fault_injection import Fault
 
 ACTOR = "jobs.drill"
 Step = dict[str, Any]
@@ -91,7 +92,7 @@ class DrillPlatform:
     @property
     def champion(self) -> str:
         with connect(self.settings.database_url) as connection:
-            return desired.read(connection)[VIT].champion.version
+            return desired_state.read(connection)[VIT].champion.version
 
     def start(self, version: str, steps: Sequence[Step] = STEPS) -> Rollout:
         rollout, _ = start_rollout(
@@ -101,7 +102,7 @@ class DrillPlatform:
 
     def now(self, rollout: Rollout) -> Rollout:
         with connect(self.settings.database_url) as connection:
-            return rollouts.get(connection, rollout.id)
+            return rollout_store.get(connection, rollout.id)
 
     def until(self, rollout: Rollout, done: Callable[[Rollout], bool], what: str) -> Rollout:
         """Wait until a rollout is in the state that `done` asks for.
@@ -123,29 +124,29 @@ class DrillPlatform:
 
     def wish(self, rollout: Rollout, wanted: Any) -> None:
         with connect(self.settings.database_url) as connection:
-            rollouts.request(connection, rollout.id, wanted, actor=ACTOR)
+            rollout_store.request(connection, rollout.id, wanted, actor=ACTOR)
 
     def end(self) -> Rollout | None:
         """Roll back what is under way, so that the next case starts from the champion; returns the newest rollout."""
         with connect(self.settings.database_url) as connection:
-            left = rollouts.under_way(connection, VIT)
+            left = rollout_store.under_way(connection, VIT)
         if left is not None:
             self.wish(left, "rollback")
             with contextlib.suppress(UnexpectedError):
                 self.until(left, rolled_back, "the end")
         with connect(self.settings.database_url) as connection:
-            return next(iter(rollouts.newest(connection, 1)), None)
+            return next(iter(rollout_store.newest(connection, 1)), None)
 
     @contextmanager
     def fault(self, version: str, fault: Fault) -> Iterator[None]:
         with connect(self.settings.database_url) as connection:
-            faults.put(connection, VIT, version, fault, actor=ACTOR)
+            fault_injection.put(connection, VIT, version, fault, actor=ACTOR)
         self.fault_at = time.time()
         try:
             yield
         finally:
             with connect(self.settings.database_url) as connection:
-                faults.clear(connection, actor=ACTOR)
+                fault_injection.clear(connection, actor=ACTOR)
 
     def replicas(self) -> int:
         """Count the running processes of the champion."""

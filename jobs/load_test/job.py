@@ -22,22 +22,23 @@ from typing import Any
 
 import httpx
 
-from cluster import bundles, progress
+from cluster import progress
 from cluster.api_keys import key_sha256
 from cluster.database import connect
 from cluster.objects import ObjectStore
-from cluster.registry import VIT, Registry
+from cluster.releases import bundles
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import PROJECT_ROOT, Settings
-from data.synthetic import SyntheticConfig, generate
+from data.synthetic.generator import SyntheticConfig, generate
 from jobs.load_test.arrivals import Plan, Sent
 from jobs.load_test.report import reported
 from jobs.load_test.verdict import ACTOR, judge_and_record, with_environment
 from jobs.runtime import entry
 from jobs.runtime.inputs import model_version
-from serve import environments, rollouts, standby
-from serve.admission import admit
+from serve.control import environments, rollout_store, staged_versions
+from serve.control.admission import admit
 from serve.control.deploy import apply_desired_state
-from train.gates import Gates
+from train.evaluation.gates import Gates
 
 LOCK = 7_262_006
 """PostgreSQL advisory lock: two load tests at a time would measure each other."""
@@ -115,7 +116,7 @@ def _alone(settings: Settings) -> Iterator[None]:
             raise entry.JobError(
                 "another load test is running: wait for its end, they would measure each other"
             )
-        if (rollout := rollouts.under_way(connection, VIT)) is not None:
+        if (rollout := rollout_store.under_way(connection, VIT)) is not None:
             raise entry.JobError(
                 f"rollout {rollout.id} of version {rollout.version} is under way, and a load would spoil its evidence: "
                 "wait for its end, or `python -m jobs.rollout rollback`"
@@ -138,7 +139,7 @@ def _live(settings: Settings, version: str, *, keep: bool) -> Iterator[None]:
     key = registry.bundle_key(VIT, version)
     bundles.verify(ObjectStore(settings), key)
     with connect(settings.database_url) as connection:
-        new = standby.enter(connection, model=VIT, version=version, bundle_key=key, actor=ACTOR)
+        new = staged_versions.enter(connection, model=VIT, version=version, bundle_key=key, actor=ACTOR)
     try:
         if new:
             apply_desired_state(settings, partial(progress.report, "load_test"))
@@ -146,7 +147,7 @@ def _live(settings: Settings, version: str, *, keep: bool) -> Iterator[None]:
     finally:
         if new and not keep:
             with connect(settings.database_url) as connection:
-                standby.leave(connection, model=VIT, version=version, actor=ACTOR)
+                staged_versions.leave(connection, model=VIT, version=version, actor=ACTOR)
             apply_desired_state(settings, lambda done, total, note: None)
 
 

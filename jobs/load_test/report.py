@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jobs.load_test.arrivals import Plan, Sent
-from train.load_gates import Load
+from train.evaluation.load_gates import Load
 
 
 @dataclass(frozen=True, kw_only=True)

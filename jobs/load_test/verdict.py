@@ -9,20 +9,20 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from cluster.bundles import BUCKET
 from cluster.database import connect
 from cluster.objects import ObjectStore
-from cluster.registry import VIT, Registry
+from cluster.releases.bundles import BUCKET
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
 from jobs.load_test.arrivals import Plan
 from jobs.load_test.report import LoadReport
 from jobs.runtime import entry
-from serve.admission import LOAD_RATE, LOAD_TEST
-from serve.environments import Environment
-from train import tracking
-from train.evaluate import FOLDER
-from train.gates import GateResult, Gates, overall
-from train.load_gates import judge
+from serve.control.admission import LOAD_RATE, LOAD_TEST
+from serve.control.environments import Environment
+from train.evaluation.evaluate import FOLDER
+from train.evaluation.gates import GateResult, Gates, overall
+from train.evaluation.load_gates import judge
+from train.tracking import mlflow_runs
 
 ACTOR = "jobs.load_test"
 
@@ -90,12 +90,14 @@ def _record(settings: Settings, version: str, line: dict[str, Any], results: lis
         )
     run_id = Registry(settings).run_id(VIT, version)
     if run_id is not None:
-        mlflow = tracking.client(settings.mlflow_tracking_uri)
+        mlflow = mlflow_runs.client(settings.mlflow_tracking_uri)
         names = ("p50_ms", "p95_ms", "p99_ms", "throughput", "wanted", "requests")
         figures = {f"load_{name}": float(line[name]) for name in names}
-        tracking.log_figures(mlflow, run_id, {**figures, "load_errors": float(sum(line["errors"].values()))})
+        mlflow_runs.log_figures(
+            mlflow, run_id, {**figures, "load_errors": float(sum(line["errors"].values()))}
+        )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "load_test.json"
             path.write_text(json.dumps(report, indent=1))
-            tracking.log_files(mlflow, run_id, [path], FOLDER)
+            mlflow_runs.log_files(mlflow, run_id, [path], FOLDER)
     return key

@@ -1,8 +1,8 @@
 """The versions that a job works on, and whether it may."""
 
-from cluster.registry import VIT, Registry
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
-from data import acceptance
+from data.validation import acceptance
 from jobs.runtime import entry
 
 

@@ -14,16 +14,17 @@ from rich.table import Table
 
 from cluster import progress
 from cluster.settings import Settings
-from data import catalog, forget, review
-from data.review import Entry
+from data.catalog import quarantine_review, tables
+from data.catalog.quarantine_review import Entry
+from data.privacy import erasure
 
 STANDARD_INPUT = "-"
 
 
 def report(settings: Settings, *, details: bool) -> dict[str, Any]:
     """The quarantine by source and reason; with `details` each image by its number."""
-    with catalog.opened(settings) as connection:
-        entries = review.entries(connection)
+    with tables.opened(settings) as connection:
+        entries = quarantine_review.entries(connection)
     groups = _groups(entries)
     _show("quarantine", ("source", "reason", "count", "open", "released", "rejected", "releasable"), groups)
     told: dict[str, Any] = {"quarantined": len(entries), "quarantine": groups}
@@ -44,7 +45,7 @@ def _groups(entries: Sequence[Entry]) -> list[dict[str, Any]]:
             "reason": reason,
             "count": sum(counted[source, reason, one] for one in ("open", "released", "rejected")),
             **{one: counted[source, reason, one] for one in ("open", "released", "rejected")},
-            "releasable": reason in review.RELEASABLE,
+            "releasable": reason in quarantine_review.RELEASABLE,
         }
         for source, reason in sorted({(item.source, item.reason) for item in entries})
     ]
@@ -60,7 +61,7 @@ def forget_patient(settings: Settings, patient: str, source: str | None, *, by: 
     if patient == STANDARD_INPUT:
         patient = sys.stdin.readline().strip()
     if not patient:
-        raise forget.ErasureError(
+        raise erasure.ErasureError(
             "no patient's id was given: name it, or write it to standard input after `-`"
         )
     steps = 0
@@ -70,7 +71,7 @@ def forget_patient(settings: Settings, patient: str, source: str | None, *, by: 
         steps += 1
         progress.report("forget", steps, steps, note)
 
-    done = forget.erase(settings, patient, source, by=by, step=step)
+    done = erasure.erase(settings, patient, source, by=by, step=step)
     held = [{"held the patient": name} for name in (*done.dataset_versions, *done.model_versions)]
     _show("dataset and model versions", ("held the patient",), held)
     return {"forgotten": asdict(done)}

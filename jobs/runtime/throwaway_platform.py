@@ -19,10 +19,10 @@ from types import TracebackType
 
 import psutil
 
-from cluster.home import Home
-from cluster.process import COMPONENT_MARK, HOME_MARK, marked
+from cluster.embedded.home import Home
+from cluster.embedded.process import COMPONENT_MARK, HOME_MARK, marked
+from cluster.embedded.site import read_env
 from cluster.settings import PROJECT_ROOT, Settings
-from cluster.site import read_env
 from jobs.runtime.entry import JobError
 
 IDLE_S = 5.0
@@ -89,7 +89,7 @@ def own_platform() -> Iterator[OwnPlatform]:
 
 def _platform(env: dict[str, str], *arguments: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "cluster.platform", *arguments],
+        [sys.executable, "-m", "cluster.embedded.platform", *arguments],
         cwd=PROJECT_ROOT,
         env=env,
         capture_output=True,

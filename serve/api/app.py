@@ -6,17 +6,17 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from cluster.settings import Settings
+from serve.access.auth import KeyRing
+from serve.access.rate_limit import RateConfig, RateLimiter
 from serve.api import health, operations, predictions
+from serve.api.body_limit import MAX_BODY_BYTES, MAX_JSON_BYTES, BodyLimit
 from serve.api.errors import ERROR_HANDLERS
 from serve.api.middleware import RequestId
+from serve.api.openapi import describe
 from serve.api.services import Services
-from serve.auth import KeyRing
-from serve.body_limit import MAX_BODY_BYTES, MAX_JSON_BYTES, BodyLimit
-from serve.desk import PredictionService
-from serve.explaining import ExplanationService
-from serve.heatmaps import HeatmapService
-from serve.openapi import describe
-from serve.rate_limit import RateConfig, RateLimiter
+from serve.front_door.explanation_service import ExplanationService
+from serve.front_door.heatmap_service import HeatmapService
+from serve.front_door.prediction_service import PredictionService
 
 
 def build_app(

@@ -9,8 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from serve.body_limit import MAX_FILE_BYTES, MAX_JSON_BYTES, BodyTooLargeError
-from serve.line import DatabaseUnavailableError
+from serve.api.body_limit import MAX_FILE_BYTES, MAX_JSON_BYTES, BodyTooLargeError
+from serve.dependencies.postgres import DatabaseUnavailableError
 from serve.problems import Problem, unavailable
 
 logger = logging.getLogger(__name__)

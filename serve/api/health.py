@@ -5,9 +5,9 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
+from serve.api.openapi import responses
 from serve.api.schemas import Health, Readiness
 from serve.api.services import Services, services_of
-from serve.openapi import responses
 
 router = APIRouter()
 

@@ -1,4 +1,4 @@
-"""ASGI middleware that gives each request an id; the limit of bodies is `serve.body_limit`."""
+"""ASGI middleware that gives each request an id; the limit of bodies is `serve.api.body_limit`."""
 
 import re
 import uuid

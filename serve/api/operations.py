@@ -14,17 +14,17 @@ from psycopg.rows import DictRow
 
 from cluster.database import connect
 from cluster.expected import ExpectedError
-from cluster.registry import Registry, RegistryError
+from cluster.releases.registry import Registry, RegistryError
 from cluster.settings import Settings
-from serve import desired, faults, rollouts
+from serve.api.openapi import AUTH_STATUSES, BEARER, responses
 from serve.api.schemas import FaultBody, Faults, RolloutBody, Rollouts, StepBody, Traffic, TrafficBody
 from serve.api.services import fault_operator, operator, settings_of
-from serve.control import start
+from serve.control import rollout_store, start
 from serve.control.rollout_view import RolloutView, summarise, weights_of
-from serve.faults import Fault
-from serve.openapi import AUTH_STATUSES, BEARER, responses
 from serve.problems import Problem, unavailable
-from serve.routing import RoutingError
+from serve.routing import desired_state, fault_injection
+from serve.routing.fault_injection import Fault
+from serve.routing.routes import RoutingError
 
 T = TypeVar("T")
 Actor = Annotated[str, Depends(operator)]
@@ -43,7 +43,7 @@ async def run_in_thread(work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
     except OperationalError as error:
         raise unavailable("the database") from error
-    except (rollouts.NoRolloutError, RegistryError) as error:
+    except (rollout_store.NoRolloutError, RegistryError) as error:
         raise Problem(404, str(error)) from error
     except (RoutingError, ValueError) as error:
         raise Problem(400, str(error)) from error
@@ -71,7 +71,7 @@ async def list_rollouts(settings: PlatformSettings) -> Rollouts:
     """The newest rollouts, each with its evidence so far. Role: operator."""
 
     def work(connection: Connection[DictRow]) -> list[RolloutView]:
-        newest = rollouts.newest(connection)
+        newest = rollout_store.newest(connection)
         return [summarise(rollout, weights_of(connection, rollout)) for rollout in newest]
 
     return {"rollouts": await with_connection(settings, work)}
@@ -110,7 +110,7 @@ async def command_rollout(
     """Promote to the next step, pause, resume, or roll back. Role: operator."""
 
     def work(connection: Connection[DictRow]) -> RolloutView:
-        rollout = rollouts.request(connection, rollout_id, verb, actor=actor)
+        rollout = rollout_store.request(connection, rollout_id, verb, actor=actor)
         return summarise(rollout, weights_of(connection, rollout))
 
     return await with_connection(settings, work)
@@ -140,11 +140,11 @@ async def put_fault(actor: FaultActor, settings: PlatformSettings, body: FaultBo
     fault = Fault(error_rate=body.error_rate, delay_ms=body.delay_ms, crash=body.crash)
 
     def work(connection: Connection[DictRow]) -> None:
-        live = desired.read(connection).get(body.model)
+        live = desired_state.read(connection).get(body.model)
         if live is None or all(target.version != body.version for target in live.targets):
             # Raises for a number that is not registered: else a mistyped one would look like a version that copes.
             Registry(settings).tags(body.model, body.version)
-        faults.put(connection, body.model, body.version, fault, actor=actor)
+        fault_injection.put(connection, body.model, body.version, fault, actor=actor)
 
     await with_connection(settings, work)
     return {"faults": {body.version: fault}}
@@ -157,5 +157,5 @@ async def put_fault(actor: FaultActor, settings: PlatformSettings, body: FaultBo
 )
 async def clear_faults(actor: FaultActor, settings: PlatformSettings) -> Faults:
     """End all faults. Role: operator; only in development and staging."""
-    await with_connection(settings, partial(faults.clear, actor=actor))
+    await with_connection(settings, partial(fault_injection.clear, actor=actor))
     return {"faults": {}}

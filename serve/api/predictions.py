@@ -10,13 +10,13 @@ from fastapi.routing import APIRoute
 from psycopg.rows import DictRow
 from starlette.responses import JSONResponse, StreamingResponse
 
-from cluster.registry import NUMBER
+from cluster.releases.registry import NUMBER
+from serve.api.body_limit import MAX_BODY_BYTES, MAX_FILE_BYTES, BodyTooLargeError
+from serve.api.openapi import AUTH_STATUSES, BEARER, UPLOAD, responses
 from serve.api.services import ReadablePrediction, Services, authenticate, services_of
-from serve.body_limit import MAX_BODY_BYTES, MAX_FILE_BYTES, BodyTooLargeError
 from serve.front_door.prediction import Explanation, Prediction, public_explanation
-from serve.openapi import AUTH_STATUSES, BEARER, UPLOAD, responses
+from serve.front_door.upload import parse
 from serve.problems import Problem
-from serve.upload import parse
 
 VERSION_HEADER = "x-raydiology-version"
 """Names the version that has to answer, whatever the weights: for operators, and no part of a rollout's evidence."""
@@ -108,7 +108,9 @@ async def explanation(
 
 
 async def _server_sent(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
-    """Write events of `serve.explaining` as server-sent events, the last one as callers see an explanation."""
+    """Write events of `serve.front_door.explanation_service` as server-sent events, the last one as callers see
+    an explanation.
+    """
     async for event in events:
         done = event["event"] == "done"
         data = public_explanation(event["explanation"]) if done else {"text": event["text"]}

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from cluster.registry import NUMBER, ClassifierName, ModelName
+from cluster.releases.registry import NUMBER, ClassifierName, ModelName
 from serve.control.rollout_view import RolloutView, Share
-from serve.faults import Fault
+from serve.routing.fault_injection import Fault
 
 MOST_STEPS = 50
 Version = Annotated[str, Field(pattern=f"^{NUMBER}$")]

@@ -11,13 +11,13 @@ from fastapi import Depends, Request
 from psycopg.rows import DictRow
 
 from cluster.settings import Settings
-from serve import environments
-from serve.auth import Caller, KeyRing
-from serve.desk import PredictionService
-from serve.explaining import ExplanationService
-from serve.heatmaps import HeatmapService
+from serve.access.auth import Caller, KeyRing
+from serve.access.rate_limit import RateLimiter
+from serve.control import environments
+from serve.front_door.explanation_service import ExplanationService
+from serve.front_door.heatmap_service import HeatmapService
+from serve.front_door.prediction_service import PredictionService
 from serve.problems import Problem
-from serve.rate_limit import RateLimiter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Reads every format in which the evidence of a rollout was ever stored, as the present one.
 
-Format 1 is what `serve.evidence.Evidence` stores. Evidence without `format` is older: it has the same fields, and the
-oldest has no hypotheses about gross errors.
+Format 1 is what `serve.canary.evidence.Evidence` stores. Evidence without `format` is older: it has the same
+fields, and the oldest has no hypotheses about gross errors.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Updates the e-processes of all guardrails: how each test of the table turns counts into evidence.
 
-`serve.evidence` says what was observed; here is what it means for each hypothesis (`serve.hypotheses`).
+`serve.canary.evidence` says what was observed; here is what it means for each hypothesis (`serve.canary.hypotheses`).
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ from serve.canary.e_process import (
     rate_bets,
     share_bets,
 )
-from serve.guardrails import BOUNDS, Guardrail, GuardrailConfig, with_test
-from serve.hypotheses import allowed_share, alpha_of, canary_over, champion_under, hypothesis_names
-from serve.observations import Requests
-from serve.patients import NO_PATIENT, SeenPatients, key_of
-from serve.window import CANARY, CHAMPION
+from serve.canary.guardrails import BOUNDS, Guardrail, GuardrailConfig, with_test
+from serve.canary.hypotheses import allowed_share, alpha_of, canary_over, champion_under, hypothesis_names
+from serve.canary.observations import Requests
+from serve.canary.seen_patients import NO_PATIENT, SeenPatients, key_of
+from serve.canary.sliding_window import CANARY, CHAMPION
 
 CEILING = 3.0
 """How far above what they need the absolute guardrails remember, as a logarithm: one to two hundred requests."""
@@ -52,7 +52,7 @@ class HypothesisTests:
         Args:
             canary_N: whether each event befell the canary.
             share_N: the canary's share of the traffic at each.
-            keys_N: whose event it was (`serve.patients.key_of`).
+            keys_N: whose event it was (`serve.canary.seen_patients.key_of`).
             least_share: the least share of the events that is expected of the canary.
         """
         name = guardrail.name

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from serve.guardrails import with_test
-from serve.observations import Pairs, Requests
+from serve.canary.guardrails import with_test
+from serve.canary.observations import Pairs, Requests
 
 MIX = np.array([0.35, 0.15, 0.1, 0.1, 0.08, 0.07, 0.05, 0.05, 0.03, 0.02])
 """How often each of ten labels is given."""

@@ -10,17 +10,18 @@ from typing import Any, Literal
 
 import httpx
 
-from cluster import bundles
 from cluster.database import connect
 from cluster.objects import ObjectStore
-from cluster.registry import LLM, VIT, Registry
+from cluster.releases import bundles
+from cluster.releases.registry import LLM, VIT, Registry
 from cluster.settings import Settings
-from serve import desired, environments, rollouts, standby
-from serve.admission import admit
+from serve.control import environments, rollout_store, staged_versions
+from serve.control.admission import admit
+from serve.control.environments import Environment
+from serve.control.reconciler import DeployError, reconcile
 from serve.control.rollout_view import summarise
 from serve.control.start import start_rollout
-from serve.environments import Environment
-from serve.reconciler import DeployError, reconcile
+from serve.routing import desired_state
 
 READY_S = 120.0
 LOOK_S = 0.5
@@ -30,7 +31,7 @@ Stage = Literal["development", "staging", "canary", "production"]
 def champion_of(settings: Settings) -> str | None:
     """Return the version of `xray-vit` that is served; None before the first one."""
     with connect(settings.database_url) as connection:
-        live = desired.read(connection).get(VIT)
+        live = desired_state.read(connection).get(VIT)
     return None if live is None else live.champion.version
 
 
@@ -71,12 +72,16 @@ def cut_over(settings: Settings, version: str, *, actor: str, stage: str | None 
         bundles.verify(ObjectStore(settings), key)
     previous = registry.version_by_alias(VIT, "champion")
     with connect(settings.database_url) as connection:
-        rollout = rollouts.under_way(connection, VIT)
+        rollout = rollout_store.under_way(connection, VIT)
         if rollout is not None:
-            rollouts.roll_back(connection, rollout, actor=actor, why=f"version {version} is deployed at once")
-        desired.cut_over(connection, model=VIT, version=version, bundle_key=keys[VIT], actor=actor)
+            rollout_store.roll_back(
+                connection, rollout, actor=actor, why=f"version {version} is deployed at once"
+            )
+        desired_state.cut_over(connection, model=VIT, version=version, bundle_key=keys[VIT], actor=actor)
         if explainer is not None:
-            desired.cut_over(connection, model=LLM, version=explainer, bundle_key=keys[LLM], actor=actor)
+            desired_state.cut_over(
+                connection, model=LLM, version=explainer, bundle_key=keys[LLM], actor=actor
+            )
     _move_aliases(registry, version, previous)
 
 
@@ -108,7 +113,7 @@ def enter(settings: Settings, version: str, stage: Stage, *, actor: str) -> dict
     key = Registry(settings).bundle_key(VIT, version)
     bundles.verify(ObjectStore(settings), key)
     with connect(settings.database_url) as connection:
-        standby.enter(
+        staged_versions.enter(
             connection,
             model=VIT,
             version=version,
@@ -127,13 +132,13 @@ def leave(settings: Settings, version: str, *, actor: str) -> None:
         NotServedError, RoutingError: it is not there.
     """
     with connect(settings.database_url) as connection:
-        standby.leave(connection, model=VIT, version=version, actor=actor)
+        staged_versions.leave(connection, model=VIT, version=version, actor=actor)
 
 
 def set_resources(settings: Settings, resources: dict[str, Any], *, actor: str) -> None:
     """Store how this site's replicas and resources differ from the default, for `apply_desired_state` to take up."""
     with connect(settings.database_url) as connection:
-        desired.set_machine(connection, resources, actor=actor)
+        desired_state.set_machine(connection, resources, actor=actor)
 
 
 def apply_desired_state(settings: Settings, report: Callable[[int, int, str], None]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing_extensions import TypedDict
 
 from cluster.database import connect
 from cluster.settings import Settings
-from serve import desired, rollouts
-from serve.rollout import OperatorCommand, Rollout, State
+from serve.control import rollout_store
+from serve.control.plan import OperatorCommand, Rollout, State
+from serve.routing import desired_state
 
 LOOK_S = 1.0
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -39,9 +40,9 @@ class RolloutView(TypedDict):
     """What the evidence asks for."""
     why: str | None
     missing: dict[str, Any] | None
-    """What a promotion still needs, see `serve.promotion`."""
+    """What a promotion still needs, see `serve.canary.promotion`."""
     evidence: list[dict[str, Any]]
-    """State of each guardrail, see `serve.verdict`."""
+    """State of each guardrail, see `serve.canary.verdict`."""
     wish: OperatorCommand | None
     """Command of an operator that the controller has not carried out yet."""
     started_at: str
@@ -52,7 +53,7 @@ class RolloutView(TypedDict):
 
 def weights_of(connection: Connection[DictRow], rollout: Rollout) -> dict[str, float]:
     """Return the weights of the model's live versions, by version."""
-    live = desired.read(connection).get(rollout.model)
+    live = desired_state.read(connection).get(rollout.model)
     return {} if live is None else live.weights
 
 
@@ -91,7 +92,7 @@ def watch(
     ends_at, last_line = time.monotonic() + wait_s, ""
     with connect(settings.database_url) as connection:
         while True:
-            rollout = rollouts.get(connection, rollout_id)
+            rollout = rollout_store.get(connection, rollout_id)
             view = summarise(rollout, weights_of(connection, rollout))
             line = f"{rollout.state}: {view['why'] or 'its replicas are started'}"
             if wait_s and line != last_line:

@@ -1,4 +1,6 @@
-"""Starts rollouts and sets weights by hand, for HTTP and jobs alike; `serve.controller` carries rollouts out."""
+"""Starts rollouts and sets weights by hand, for HTTP and jobs alike; `serve.control.controller` carries
+rollouts out.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,17 +9,19 @@ from psycopg import Connection
 from psycopg.rows import DictRow
 
 from cluster.database import connect
-from cluster.registry import LLM, Registry
+from cluster.releases.registry import LLM, Registry
 from cluster.settings import Settings
 from data.taxonomy import taxonomy
-from serve import desired, environments, rollouts, routing
-from serve.admission import admit
+from serve.canary.guardrails import GuardrailConfig, Step
+from serve.control import environments, rollout_store
+from serve.control.admission import admit
+from serve.control.environments import Environment
+from serve.control.label_baseline import label_mix
+from serve.control.plan import Plan, Rollout, steps_of, without_images
 from serve.control.rollout_view import weights_of
-from serve.environments import Environment
-from serve.guardrails import GuardrailConfig, Step
-from serve.label_mix import label_mix
-from serve.rollout import Plan, Rollout, steps_of, without_images
-from serve.routing import Routes
+from serve.routing import desired_state
+from serve.routing import routes as routing
+from serve.routing.routes import Routes
 
 CONNECT_S = 3
 """How long to wait for a connection: an operator waits for the answer."""
@@ -37,7 +41,7 @@ def start_rollout(
     """Start a rollout of a registered version that has passed what the environment asks for.
 
     Args:
-        steps: see `serve.rollout.steps_of`; default: the environment's.
+        steps: see `serve.control.plan.steps_of`; default: the environment's.
         guardrails: default: the environment's.
         stage: the environment, if it is not the platform's.
         back: whether this is a return to an earlier version; a former champion needs no load test.
@@ -51,7 +55,7 @@ def start_rollout(
     asks_for = list(environment.asks_for)
     if back and "load_test" in asks_for:
         with connect(settings.database_url, connect_timeout_s=CONNECT_S) as connection:
-            if desired.was_champion(connection, model, version):
+            if desired_state.was_champion(connection, model, version):
                 asks_for.remove("load_test")
     tags = registry.tags(model, version)
     admit(
@@ -61,7 +65,7 @@ def start_rollout(
         steps = environment.steps
     wanted_steps = steps_of(steps if isinstance(steps, str) else list(steps))
     with connect(settings.database_url, connect_timeout_s=CONNECT_S) as connection:
-        rollout = rollouts.start(
+        rollout = rollout_store.start(
             connection,
             model=model,
             version=version,
@@ -87,7 +91,7 @@ def _plan(
         )
     if guardrails is not None:
         return Plan(guardrails=guardrails, steps=steps)
-    live = desired.read(connection).get(model)
+    live = desired_state.read(connection).get(model)
     champion = "" if live is None else live.champion.version
     label_shares = label_mix(connection, model=model, version=champion, labels=labels)
     return Plan(guardrails=environment.guardrails_of(model, labels, label_shares), steps=steps)
@@ -109,12 +113,14 @@ def set_traffic(
         return routing.set_weights(routes, weights)
 
     with connection.transaction():
-        rollout = rollouts.under_way(connection, model)
+        rollout = rollout_store.under_way(connection, model)
         if rollout is not None and rollout.state == "starting":
-            raise rollouts.RolloutError(
+            raise rollout_store.RolloutError(
                 f"rollout {rollout.id} still starts the replicas of version {rollout.version}: wait, or roll it back"
             )
         if rollout is not None and rollout.state == "running":
-            rollouts.set_state(connection, rollout, "paused", actor=actor, why="weights are set by hand")
+            rollout_store.set_state(connection, rollout, "paused", actor=actor, why="weights are set by hand")
         version = ",".join(sorted(weights))
-        return desired.change(connection, model, version, changed, actor=actor, action="set_traffic").weights
+        return desired_state.change(
+            connection, model, version, changed, actor=actor, action="set_traffic"
+        ).weights

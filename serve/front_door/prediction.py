@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from data.preprocess import Decoded
+from data.imaging.preprocess import Decoded
 from data.taxonomy import taxonomy
-from serve.answer import Answer, Reason
-from serve.routing import Target
-from serve.triage import Triage
+from serve.classifier.answer import Answer, Reason
+from serve.classifier.triage import Triage
+from serve.routing.routes import Target
 
 
 def _enumerate_labels(schema: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ class Quality(TypedDict):
     """Pixels of the shown image; likewise `height`."""
     height: int
     concerns: list[str]
-    """What makes any answer about the image doubtful, see `data.concerns`."""
+    """What makes any answer about the image doubtful, see `data.imaging.quality_concerns`."""
 
 
 class Links(TypedDict):

@@ -1,7 +1,8 @@
 """Reaches the replicas of a model version through Ray Serve handles, in one micro-batch a version.
 
-Implements `serve.attempts.Models` for the front door. Ray Serve's handle routes and queues; this module adds batching
-by back-pressure (`serve.batches`) and sorts errors into the model's and the infrastructure's.
+Implements `serve.front_door.attempts.Models` for the front door. Ray Serve's handle routes and queues; this module
+adds batching by back-pressure (`serve.front_door.batching`) and sorts errors into the model's and the
+infrastructure's.
 """
 
 import asyncio
@@ -13,13 +14,13 @@ import numpy as np
 import ray.serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 
-from cluster.registry import LLM, VIT
-from serve.absence import DISCOVERY_S, ReplicaOutage, running_replicas
-from serve.answer import Classified
-from serve.attempts import InfrastructureError, ModelError
-from serve.batches import Batcher
-from serve.reconciler import app_name
-from serve.routing import Target
+from cluster.releases.registry import LLM, VIT
+from serve.classifier.answer import Classified
+from serve.control.reconciler import app_name
+from serve.front_door.attempts import InfrastructureError, ModelError
+from serve.front_door.batching import Batcher
+from serve.front_door.replica_outage import DISCOVERY_S, ReplicaOutage, running_replicas
+from serve.routing.routes import Target
 
 BATCH_SIZE = 16
 BATCH_WAIT_S = 0.004
@@ -50,7 +51,7 @@ class VersionHandle:
         )
 
     async def classify(self, pixels_HW: np.ndarray, judged: bool) -> Classified:
-        """Classify one image, see `serve.attempts.Models`."""
+        """Classify one image, see `serve.front_door.attempts.Models`."""
         result = await self._batcher.submit((pixels_HW, judged))
         if isinstance(result, Exception):
             raise result
@@ -81,7 +82,7 @@ class VersionHandle:
         return [ModelError(row) if isinstance(row, str) else _read(row, judged) for row in answers]
 
     def away(self, since_s: float) -> str | None:
-        """Return the incident of an outage, see `serve.attempts.Models`."""
+        """Return the incident of an outage, see `serve.front_door.attempts.Models`."""
         now_s, replicas = time.monotonic(), running_replicas(self.handle)
         if now_s - since_s >= DISCOVERY_S:  # a request that waited in vain justifies a call to Ray
             replicas = frozenset(replica for replica in replicas if _lives(replica))
@@ -99,7 +100,7 @@ def _lives(replica: str) -> bool:
 
 
 class HandleModels:
-    """Reaches the versions' applications through Serve handles; implements `serve.attempts.Models`."""
+    """Reaches the versions' applications through Serve handles; implements `serve.front_door.attempts.Models`."""
 
     def __init__(self) -> None:
         self._versions: dict[str, VersionHandle] = {}

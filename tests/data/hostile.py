@@ -1,8 +1,8 @@
 """Files that mean harm, or look as if: some 500 of 58 kinds, made from a seed, each with how it may end.
 
-`tests/data/test_hostile.py` sends all of them through `data.sandbox`; `python tests/data/hostile.py FOLDER` writes
-them down to look at. "decodes" is an outcome where the picture is sound or the damage spares it; a reason is one
-of `docs/data.md`. Nothing here is read from a real patient.
+`tests/data/test_hostile.py` sends all of them through `data.sandbox.decoder`; `python tests/data/hostile.py
+FOLDER` writes them down to look at. "decodes" is an outcome where the picture is sound or the damage spares it; a
+reason is one of `docs/data.md`. Nothing here is read from a real patient.
 """
 
 import io

@@ -1,4 +1,6 @@
-"""All of `hostile.py` goes through `data.sandbox`: each file ends as its kind may, within the limits, and alone."""
+"""All of `hostile.py` goes through `data.sandbox.decoder`: each file ends as its kind may, within the limits,
+and alone.
+"""
 
 import importlib.util
 import resource
@@ -10,10 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
-from data import inspection, manifest
-from data.manifest import ManifestError
-from data.preprocess import BadImageError
-from data.sandbox import Decoder, Limits
+from data.catalog import inspection
+from data.imaging.preprocess import BadImageError
+from data.sandbox.decoder import Decoder, Limits
+from data.sources import manifest
+from data.sources.manifest import ManifestError
 
 MEMORY_BYTES = 512 * 2**20
 CPU_S = 2.0

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import data.model_card
+from data.imaging.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.model_card import Architecture, Calibration, CardError, ModelCard, OutlierRule, Runtime
-from data.preprocess import PREPROCESS_VERSION, PixelConfig
 
 FIRST: dict[str, Any] = {
     "architecture": {
@@ -68,7 +68,7 @@ FORMS = {
 
 
 def text(raw: dict[str, Any]) -> bytes:
-    """As `train.release`, `train.export` and the drills always wrote a card."""
+    """As `train.release.publish`, `train.export.export` and the drills always wrote a card."""
     return json.dumps(raw, sort_keys=True, indent=1).encode()
 
 
@@ -140,4 +140,4 @@ def test_it_imports_what_the_edge_runner_can_have() -> None:
         if isinstance(node, ast.ImportFrom)
     }
     project = {name for name in imported if name and name.split(".")[0] not in sys.stdlib_module_names}
-    assert project == {"data.preprocess"}
+    assert project == {"data.imaging.preprocess"}

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from data.taxonomy import TAXONOMY_PATH, TaxonomyError, load, taxonomy
-from train.gates import Gates
+from train.evaluation.gates import Gates
 
 ROOT = Path(__file__).resolve().parents[2]
 TEN = (
@@ -30,11 +30,11 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from data import logical, manifest, synthetic
-from data.logical import Candidate
+from data.dataset.rows import Candidate
 from data.sources import registry
 from data.taxonomy import taxonomy
-from serve.triage import triage
-from train.gates import Gates
+from serve.classifier.triage import triage
+from train.evaluation.gates import Gates
 
 own, kermany = manifest.read(Path(sys.argv[1])), registry.find("kermany-pneumonia").list_images(Path(sys.argv[2]))
 known = {name: None for name in ("sex", "age", "view", "site")}

@@ -27,22 +27,22 @@ import psutil
 import pytest
 from PIL import Image
 
-from cluster import bundles
 from cluster.database import connect
+from cluster.embedded.process import marked
 from cluster.embedded.status import beyond_loopback
 from cluster.objects import ObjectStore
-from cluster.process import marked
-from cluster.registry import VIT, Registry
+from cluster.releases import bundles
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
+from data.imaging.preprocess import to_pixels
 from data.model_card import ModelCard
-from data.preprocess import to_pixels
 from jobs.load_test.job import Arguments as LoadTest
 from jobs.load_test.job import run_load_test
 from jobs.runtime import working_tree
 from jobs.runtime.entry import Halted
-from serve.classifier import Classifier
-from train.gates import Gates
-from train.inference import logits, rebuild
+from serve.classifier.classifier import Classifier
+from train.evaluation.gates import Gates
+from train.vit.inference import logits, rebuild
 
 ROOT = Path(__file__).resolve().parents[2]
 

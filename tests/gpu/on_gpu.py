@@ -22,16 +22,16 @@ sys.path.insert(
 import ranks
 from ranks import CONFIG, PLAIN, ROUGH, run
 
-from data.preprocess import PixelConfig
+from data.imaging.preprocess import PixelConfig
 from jobs.recipes import recipe
-from train.checkpoint import Progress
+from train.checkpoints.state import Progress
 from train.config import AugmentConfig, ModelConfig
-from train.dataset import Images, TrainingData
-from train.fit import Speed
-from train.memory import estimate
-from train.parallel import make_deterministic
-from train.sample_order import epoch_order, global_batch
-from train.setup import TrainContext, prepare
+from train.inputs.dataset import Images, TrainingData
+from train.inputs.sample_order import epoch_order, global_batch
+from train.loop.fit import Speed
+from train.loop.setup import TrainContext, prepare
+from train.strategies.collectives import make_deterministic
+from train.strategies.memory_estimate import estimate
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 ALONE = {"num_workers": 1, "use_gpu": True}
@@ -156,7 +156,9 @@ def scenarios(folder: Path) -> dict[str, Callable[[], object]]:
 def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as `train.workers` sets it for its workers
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # as `train.runs.workers` sets it for its workers
     make_deterministic(threads=1)
     torch.cuda.set_device(0)
     dist.init_process_group(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.validation_config import LICENSES
+from data.validation.config import LICENSES
 from jobs import etl, ingest, train
 from jobs.recipes import RECIPES, recipe
 from jobs.runtime import entry

@@ -7,7 +7,7 @@ import pytest
 
 from jobs import evaluate, pipeline
 from jobs.runtime import entry
-from train.gates import Gates
+from train.evaluation.gates import Gates
 
 
 def gates(*argv: str) -> Gates:

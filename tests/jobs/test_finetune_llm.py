@@ -6,13 +6,13 @@ from typing import Any, cast
 
 import pytest
 
-from cluster.registry import Registry
+from cluster.releases.registry import Registry
 from jobs.finetune_llm import Arguments, Asker, gate
 from jobs.runtime.entry import Halted
-from serve import wordings
-from serve.explanation_audit import Audit
-from serve.llm import LanguageModelError
-from train.llm_registry import BASE_TAG, LlmRegistryError, base_version
+from serve.explanation import training_pairs
+from serve.explanation.llm import LanguageModelError
+from serve.explanation.pass_rate import Audit
+from train.llm.registry import BASE_TAG, LlmRegistryError, base_version
 
 
 class Remembering:
@@ -60,7 +60,7 @@ def test_a_model_that_is_as_good_becomes_the_champion() -> None:
 
 
 def test_a_model_is_asked_once_and_again_only_about_other_findings(folder_store: Any, tmp_path: Path) -> None:
-    findings = wordings.unseen(3, seed=0)
+    findings = training_pairs.unseen(3, seed=0)
     asker = Asker(store=folder_store, findings=findings, threads=1)
     folder_store.put_json("checkpoints", f"audits/bundles/a/{asker._question()}.json", vars(asked(55)))
     assert asker.ask("bundles/a", tmp_path, "before") == asked(55)

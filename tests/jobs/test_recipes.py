@@ -6,8 +6,8 @@ import torch
 from data.taxonomy import taxonomy
 from jobs.recipes import RECIPES, recipe
 from train.config import TrainConfig
-from train.memory import estimate
-from train.model import build_vit, parameter_groups
+from train.strategies.memory_estimate import estimate
+from train.vit.model import build_vit, parameter_groups
 
 DOCS = Path(__file__).resolve().parents[2] / "docs/training.md"
 LADDER = [name for name in RECIPES if name.startswith("vit_")]

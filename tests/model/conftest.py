@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from train.llm_weights import CONFIG_NAME, convert
+from train.llm.base_weights import CONFIG_NAME, convert
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 
-from data.preprocess import PixelConfig, decode, place, scale, to_model_input
-from data.synthetic import SyntheticConfig, draw, sign_of, subjects
-from serve.heatmap import HeatConfig, heat
+from data.imaging.preprocess import PixelConfig, decode, place, scale, to_model_input
+from data.synthetic.generator import SyntheticConfig, draw, sign_of, subjects
+from serve.classifier.saliency import HeatConfig, heat
 
 pytestmark = pytest.mark.timeout(1800)  # a minute of one core, which a busy machine may share out over many
 PIXELS = PixelConfig(side=64)

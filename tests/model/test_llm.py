@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from serve.explanation import MAX_NEW_TOKENS, explain
-from serve.explanation_check import check
-from serve.finding import Finding, prompt
-from serve.llm import LanguageModel, LanguageModelError
-from train.llm_weights import CONFIG_NAME, GGUF_SHA256, LanguageModelWeightsError, convert, verify
+from serve.explanation.checker import check
+from serve.explanation.explanation import MAX_NEW_TOKENS, explain
+from serve.explanation.finding import Finding, prompt
+from serve.explanation.llm import LanguageModel, LanguageModelError
+from train.llm.base_weights import CONFIG_NAME, GGUF_SHA256, LanguageModelWeightsError, convert, verify
 
 MEDICAL = (
     "Pneumonia is an infection that inflames the air sacs in one or both lungs. The air sacs may fill with fluid "
@@ -70,7 +70,7 @@ def test_the_pieces_of_the_stream_are_the_text_that_one_by_one_decoding_gives(
 ) -> None:
     streamed = list(model.generate(prompt(FINDING), max_new_tokens=24, deadline_s=60))
     assert len(streamed) > 10
-    monkeypatch.setattr("serve.llm.GUESSES", 0)
+    monkeypatch.setattr("serve.explanation.llm.GUESSES", 0)
     assert "".join(model.generate(prompt(FINDING), max_new_tokens=24, deadline_s=60)) == "".join(streamed)
 
 

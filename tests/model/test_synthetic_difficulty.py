@@ -8,8 +8,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from data.preprocess import PixelConfig, to_pixels
-from data.synthetic import SyntheticConfig, draw, subjects
+from data.imaging.preprocess import PixelConfig, to_pixels
+from data.synthetic.generator import SyntheticConfig, draw, subjects
 from data.taxonomy import taxonomy
 
 CONFIG = SyntheticConfig(side=128)

@@ -5,7 +5,7 @@ import time
 import pytest
 import ray
 
-from train.claim import ClaimedError, claim
+from train.runs.cluster_lock import ClaimedError, claim
 
 pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray(\..*)?")  # Ray about itself
 

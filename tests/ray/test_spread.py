@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import ray.exceptions
 
-from data import spread
+from data.dataset import ray_map
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
@@ -33,7 +33,7 @@ def test_each_table_is_one_piece_and_a_dead_worker_s_is_done_again(tmp_path: Pat
         return pa.table({"squares": [n * n for n in numbers], "rows": [len(numbers)] * len(numbers)})
 
     tables = [pa.table({"n": [2 * n, 2 * n + 1]}) for n in range(5)]
-    found = list(spread.through_blocks(tables, square))
+    found = list(ray_map.through_blocks(tables, square))
     assert sorted(n for table in found for n in table["squares"].to_pylist()) == [n * n for n in range(10)]
     assert {n for table in found for n in table["rows"].to_pylist()} == {2}
     assert (tmp_path / "block").exists()
@@ -45,7 +45,7 @@ def test_each_piece_comes_back_with_its_number_and_what_is_shared(tmp_path: Path
             die_once(folder, piece)
         return f"{piece}{folder.name}"
 
-    found = dict(spread.through_tasks(join, "abcde", tmp_path))
+    found = dict(ray_map.through_tasks(join, "abcde", tmp_path))
     assert found == {n: f"{piece}{tmp_path.name}" for n, piece in enumerate("abcde")}
     assert (tmp_path / "b").exists()
 
@@ -58,9 +58,9 @@ def test_pieces_are_taken_as_workers_become_free() -> None:
             taken.append(n)
             yield n
 
-    coming = spread.through_tasks(lambda piece: piece, pieces())
+    coming = ray_map.through_tasks(lambda piece: piece, pieces())
     first, _ = next(coming)
-    assert len(taken) <= spread.at_once() + 1
+    assert len(taken) <= ray_map.at_once() + 1
     assert sorted([first, *(number for number, _ in coming)]) == list(range(20))
     assert taken == list(range(20))
 
@@ -72,5 +72,5 @@ def test_an_error_of_the_work_is_raised_and_not_repeated(tmp_path: Path) -> None
         raise ValueError(f"piece {piece} is no good")
 
     with pytest.raises(ray.exceptions.RayError, match="piece 1 is no good"):
-        list(spread.through_tasks(fail, [1]))
+        list(ray_map.through_tasks(fail, [1]))
     assert (tmp_path / "calls").read_text() == "x"

@@ -8,12 +8,12 @@ import pyarrow.fs
 import pytest
 import safetensors.numpy
 
-from data.preprocess import PixelConfig
-from train.checkpoint_store import CheckpointStore
+from data.imaging.preprocess import PixelConfig
+from train.checkpoints.store import CheckpointStore
 from train.config import ModelConfig, TrainConfig
-from train.dataset import Images, TrainingData
-from train.loop import VitInputs
-from train.workers import fit_on_workers
+from train.inputs.dataset import Images, TrainingData
+from train.runs.worker import VitInputs
+from train.runs.workers import fit_on_workers
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray(\..*)?"),  # Ray about itself

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow.fs
 import pytest
 
-from data.preprocess import PixelConfig
-from train.checkpoint_store import CheckpointStore
+from data.imaging.preprocess import PixelConfig
+from train.checkpoints.store import CheckpointStore
 from train.config import ModelConfig, OptimConfig, TrainConfig
-from train.dataset import Images, TrainingData
-from train.loop import VitInputs
-from train.workers import TrainError, fit_on_workers
+from train.inputs.dataset import Images, TrainingData
+from train.runs.worker import VitInputs
+from train.runs.workers import TrainError, fit_on_workers
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray(\..*)?"),  # Ray about itself

@@ -11,12 +11,12 @@ import pyarrow.fs
 import pytest
 import ray
 
-from data.preprocess import PixelConfig
-from train.checkpoint_store import CheckpointStore
+from data.imaging.preprocess import PixelConfig
+from train.checkpoints.store import CheckpointStore
 from train.config import ModelConfig, OptimConfig, TrainConfig
-from train.dataset import Images, TrainingData
-from train.loop import EpochReport, VitInputs
-from train.workers import DivergedError, TrainError, fit_on_workers
+from train.inputs.dataset import Images, TrainingData
+from train.runs.worker import EpochReport, VitInputs
+from train.runs.workers import DivergedError, TrainError, fit_on_workers
 from tune import space as spaces
 from tune import sweep_store
 from tune.capacity import Node

@@ -22,14 +22,14 @@ from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 
-from data.preprocess import PixelConfig
-from train.checkpoint import PROGRESS_NAME
-from train.checkpoint_store import CheckpointStore
+from data.imaging.preprocess import PixelConfig
+from train.checkpoints.state import PROGRESS_NAME
+from train.checkpoints.store import CheckpointStore
 from train.config import AugmentConfig, ModelConfig, TrainConfig
-from train.dataset import Images, TrainingData
-from train.loop import VitInputs
-from train.setup import TrainContext
-from train.workers import fit_on_workers
+from train.inputs.dataset import Images, TrainingData
+from train.loop.setup import TrainContext
+from train.runs.worker import VitInputs
+from train.runs.workers import fit_on_workers
 
 CRAWL_S = 1.0
 STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
@@ -62,7 +62,7 @@ def images(count: int, prefix: str) -> Images:
 
 def load(notes: Path, changes: bool) -> TrainingData:
     """The data; makes this worker's updates noted, and slow where the run waits for a change."""
-    from train import checkpoint_run
+    from train.checkpoints import manager
 
     update = TrainContext.update
 
@@ -78,7 +78,7 @@ def load(notes: Path, changes: bool) -> TrainingData:
         return done
 
     TrainContext.update = noted
-    checkpoint_run.LOOK_S = 0.1  # it is counted in steps, at the pace of those before: few, once they crawl
+    manager.LOOK_S = 0.1  # it is counted in steps, at the pace of those before: few, once they crawl
     return TrainingData(
         train=images(200, "t"),
         validation=images(9, "v"),

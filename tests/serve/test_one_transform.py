@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.bad_image import BadImageError
-from data.originals import Originals
-from data.preprocess import PREPROCESS_VERSION, PixelConfig, scale, to_pixels
-from data.sandbox import process_decoder
-from data.staging import _convert
+from data.catalog.originals import Originals
+from data.dataset.staging import _convert
+from data.imaging.errors import BadImageError
+from data.imaging.preprocess import PREPROCESS_VERSION, PixelConfig, scale, to_pixels
+from data.sandbox.decoder import process_decoder
 from tests.planted import plant
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "xrays"
 CONFIG = PixelConfig(side=224)
 JUDGED = ("not_an_xray", "inverted")
-"""What `data.quality` may say of a file that decodes."""
+"""What `data.imaging.quality` may say of a file that decodes."""
 
 
 class Shelf:

@@ -14,18 +14,18 @@ import uvicorn
 from cluster.objects import ObjectStore
 from cluster.secrets import read_key
 from cluster.settings import Settings
-from data.sandbox import Decoder
-from serve.answer import Classified
+from data.sandbox.decoder import Decoder
+from serve.access.auth import KeyRing
 from serve.api.app import build_app
-from serve.attempts import InfrastructureError
-from serve.auth import KeyRing
-from serve.board import ServingSnapshot
-from serve.desk import PredictionConfig, PredictionService
-from serve.explaining import ExplanationService
-from serve.journal import Journal, JournalConfig
-from serve.line import PostgresConnection
-from serve.records import Records, RecordsConfig
-from serve.routing import Routes, Target
+from serve.classifier.answer import Classified
+from serve.dependencies.postgres import PostgresConnection
+from serve.front_door.attempts import InfrastructureError
+from serve.front_door.explanation_service import ExplanationService
+from serve.front_door.prediction_service import PredictionConfig, PredictionService
+from serve.front_door.serving_snapshot import ServingSnapshot
+from serve.ledger.journal import Journal, JournalConfig
+from serve.ledger.writer import Records, RecordsConfig
+from serve.routing.routes import Routes, Target
 from tests.cards import card
 
 

@@ -14,8 +14,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from cluster.settings import Settings
-from data import etl
-from data.preprocess import PixelConfig
+from data.dataset import etl
+from data.imaging.preprocess import PixelConfig
 
 NODES = 3
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.registry import VIT, Registry
-from serve import environments
-from serve.admission import AdmissionError
+from cluster.releases.registry import VIT, Registry
+from serve.control import environments
+from serve.control.admission import AdmissionError
 from serve.control.deploy import let_in
+from serve.control.environments import FILE
 from serve.control.start import start_rollout
-from serve.environments import FILE
 
 
 @pytest.fixture

@@ -27,17 +27,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster import progress
-from cluster.home import Home
+from cluster.embedded.home import Home
+from cluster.embedded.process import Identity, is_alive, marked
 from cluster.objects import ObjectStore
-from cluster.process import Identity, is_alive, marked
 from cluster.settings import BUCKETS, Settings
-from data import catalog, versions
+from data.catalog import tables
+from data.catalog.ingest import ingest
+from data.catalog.originals import Originals
+from data.dataset import versions
 from data.dataset.parts import Part, StagingError, write_part
-from data.ingest import ingest
-from data.logical import LogicalRow
-from data.originals import Originals
-from data.preprocess import PixelConfig
-from data.staging import ABANDONED_AFTER, Stage, abandoned, stage_block
+from data.dataset.rows import LogicalRow
+from data.dataset.staging import ABANDONED_AFTER, Stage, abandoned, stage_block
+from data.imaging.preprocess import PixelConfig
 from jobs.bench import corpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -340,8 +341,8 @@ def stage(ground: Ground) -> Iterator[Stage]:
 @pytest.fixture
 def block(ground: Ground, stage: Stage) -> Block:
     """One staged block, and a part that wants all of it."""
-    with catalog.opened(ground.settings) as connection:
-        samples = catalog.samples(connection, [ground.source], metadata=False)[:12]
+    with tables.opened(ground.settings) as connection:
+        samples = tables.samples(connection, [ground.source], metadata=False)[:12]
     own = ("source", "sha256", "label", "view", "raw_key")
     rows = [{name: getattr(one, name) for name in own} | {"waived": []} for one in samples]
     outcome, found = stage_block(0, rows, stage)

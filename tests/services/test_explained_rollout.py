@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 
 from cluster.objects import ObjectStore
-from serve import desired, rollouts
-from serve.attempts import InfrastructureError, ModelError
-from serve.board import ServingSnapshot
-from serve.desk import PredictionConfig, PredictionService
-from serve.explaining import ExplanationService
-from serve.explanation import Finding, explain, template_text
-from serve.guardrails import Step, explainer_guardrails
-from serve.records import Records, RecordsConfig
-from serve.rollout import Rollout
-from serve.routing import Target
+from serve.canary.guardrails import Step, explainer_guardrails
+from serve.control import rollout_store
+from serve.control.plan import Rollout
+from serve.explanation.explanation import Finding, explain, template_text
+from serve.front_door.attempts import InfrastructureError, ModelError
+from serve.front_door.explanation_service import ExplanationService
+from serve.front_door.prediction_service import PredictionConfig, PredictionService
+from serve.front_door.serving_snapshot import ServingSnapshot
+from serve.ledger.writer import Records, RecordsConfig
+from serve.routing import desired_state
+from serve.routing.routes import Target
 from tests.services.test_rollouts import LABELS, Stage, stage
 
 __all__ = ["stage"]  # a fixture
@@ -93,7 +94,7 @@ def ask(stage: Stage, words: dict[str, Words], rows: list[Any]) -> list[dict[str
             pseudonym_key=b"p" * 32,
             config=PredictionConfig(explainer=stage.model),
         )
-        service.snapshot = ServingSnapshot(routes=desired.read(stage.connection))
+        service.snapshot = ServingSnapshot(routes=desired_state.read(stage.connection))
         await records.open()
         explanations = ExplanationService(service)
         told = list(await asyncio.gather(*(explanations.explain(row) for row in rows)))
@@ -120,7 +121,7 @@ def test_a_language_model_whose_texts_the_checker_refuses_is_rolled_back_and_rea
         if stage.now(one).ended_at is not None:
             break
     assert stage.now(one).state == "rolled_back"
-    assert "invalid_outputs" in rollouts.events(stage.connection, one.id)[-1]["why"]
+    assert "invalid_outputs" in rollout_store.events(stage.connection, one.id)[-1]["why"]
     assert stage.routes.weights == {"1": 1.0, "2": 0.0}
 
 

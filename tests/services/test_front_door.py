@@ -18,23 +18,23 @@ from PIL import Image, ImageFilter
 from cluster.database import connect
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
-from data.preprocess import PixelConfig, decode
-from data.sandbox import Decoder
-from data.synthetic import SyntheticConfig, draw, subjects
+from data.imaging.preprocess import PixelConfig, decode
+from data.sandbox.decoder import Decoder
+from data.synthetic.generator import SyntheticConfig, draw, subjects
 from data.taxonomy import taxonomy
-from serve.answer import Classified
+from serve.access.auth import KeyRing
+from serve.access.rate_limit import Rate, RateConfig
 from serve.api.app import build_app
-from serve.attempts import InfrastructureError, ModelError
-from serve.auth import KeyRing
-from serve.board import ServingSnapshot
-from serve.body_limit import MAX_FILE_BYTES
-from serve.desk import PredictionConfig, PredictionService
-from serve.explaining import ExplanationService
-from serve.heatmaps import WAITING, heatmap_key
-from serve.line import PostgresConnection
-from serve.rate_limit import Rate, RateConfig
-from serve.records import Records, RecordsConfig
-from serve.routing import Routes, Target, add, set_weights
+from serve.api.body_limit import MAX_FILE_BYTES
+from serve.classifier.answer import Classified
+from serve.dependencies.postgres import PostgresConnection
+from serve.front_door.attempts import InfrastructureError, ModelError
+from serve.front_door.explanation_service import ExplanationService
+from serve.front_door.heatmap_service import WAITING, heatmap_key
+from serve.front_door.prediction_service import PredictionConfig, PredictionService
+from serve.front_door.serving_snapshot import ServingSnapshot
+from serve.ledger.writer import Records, RecordsConfig
+from serve.routing.routes import Routes, Target, add, set_weights
 from tests.cards import card
 from tests.planted import plant
 

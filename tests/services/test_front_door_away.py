@@ -28,9 +28,9 @@ from PIL import Image
 
 from cluster.api_keys import key_sha256
 from cluster.database import connect
+from cluster.embedded.process import end, identify, marked
 from cluster.embedded.state import State
 from cluster.objects import ObjectStore
-from cluster.process import end, identify, marked
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {"client": "a" * 40, "physician": "b" * 40}

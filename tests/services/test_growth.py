@@ -18,14 +18,16 @@ from PIL import Image
 
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
-from data import catalog, etl, report, versions
-from data.etl import EtlConfig
-from data.groups import WOULD_JOIN_TWO_SIDES
-from data.ingest import ingest
-from data.manifest import REQUIRED_COLUMNS
-from data.originals import QUARANTINE, Originals
-from data.preprocess import PixelConfig, to_pixels
-from data.split import SPLITS
+from data.catalog import tables as catalog
+from data.catalog.ingest import ingest
+from data.catalog.originals import QUARANTINE, Originals
+from data.dataset import etl, versions
+from data.dataset.etl import EtlConfig
+from data.dataset.groups import WOULD_JOIN_TWO_SIDES
+from data.dataset.split import SPLITS
+from data.imaging.preprocess import PixelConfig, to_pixels
+from data.sources.manifest import REQUIRED_COLUMNS
+from data.validation import dataset_report
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
@@ -169,7 +171,7 @@ def test_the_page_of_a_version_shows_what_was_left_out_and_is_no_part_of_it(
     store = ObjectStore(settings)
     version = etl.run(settings, source.config).version
     described = store.get("datasets", f"{version}/manifest.json")
-    key = report.publish(settings, version)
+    key = dataset_report.publish(settings, version)
     page = store.get("datasets", key).decode()
     for said in (
         "truncated",
@@ -179,13 +181,13 @@ def test_the_page_of_a_version_shows_what_was_left_out_and_is_no_part_of_it(
     ):
         assert said in page
     assert page.count("that was left out: conflicting_label") == 2
-    assert page.count("X-ray of class normal") == report.STAMPS_A_CLASS
+    assert page.count("X-ray of class normal") == dataset_report.STAMPS_A_CLASS
     assert "p0" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
     assert store.get("datasets", f"{version}/manifest.json") == described
-    assert report.publish(settings, version) == key
+    assert dataset_report.publish(settings, version) == key
     assert store.get("datasets", key).decode() == page
     with pytest.raises(versions.VersionError, match="no dataset version"):
-        report.publish(settings, "0123")
+        dataset_report.publish(settings, "0123")
 
 
 @pytest.mark.parametrize("reason", ["colour", "too_small"])
@@ -198,12 +200,12 @@ def test_what_was_left_out_for_its_colour_or_its_size_has_its_stamp_on_the_page(
     source.ingest(settings)
     made = etl.run(settings, source.config)
     assert made.quarantined == {reason: 1}
-    page = ObjectStore(settings).get("datasets", report.publish(settings, made.version)).decode()
+    page = ObjectStore(settings).get("datasets", dataset_report.publish(settings, made.version)).decode()
     alt = f"X-ray from {source.name} that was left out: {reason}"
     (stamp,) = re.findall(f'<img src="data:image/jpeg;base64,([^"]+)" alt="{alt}"', page)
     shown_HW = np.asarray(Image.open(io.BytesIO(base64.b64decode(stamp))))
     blob = (source.path / source.rows[-1]["path"]).read_bytes()
-    expected_HW = to_pixels(blob, PixelConfig(side=report.REJECT_SIDE), waived=(reason,))
+    expected_HW = to_pixels(blob, PixelConfig(side=dataset_report.REJECT_SIDE), waived=(reason,))
     assert shown_HW.shape == expected_HW.shape
     assert np.abs(shown_HW.astype(int) - expected_HW).mean() < 8, "a JPEG of that picture"
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from cluster import bundles
-from cluster.bundles import BUCKET, COMMIT, BundleError
-from cluster.hand_over import copy_version, settings_of
 from cluster.objects import ObjectStore
-from cluster.registry import VIT, Registry
+from cluster.releases import bundles
+from cluster.releases.bundles import BUCKET, COMMIT, BundleError
+from cluster.releases.hand_over import copy_version, settings_of
+from cluster.releases.registry import VIT, Registry
+from cluster.releases.signatures import generate
 from cluster.settings import Settings, SettingsError
-from cluster.signatures import generate
 
 
 @pytest.fixture

@@ -20,14 +20,15 @@ from PIL import Image
 
 from cluster.objects import ObjectStore, ObjectStoreError, arrow_filesystem
 from cluster.settings import Settings
-from data import catalog, etl, versions
-from data.etl import EtlConfig, EtlError
-from data.ingest import IngestError, ingest
-from data.manifest import REQUIRED_COLUMNS, ManifestError
-from data.originals import QUARANTINE, RAW, Originals
-from data.preprocess import PixelConfig, to_pixels
-from data.split import SPLITS
-from data.staging import ABANDONED_AFTER
+from data.catalog import tables as catalog
+from data.catalog.ingest import IngestError, ingest
+from data.catalog.originals import QUARANTINE, RAW, Originals
+from data.dataset import etl, versions
+from data.dataset.etl import EtlConfig, EtlError
+from data.dataset.split import SPLITS
+from data.dataset.staging import ABANDONED_AFTER
+from data.imaging.preprocess import PixelConfig, to_pixels
+from data.sources.manifest import REQUIRED_COLUMNS, ManifestError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 """The default context of Ray Data warns of its own defaults."""

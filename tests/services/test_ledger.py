@@ -11,12 +11,12 @@ import pytest
 
 from cluster.database import connect
 from cluster.objects import ObjectStore
-from serve import ledger
-from serve.line import DatabaseUnavailableError, PostgresConnection
-from serve.presence import DependencyHealth
+from serve.dependencies.health import DependencyHealth
+from serve.dependencies.postgres import DatabaseUnavailableError, PostgresConnection
+from serve.ledger import reader as ledger
+from serve.ledger.rows import INSERTS, Failure, Record, write
+from serve.ledger.writer import Records, RecordsConfig
 from serve.problems import Problem
-from serve.record_rows import INSERTS, Failure, Record, write
-from serve.records import Records, RecordsConfig
 
 T = TypeVar("T")
 

@@ -12,13 +12,15 @@ from PIL import Image
 
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
-from data import catalog, etl, forget, owners
-from data.etl import EtlConfig
-from data.ingest import IngestReport, ingest
-from data.manifest import REQUIRED_COLUMNS
-from data.preprocess import PixelConfig
-from data.split import SPLITS
-from data.versions import load_split
+from data.catalog import shared_files, tables
+from data.catalog.ingest import IngestReport, ingest
+from data.dataset import etl
+from data.dataset.etl import EtlConfig
+from data.dataset.split import SPLITS
+from data.dataset.versions import load_split
+from data.imaging.preprocess import PixelConfig
+from data.privacy import erasure
+from data.sources.manifest import REQUIRED_COLUMNS
 from tests.conftest import Platform
 
 pytestmark = [
@@ -76,9 +78,9 @@ def test_patients_who_share_a_file_are_never_on_two_sides(
             rows += [(f"{who}.png", who), (f"{who}-shared.png", who)]
     report = ingest(listed(tmp_path / "one", source, files, rows), settings)
     assert (report.ingested, report.duplicates, report.shared) == (3 * PATIENTS, PATIENTS, PATIENTS)
-    with catalog.opened(settings) as connection:
-        samples = {one.sha256: one for one in catalog.samples(connection, [source])}
-        others = owners.read(connection, [source])
+    with tables.opened(settings) as connection:
+        samples = {one.sha256: one for one in tables.samples(connection, [source])}
+        others = shared_files.read(connection, [source])
     assert len(others) == PATIENTS
     found = sides(settings, source)
     side_of = {one.patient_pseudonym: found[sha256] for sha256, one in samples.items()}
@@ -99,9 +101,9 @@ def test_a_file_that_comes_again_under_another_patient_is_found_by_both(
     assert again(first).shared == 0
     assert again(second).shared == 1
     assert again(second).already == 2
-    gone = forget.erase(settings, first, source, by="test")
+    gone = erasure.erase(settings, first, source, by="test")
     assert (gone.images, gone.objects) == (1, 1)
-    with catalog.opened(settings) as connection:
-        assert owners.read(connection, [source]) == {}
-        assert len(catalog.samples(connection, [source])) == 1
+    with tables.opened(settings) as connection:
+        assert shared_files.read(connection, [source]) == {}
+        assert len(tables.samples(connection, [source])) == 1
     assert again(second).forgotten == 1

@@ -18,10 +18,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from cluster.database import connect, migrate
+from cluster.embedded.process import HOME_MARK, is_alive
 from cluster.embedded.state import State
 from cluster.embedded.status import beyond_loopback
 from cluster.objects import ObjectStore
-from cluster.process import HOME_MARK, is_alive
 from cluster.settings import BUCKETS
 
 LOG_AN_ARTIFACT = """
@@ -196,7 +196,7 @@ def test_a_second_up_changes_nothing_and_a_simultaneous_one_is_refused(platform:
 
 def test_a_port_cannot_move_while_the_platform_runs(platform: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = subprocess.run(
-        [sys.executable, "-m", "cluster.platform", "up"],
+        [sys.executable, "-m", "cluster.embedded.platform", "up"],
         env={**platform.env, "RAYDIOLOGY_S3_PORT": "9999"},
         capture_output=True,
         text=True,

@@ -19,7 +19,7 @@ def home(tmp_path: Path) -> Path:
 def up(home: Path, **env: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAYDIOLOGY_")}
     return subprocess.run(
-        [sys.executable, "-m", "cluster.platform", "up", "--random-ports"],
+        [sys.executable, "-m", "cluster.embedded.platform", "up", "--random-ports"],
         cwd=ROOT,
         env={**inherited, "RAYDIOLOGY_HOME": str(home), **env},
         capture_output=True,
@@ -55,7 +55,7 @@ def test_a_home_with_a_space_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", ["status", "down"])
 def test_before_the_first_up_there_is_nothing_to_see_and_nothing_to_stop(home: Path, verb: str) -> None:
     said = subprocess.run(
-        [sys.executable, "-m", "cluster.platform", verb],
+        [sys.executable, "-m", "cluster.embedded.platform", verb],
         cwd=ROOT,
         env={**os.environ, "RAYDIOLOGY_HOME": str(home)},
         capture_output=True,

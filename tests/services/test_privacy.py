@@ -29,14 +29,16 @@ import pytest
 from PIL import Image
 from psycopg import sql
 
-from cluster.credentials import load_or_generate
 from cluster.database import connect
+from cluster.embedded.credentials import load_or_generate
 from cluster.objects import ObjectStore
 from cluster.settings import BUCKETS
-from data import catalog, export, versions
-from data.ingest import ingest
-from data.manifest import REQUIRED_COLUMNS
-from data.split import SPLITS
+from data.catalog import tables as catalog
+from data.catalog.ingest import ingest
+from data.dataset import versions
+from data.dataset.split import SPLITS
+from data.privacy import export
+from data.sources.manifest import REQUIRED_COLUMNS
 from tests.planted import Planted, plant
 
 ROOT = Path(__file__).resolve().parents[2]

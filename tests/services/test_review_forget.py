@@ -19,21 +19,25 @@ import pytest
 from PIL import Image
 
 from cluster.objects import ObjectStore, ObjectStoreError
-from cluster.registry import VIT, Registry
+from cluster.releases.registry import VIT, Registry
 from cluster.secrets import keyed_hash, read_key
 from cluster.settings import BUCKETS, Settings
-from data import catalog, etl, forget, report, review, tombstones, versions
+from data.catalog import quarantine_review
+from data.catalog import tables as catalog
+from data.catalog.ingest import ingest
+from data.catalog.originals import Originals
+from data.catalog.quarantine_review import ReviewError
+from data.dataset import etl, versions
+from data.dataset.etl import EtlConfig
 from data.dataset.parts import Part, StagingError, write_part
-from data.etl import EtlConfig
-from data.forget import ErasureError
-from data.ingest import ingest
-from data.logical import LogicalRow, version_of
-from data.manifest import REQUIRED_COLUMNS
-from data.originals import Originals
-from data.preprocess import PixelConfig, to_pixels
-from data.review import ReviewError
-from data.split import SPLITS, split_of
-from data.staging import Stage, stage_block
+from data.dataset.rows import LogicalRow, version_of
+from data.dataset.split import SPLITS, split_of
+from data.dataset.staging import Stage, stage_block
+from data.imaging.preprocess import PixelConfig, to_pixels
+from data.privacy import erasure, tombstones
+from data.privacy.erasure import ErasureError
+from data.sources.manifest import REQUIRED_COLUMNS
+from data.validation import dataset_report
 from jobs.runtime import quarantine_tables
 
 pytestmark = [
@@ -141,7 +145,9 @@ def test_a_released_image_is_in_the_next_version_although_its_check_would_refuse
     first = make(settings, folder)
     assert first.quarantined == {"too_small": 1}
     number = number_of(query, folder, "too_small")
-    told = review.decide(settings, number, "released", by="Dr. A", label="tuberculosis", note="a child's")
+    told = quarantine_review.decide(
+        settings, number, "released", by="Dr. A", label="tuberculosis", note="a child's"
+    )
     assert told == {
         "id": number,
         "reason": "too_small",
@@ -150,7 +156,10 @@ def test_a_released_image_is_in_the_next_version_although_its_check_would_refuse
         "images": 1,
         "changed": True,
     }
-    assert review.decide(settings, number, "released", by="Dr. B", label="tuberculosis")["changed"] is False
+    assert (
+        quarantine_review.decide(settings, number, "released", by="Dr. B", label="tuberculosis")["changed"]
+        is False
+    )
     audit = query("SELECT * FROM audit WHERE subject = %s", f"quarantine/{number}")
     assert [(row["actor"], row["action"]) for row in audit] == [("Dr. A", "quarantine_released")]
     assert "child" not in str(audit)
@@ -161,7 +170,7 @@ def test_a_released_image_is_in_the_next_version_although_its_check_would_refuse
     assert labels_of(settings, second.version)[pixels] == "tuberculosis"
     ingest(folder.path, settings)
     assert make(settings, folder) == replace(second, reused=True)
-    review.decide(settings, number, "rejected", by="Dr. B")
+    quarantine_review.decide(settings, number, "rejected", by="Dr. B")
     assert make(settings, folder).version == first.version
 
 
@@ -175,13 +184,13 @@ def test_a_release_for_one_reason_does_not_cover_another(
     folder.add(blank.getvalue(), patient_id="p2")
     ingest(folder.write(), settings)
     assert make(settings, folder).quarantined == {"too_small": 1}
-    review.decide(settings, number_of(query, folder, "too_small"), "released", by="t")
+    quarantine_review.decide(settings, number_of(query, folder, "too_small"), "released", by="t")
     make(settings, folder)
     number = number_of(query, folder, "blank")
     with catalog.opened(settings) as connection:
-        entry = next(one for one in review.entries(connection) if one.id == number)
+        entry = next(one for one in quarantine_review.entries(connection) if one.id == number)
     assert (entry.decision, entry.releasable) == (None, True)
-    review.decide(settings, number, "released", by="t")
+    quarantine_review.decide(settings, number, "released", by="t")
     assert make(settings, folder).quarantined == {}
 
 
@@ -195,7 +204,7 @@ def test_contradictory_labels_are_settled_for_all_images_of_the_pixels(
     ingest(folder.write(), settings)
     assert make(settings, folder).quarantined == {"conflicting_label": 2}
     number = number_of(query, folder, "conflicting_label")
-    assert review.decide(settings, number, "released", by="t", label="covid19")["images"] == 2
+    assert quarantine_review.decide(settings, number, "released", by="t", label="covid19")["images"] == 2
     made = make(settings, folder)
     assert made.quarantined == {"duplicate": 1}
     assert labels_of(settings, made.version)[to_pixels(png(9), PIXELS).tobytes()] == "covid19"
@@ -214,7 +223,7 @@ def test_rejecting_one_of_two_contradictory_images_frees_the_other(
         " WHERE source = %s AND s.label = 'covid19'",
         folder.source,
     )
-    review.decide(settings, wrong["id"], "rejected", by="t")
+    quarantine_review.decide(settings, wrong["id"], "rejected", by="t")
     made = make(settings, folder)
     assert made.quarantined == {"rejected": 1}
     assert labels_of(settings, made.version)[to_pixels(png(9), PIXELS).tobytes()] == "normal"
@@ -227,7 +236,7 @@ def test_a_file_whose_checksum_is_wrong_in_the_manifest_is_put_back_from_its_sea
     folder.add(png(2), "covid19", patient_id="p2", sha256="0" * 64)
     assert ingest(folder.write(), settings).quarantined == 1
     assert make(settings, folder).quarantined == {}
-    review.decide(settings, number_of(query, folder, "checksum"), "released", by="t")
+    quarantine_review.decide(settings, number_of(query, folder, "checksum"), "released", by="t")
     made = make(settings, folder)
     assert labels_of(settings, made.version)[to_pixels(png(2), PIXELS).tobytes()] == "covid19"
     rows = query("SELECT patient_pseudonym FROM samples WHERE source = %s", folder.source)
@@ -249,9 +258,9 @@ def test_what_cannot_be_decoded_cannot_be_released(settings: Settings, folder: F
         ("empty", "put the whole file"),
     ):
         with pytest.raises(ReviewError, match=remedy):
-            review.decide(settings, number_of(query, folder, reason), "released", by="t")
+            quarantine_review.decide(settings, number_of(query, folder, reason), "released", by="t")
     assert query("SELECT 1 FROM reviews WHERE source = %s", folder.source) == []
-    review.decide(settings, number_of(query, folder, "truncated"), "rejected", by="t")
+    quarantine_review.decide(settings, number_of(query, folder, "truncated"), "rejected", by="t")
     assert len(query("SELECT 1 FROM reviews WHERE source = %s", folder.source)) == 1
 
 
@@ -264,11 +273,11 @@ def test_a_decision_that_cannot_be_carried_out_is_one_line(
     make(settings, folder)
     number = number_of(query, folder, "too_small")
     with pytest.raises(ReviewError, match=r"there is no image 999999999 in quarantine: .*--report --details"):
-        review.decide(settings, 999_999_999, "released", by="t")
+        quarantine_review.decide(settings, 999_999_999, "released", by="t")
     with pytest.raises(ReviewError, match="'zebra' is no label; there are normal, "):
-        review.decide(settings, number, "released", by="t", label="zebra")
+        quarantine_review.decide(settings, number, "released", by="t", label="zebra")
     with pytest.raises(ReviewError, match="500 is the most"):
-        review.decide(settings, number, "released", by="t", note="x" * 501)
+        quarantine_review.decide(settings, number, "released", by="t", note="x" * 501)
 
 
 def test_the_report_counts_by_source_and_reason_and_shows_no_path_and_no_patient(
@@ -280,7 +289,9 @@ def test_the_report_counts_by_source_and_reason_and_shows_no_path_and_no_patient
     folder.add(b"hello there, I am no image " + folder.source.encode(), patient_id="Jane-Doe")
     ingest(folder.write(), settings)
     make(settings, folder)
-    review.decide(settings, number_of(query, folder, "too_small"), "released", by="t", note="of Jane")
+    quarantine_review.decide(
+        settings, number_of(query, folder, "too_small"), "released", by="t", note="of Jane"
+    )
     told = quarantine_tables.report(settings, details=True)
     mine = [row for row in told["quarantine"] if row["source"] == folder.source]
     assert mine == [
@@ -385,7 +396,7 @@ def stage_leftovers(settings: Settings, folder: Folder) -> list[str]:
     for part in store.keys("datasets", f"{version}/data/"):
         leftovers.append(part.replace(version, unpublished))
         store.put("datasets", leftovers[-1], store.get("datasets", part))
-    return [*leftovers, report.publish(settings, version)]
+    return [*leftovers, dataset_report.publish(settings, version)]
 
 
 def test_forgetting_leaves_no_trace_and_every_other_row_as_it_was(
@@ -395,7 +406,7 @@ def test_forgetting_leaves_no_trace_and_every_other_row_as_it_was(
     leftovers = stage_leftovers(settings, folder)
     version = make(settings, folder).version
     number = number_of(query, folder, "too_small")
-    review.decide(settings, number, "released", by="t")
+    quarantine_review.decide(settings, number, "released", by="t")
     other = make(settings, folder).version
     registry = Registry(settings)
     model = registry.register(VIT, f"bundles/{folder.source}", None, {"dataset_version": version})
@@ -413,7 +424,7 @@ def test_forgetting_leaves_no_trace_and_every_other_row_as_it_was(
         "table reviews",
     }
     before = {name: everything(settings, name) for name in (version, other)}
-    done = forget.erase(settings, who, by="t")
+    done = erasure.erase(settings, who, by="t")
     assert traces(settings, folder, query, words) == []
     assert (done.source, done.images, done.quarantined, done.again) == (folder.source, 3, 1, False)
     assert set(done.dataset_versions) == {version, other}
@@ -441,7 +452,7 @@ def test_forgetting_leaves_no_trace_and_every_other_row_as_it_was(
     assert [row["action"] for row in audit] == ["forget_patient"]
     assert audit[0]["detail"]["rows"] == {"placements": 3, "quarantine": 1, "reviews": 1, "samples": 3}
     assert set(audit[0]["detail"]["dataset_versions"]) == {version, other}
-    again = forget.erase(settings, who, by="t")
+    again = erasure.erase(settings, who, by="t")
     assert again == replace(done, images=0, quarantined=0, objects=0, staged=0, again=True)
     assert len(query("SELECT 1 FROM audit WHERE subject = %s", f"patient/{done.mark}")) == 1
     back = ingest(folder.path, settings)
@@ -510,18 +521,18 @@ def test_forgetting_that_is_killed_at_any_step_is_finished_by_the_same_command(
         with monkeypatch.context() as patch:
             _kill_at(patch, nth)
             try:
-                forget.erase(settings, who, by="t")
+                erasure.erase(settings, who, by="t")
                 killed = False
             except Killed:
                 pass
         assert everything(settings, version).items() >= survived.items()
         if nth in (1, 6, 12):  # a dataset made in between neither holds the patient nor brings it back
             make(settings, folder)
-        done = forget.erase(settings, who, folder.source, by="t")
+        done = erasure.erase(settings, who, folder.source, by="t")
         assert version in done.dataset_versions
         assert everything(settings, version) == survived
         once = state(settings, folder, query, version)
-        assert forget.erase(settings, who, folder.source, by="t").again
+        assert erasure.erase(settings, who, folder.source, by="t").again
         assert state(settings, folder, query, version) == once
         audit = query("SELECT detail FROM audit WHERE subject = %s", f"patient/{done.mark}")
         assert len(audit) == 1
@@ -560,9 +571,9 @@ def _kill_at(patch: pytest.MonkeyPatch, nth: int) -> None:
 
     patch.setattr(ObjectStore, "put", dying(ObjectStore.put))
     patch.setattr(ObjectStore, "delete", dying(ObjectStore.delete))
-    patch.setattr(forget.forgotten, "set_marks", dying(forget.forgotten.set_marks))
-    patch.setattr(forget, "_delete", dying(forget._delete))
-    patch.setattr(forget.Registry, "trained_on", dying(forget.Registry.trained_on))
+    patch.setattr(erasure.forgotten, "set_marks", dying(erasure.forgotten.set_marks))
+    patch.setattr(erasure, "_delete", dying(erasure._delete))
+    patch.setattr(erasure.Registry, "trained_on", dying(erasure.Registry.trained_on))
     patch.setattr(catalog, "audit", dying(catalog.audit))
 
 
@@ -573,8 +584,8 @@ def test_a_reader_between_the_old_manifest_and_the_new_parts_reads_the_new_manif
     version = make(settings, folder).version
     store = ObjectStore(settings)
     told = [versions.manifest(store, version)]
-    forget.erase(settings, folder.who(0), by="t")
-    forget.erase(settings, folder.who(1), by="t")
+    erasure.erase(settings, folder.who(0), by="t")
+    erasure.erase(settings, folder.who(1), by="t")
     wanted = everything(settings, version)
     read = versions.manifest
     for split in SPLITS:
@@ -597,7 +608,7 @@ def test_the_same_file_under_another_name_goes_too_and_does_not_come_back(
     other.add(png(3), patient_id="p3")
     for one in (folder, other):
         ingest(one.write(), settings)
-    done = forget.erase(settings, "p1", folder.source, by="t")
+    done = erasure.erase(settings, "p1", folder.source, by="t")
     assert (done.images, done.objects) == (2, 1)
     back = ingest(other.path, settings)
     assert (back.forgotten, back.already, back.ingested) == (1, 1, 0)
@@ -612,15 +623,15 @@ def test_an_unknown_patient_or_one_of_two_sources_is_one_clear_line_without_the_
     for one in (folder, other):
         ingest(one.write(), settings)
     with pytest.raises(ErasureError, match="no patient of this id in: ") as unknown:
-        forget.erase(settings, "John-Roe", by="t")
+        erasure.erase(settings, "John-Roe", by="t")
     with pytest.raises(ErasureError, match=r"several sources .*--forget_source") as several:
-        forget.erase(settings, "Jane-Doe-7", by="t")
+        erasure.erase(settings, "Jane-Doe-7", by="t")
     assert folder.source in str(several.value)
     for caught in (unknown, several):
         assert "\n" not in str(caught.value)
         assert "John" not in str(caught.value)
         assert "Jane" not in str(caught.value)
-    assert forget.erase(settings, "Jane-Doe-7", other.source, by="t").images == 1
+    assert erasure.erase(settings, "Jane-Doe-7", other.source, by="t").images == 1
     assert len(query("SELECT 1 FROM samples WHERE source = %s", folder.source)) == 1
 
 
@@ -659,12 +670,12 @@ def test_a_damaged_part_that_held_the_patient_is_removed_and_the_rest_goes_on(
     changed = io.BytesIO()
     pq.write_table(table, changed, compression="none")
     store.put("datasets", key, changed.getvalue())
-    done = forget.erase(settings, who, folder.source, by="t")
+    done = erasure.erase(settings, who, folder.source, by="t")
     assert done.images >= 2
     assert version in done.dataset_versions
     assert not store.exists("datasets", key)
     assert traces(settings, folder, query, words) == []
-    assert forget.erase(settings, who, folder.source, by="t").again
+    assert erasure.erase(settings, who, folder.source, by="t").again
 
 
 def test_a_store_that_refuses_is_one_line_and_the_next_try_finishes(
@@ -673,21 +684,21 @@ def test_a_store_that_refuses_is_one_line_and_the_next_try_finishes(
     folder.add(png(1), patient_id=folder.who(1))
     ingest(folder.write(), settings)
     with pytest.raises(ObjectStoreError, match="make status") as caught:
-        forget.erase(replace(settings, s3_secret_key="wrong"), folder.who(1), by="t")
+        erasure.erase(replace(settings, s3_secret_key="wrong"), folder.who(1), by="t")
     assert "\n" not in str(caught.value)
-    assert forget.erase(settings, folder.who(1), by="t").images == 1
+    assert erasure.erase(settings, folder.who(1), by="t").images == 1
 
 
 def test_forgetting_waits_for_a_running_etl(settings: Settings) -> None:
-    with catalog.locked(settings, forget.forgotten.LOCK, shared=True):
+    with catalog.locked(settings, erasure.forgotten.LOCK, shared=True):
         with catalog.opened(settings) as connection:
             connection.execute("SET lock_timeout = '200ms'")
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 connection.execute(
-                    "SELECT pg_advisory_lock(hashtextextended(%s, 0))", [forget.forgotten.LOCK]
+                    "SELECT pg_advisory_lock(hashtextextended(%s, 0))", [erasure.forgotten.LOCK]
                 )
             connection.execute(
-                "SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", [forget.forgotten.LOCK]
+                "SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", [erasure.forgotten.LOCK]
             )
 
 
@@ -732,15 +743,15 @@ def test_the_page_of_a_version_goes_and_is_made_again_without_the_patient(
     ingest(filled(folder, 8).write(), settings)
     version = make(settings, folder).version
     store = ObjectStore(settings)
-    page = report.publish(settings, version)
-    forget.erase(settings, folder.who(1), by="t")
+    page = dataset_report.publish(settings, version)
+    erasure.erase(settings, folder.who(1), by="t")
     assert not store.exists("datasets", page)
-    assert report.publish(settings, version) == page
+    assert dataset_report.publish(settings, version) == page
     left = len(everything(settings, version))
     assert left == 14
-    tables = report.collect(settings, version).tables
+    tables = dataset_report.collect(settings, version).tables
     assert [sum(table.sums) for table in tables] == [left] * len(tables)
-    assert sum(len(stamps) for _, stamps in report.collect(settings, version).contact) == left
+    assert sum(len(stamps) for _, stamps in dataset_report.collect(settings, version).contact) == left
 
 
 def test_who_was_tied_to_a_forgotten_patient_stays_on_the_same_side(
@@ -768,7 +779,7 @@ def test_who_was_tied_to_a_forgotten_patient_stays_on_the_same_side(
 
     assert side_of_what_stays() == split_of(groups[goes], key)
     assert len(query("SELECT 1 FROM placements WHERE patient_pseudonym = %s", pseudonyms[goes])) == 1
-    forget.erase(settings, goes, by="t")
+    erasure.erase(settings, goes, by="t")
     assert query("SELECT 1 FROM placements WHERE patient_pseudonym = %s", pseudonyms[goes]) == []
     assert side_of_what_stays() == split_of(groups[goes], key)
 
@@ -791,6 +802,6 @@ def test_a_withheld_image_of_a_forgotten_patient_is_listed_no_more(
     words = words_of_any(settings, folder, query, folder.who(0))
     store = ObjectStore(settings)
     assert len(versions.manifest(store, made.version)["withheld"]) == 2
-    forget.erase(settings, folder.who(0), by="t")
+    erasure.erase(settings, folder.who(0), by="t")
     assert versions.manifest(store, made.version)["withheld"] == []
     assert traces(settings, folder, query, words) == []

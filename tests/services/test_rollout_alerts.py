@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from cluster import alerts
-from serve import rollout_events, rollouts
-from serve.controller import Controller
-from serve.guardrails import Step
-from serve.housekeeping import BackgroundSync, send_alerts
-from serve.rollout import Rollout
+from serve.canary.guardrails import Step
+from serve.control import rollout_events, rollout_store
+from serve.control.background_sync import BackgroundSync, send_alerts
+from serve.control.controller import Controller
+from serve.control.plan import Rollout
 from tests.services.test_rollouts import LABELS, Stage, stage, watching
 
 __all__ = ["stage"]
@@ -43,7 +43,7 @@ def test_a_freeze_and_a_rollback_are_told_of_once_each_and_without_patients(
     for _ in range(2):
         send_alerts(settings)
         stage.tick(2)
-    rollouts.request(stage.connection, rollout.id, "rollback", actor="op")
+    rollout_store.request(stage.connection, rollout.id, "rollback", actor="op")
     stage.tick()
     for _ in range(2):
         send_alerts(settings)
@@ -67,7 +67,7 @@ def test_a_freeze_at_which_an_operator_pauses_is_told_of_too(stage: Stage, liste
     stage.tick()
     while stage.now(rollout).verdict.get("action") != "freeze":
         stage.traffic(150, labels=lambda version: LABELS[3:5])
-        rollouts.request(stage.connection, rollout.id, "pause", actor="op")
+        rollout_store.request(stage.connection, rollout.id, "pause", actor="op")
         stage.tick()
         stage.ahead_s += 60
     send_alerts(replace(stage.settings, alert_webhook=webhook.url))

@@ -16,15 +16,16 @@ from psycopg.rows import DictRow
 
 from cluster.database import connect
 from data.taxonomy import taxonomy
-from serve import desired, rollouts
+from serve.canary.guardrails import GuardrailConfig, Step
+from serve.control import rollout_store
+from serve.control.controller import Controller
+from serve.control.label_baseline import label_mix
+from serve.control.plan import AT_ONCE, Plan, Rollout
 from serve.control.rollout_view import summarise
 from serve.control.start import set_traffic
-from serve.controller import Controller
-from serve.guardrails import GuardrailConfig, Step
-from serve.label_mix import label_mix
-from serve.record_rows import INSERTS, Failure, Mirrored, Record
-from serve.rollout import AT_ONCE, Plan, Rollout
-from serve.routing import Routes, assign, mirrors
+from serve.ledger.rows import INSERTS, Failure, Mirrored, Record
+from serve.routing import desired_state
+from serve.routing.routes import Routes, assign, mirrors
 
 LABELS = taxonomy().names
 QUICK = (
@@ -38,7 +39,7 @@ KEY = "rollout-test"
 
 @dataclass
 class Replicas:
-    """Replicas that start as the test says; implements `serve.controller.ServingBackend`."""
+    """Replicas that start as the test says; implements `serve.control.controller.ServingBackend`."""
 
     status: str = "RUNNING"
     woken: int = 0
@@ -78,11 +79,11 @@ class Stage:
 
     @property
     def routes(self) -> Routes:
-        return desired.read(self.connection)[self.model]
+        return desired_state.read(self.connection)[self.model]
 
     def start(self, version: str = "2", **plan: Any) -> Rollout:
         told = {"guardrails": GuardrailConfig(labels=LABELS), "steps": QUICK, **plan}
-        return rollouts.start(
+        return rollout_store.start(
             self.connection,
             model=self.model,
             version=version,
@@ -96,7 +97,7 @@ class Stage:
             self.controller.tick(self.connection)
 
     def now(self, one: Rollout) -> Rollout:
-        return rollouts.get(self.connection, one.id)
+        return rollout_store.get(self.connection, one.id)
 
     def traffic(
         self,
@@ -188,12 +189,12 @@ def stage(platform: Any) -> Iterator[Stage]:
         connection.execute(
             "UPDATE rollouts SET ended_at = now(), state = 'rolled_back' WHERE ended_at IS NULL"
         )
-        desired.cut_over(connection, model=model, version="1", bundle_key="bundles/1", actor="test")
+        desired_state.cut_over(connection, model=model, version="1", bundle_key="bundles/1", actor="test")
         yield Stage(settings=settings, connection=connection, model=model)
 
 
 def actions(stage: Stage, one: Rollout) -> list[str]:
-    return [event["action"] for event in rollouts.events(stage.connection, one.id)]
+    return [event["action"] for event in rollout_store.events(stage.connection, one.id)]
 
 
 def test_a_good_canary_climbs_step_by_step_and_becomes_the_champion(stage: Stage) -> None:
@@ -205,7 +206,7 @@ def test_a_good_canary_climbs_step_by_step_and_becomes_the_champion(stage: Stage
     assert done.state == "promoted"
     assert (stage.routes.champion.version, stage.routes.target("1").role) == ("2", "previous")
     assert actions(stage, one) == ["start", "step", "step", "step", "step", "promote"]
-    shares = [event["weights"]["2"] for event in rollouts.events(stage.connection, one.id)]
+    shares = [event["weights"]["2"] for event in rollout_store.events(stage.connection, one.id)]
     assert shares == [0.0, 0.0, 0.1, 0.5, 1.0, 1.0]
     assert done.aliases_wait  # the registry is told by the thread that nobody waits for
 
@@ -218,7 +219,7 @@ def test_a_canary_that_errs_is_out_and_the_event_says_why(stage: Stage) -> None:
     )
     assert done.state == "rolled_back"
     assert stage.routes.weights == {"1": 1.0, "2": 0.0}
-    last = rollouts.events(stage.connection, one.id)[-1]
+    last = rollout_store.events(stage.connection, one.id)[-1]
     assert (last["action"], last["actor"]) == ("roll_back", "controller")
     assert "the canary is worse than the champion" in last["why"]
     assert "errors" in last["why"]
@@ -263,7 +264,7 @@ def test_drift_of_the_canary_alone_rolls_it_back(stage: Stage) -> None:
         labels=lambda version: LABELS[3:5] if version == "2" else LABELS[:3],
     )
     assert done.state == "rolled_back"
-    assert "drift" in rollouts.events(stage.connection, one.id)[-1]["why"]
+    assert "drift" in rollout_store.events(stage.connection, one.id)[-1]["why"]
     assert wishes(stage) == []
 
 
@@ -279,11 +280,13 @@ def test_drift_in_both_arms_freezes_the_ramp_and_asks_for_one_training(stage: St
         found = stage.now(one)
         assert (found.state, found.verdict["action"], found.verdict["retrain"]) == ("running", "freeze", True)
         assert "freeze" in actions(stage, one)
-        rollouts.request(stage.connection, one.id, "rollback", actor="test")
+        rollout_store.request(stage.connection, one.id, "rollback", actor="test")
         stage.tick()
     (wanted,) = wishes(stage)  # the second rollout found the first one's wish
     assert "drift" in wanted["why"]
-    assert actions(stage, rollouts.get(stage.connection, wanted["rollout_id"])).count("retrain_wanted") == 1
+    assert (
+        actions(stage, rollout_store.get(stage.connection, wanted["rollout_id"])).count("retrain_wanted") == 1
+    )
 
 
 def wishes(stage: Stage) -> list[DictRow]:
@@ -325,20 +328,20 @@ def test_a_version_that_does_not_start_never_gets_a_key(stage: Stage, status: st
     one = stage.start()
     stage.tick()
     assert stage.now(one).state == "rolled_back"
-    assert status in rollouts.events(stage.connection, one.id)[-1]["why"]
+    assert status in rollout_store.events(stage.connection, one.id)[-1]["why"]
 
 
 def test_a_version_that_is_never_ready_is_given_up(stage: Stage) -> None:
     stage.replicas.status = "DEPLOYING"
     one = stage.start(ready_s=0.001)
     stage.tick()
-    assert "were not ready after 0 s: DEPLOYING" in rollouts.events(stage.connection, one.id)[-1]["why"]
+    assert "were not ready after 0 s: DEPLOYING" in rollout_store.events(stage.connection, one.id)[-1]["why"]
 
 
 def test_a_pause_stops_the_ramp_and_not_the_guardrails(stage: Stage) -> None:
     one = stage.start()
     stage.until(one, lambda found: found.step == 1)
-    rollouts.request(stage.connection, one.id, "pause", actor="op")
+    rollout_store.request(stage.connection, one.id, "pause", actor="op")
     for _ in range(10):
         stage.traffic(100)
         stage.tick()
@@ -351,39 +354,39 @@ def test_operators_resume_promote_and_roll_back(stage: Stage) -> None:
     one = stage.start()
     stage.tick()
     for wanted, state, step in (("pause", "paused", 0), ("resume", "running", 0), ("promote", "running", 1)):
-        rollouts.request(stage.connection, one.id, wanted, actor="op")  # type: ignore[arg-type]
+        rollout_store.request(stage.connection, one.id, wanted, actor="op")  # type: ignore[arg-type]
         stage.tick()
         assert (stage.now(one).state, stage.now(one).step, stage.now(one).wish) == (state, step, None)
-    rollouts.request(stage.connection, one.id, "rollback", actor="op")
+    rollout_store.request(stage.connection, one.id, "rollback", actor="op")
     stage.tick()
     assert (stage.now(one).state, stage.routes.weights["1"]) == ("rolled_back", 1.0)
     assert actions(stage, one)[-1] == "roll_back"
-    with pytest.raises(rollouts.RolloutError, match="is over: rolled_back"):
-        rollouts.request(stage.connection, one.id, "promote", actor="op")
-    with pytest.raises(rollouts.NoRolloutError, match="there is no rollout 0"):
-        rollouts.request(stage.connection, 0, "promote", actor="op")
+    with pytest.raises(rollout_store.RolloutError, match="is over: rolled_back"):
+        rollout_store.request(stage.connection, one.id, "promote", actor="op")
+    with pytest.raises(rollout_store.NoRolloutError, match="there is no rollout 0"):
+        rollout_store.request(stage.connection, 0, "promote", actor="op")
 
 
 def test_weights_by_hand_wait_for_replicas_and_then_pause_the_rollout(stage: Stage) -> None:
     one = stage.start()
-    with pytest.raises(rollouts.RolloutError, match="still starts the replicas of version 2"):
+    with pytest.raises(rollout_store.RolloutError, match="still starts the replicas of version 2"):
         set_traffic(stage.connection, stage.model, {"2": 0.8}, actor="op")
     assert stage.routes.weights["2"] == 0
     stage.controller.tick(stage.connection)
-    assert rollouts.get(stage.connection, one.id).state == "running"
+    assert rollout_store.get(stage.connection, one.id).state == "running"
     set_traffic(stage.connection, stage.model, {"2": 0.8}, actor="op")
     assert stage.routes.weights["2"] == 0.8
-    assert rollouts.get(stage.connection, one.id).state == "paused"
+    assert rollout_store.get(stage.connection, one.id).state == "paused"
 
 
 def test_a_third_version_takes_the_place_of_the_second(stage: Stage) -> None:
     one = stage.start()
     stage.until(one, lambda found: found.step == 1)
-    with pytest.raises(rollouts.RolloutError, match="is being rolled out already"):
+    with pytest.raises(rollout_store.RolloutError, match="is being rolled out already"):
         stage.start()
     other = stage.start("3")
     assert (stage.now(one).state, stage.routes.weights) == ("rolled_back", {"1": 1.0, "2": 0.0, "3": 0.0})
-    rollouts.remove_finished_canaries(stage.connection)
+    rollout_store.remove_finished_canaries(stage.connection)
     assert [target.version for target in stage.routes.targets] == ["1", "3"]
     stage.until(other, lambda found: found.state == "promoted")
 
@@ -391,21 +394,21 @@ def test_a_third_version_takes_the_place_of_the_second(stage: Stage) -> None:
 def test_a_version_that_was_rolled_back_is_started_again_at_once(stage: Stage) -> None:
     first = stage.start()
     stage.tick()
-    rollouts.roll_back(stage.connection, first, actor="test", why="cancelled")
+    rollout_store.roll_back(stage.connection, first, actor="test", why="cancelled")
     second = stage.start()
-    rollouts.remove_finished_canaries(stage.connection)  # it comes late: the version is wanted again
+    rollout_store.remove_finished_canaries(stage.connection)  # it comes late: the version is wanted again
     stage.tick()
     assert stage.now(second).state == "running"
     assert stage.routes.target("2").role == "canary"
-    rollouts.roll_back(stage.connection, second, actor="test", why="cancelled")
-    rollouts.remove_finished_canaries(stage.connection)
+    rollout_store.roll_back(stage.connection, second, actor="test", why="cancelled")
+    rollout_store.remove_finished_canaries(stage.connection)
     assert [one.version for one in stage.routes.targets] == ["1"]
 
 
 def test_a_promoted_version_is_rolled_back_to_the_one_that_was_kept_warm(stage: Stage) -> None:
     one = stage.start(steps=AT_ONCE)
     stage.until(one, lambda found: found.state == "promoted")
-    back = rollouts.request(stage.connection, one.id, "rollback", actor="op")
+    back = rollout_store.request(stage.connection, one.id, "rollback", actor="op")
     assert (back.id != one.id, back.version, back.champion) == (True, "1", "2")
     stage.tick(3)
     assert stage.now(back).state == "promoted"
@@ -414,9 +417,9 @@ def test_a_promoted_version_is_rolled_back_to_the_one_that_was_kept_warm(stage: 
 
 def test_who_has_been_the_champion_is_remembered(stage: Stage) -> None:
     one = stage.start(steps=AT_ONCE)
-    assert not desired.was_champion(stage.connection, stage.model, "2")
+    assert not desired_state.was_champion(stage.connection, stage.model, "2")
     stage.until(one, lambda found: found.state == "promoted")
-    assert desired.was_champion(stage.connection, stage.model, "2")
+    assert desired_state.was_champion(stage.connection, stage.model, "2")
 
 
 def test_events_cannot_be_changed_after(stage: Stage) -> None:
@@ -426,7 +429,7 @@ def test_events_cannot_be_changed_after(stage: Stage) -> None:
 
 
 def test_the_champion_is_no_canary(stage: Stage) -> None:
-    with pytest.raises(rollouts.RolloutError, match="is the champion already"):
+    with pytest.raises(rollout_store.RolloutError, match="is the champion already"):
         stage.start("1")
 
 
@@ -441,5 +444,6 @@ def test_a_rollout_whose_evidence_is_of_no_use_is_rolled_back_and_holds_no_other
     stage.tick()
     assert stage.now(one).state == "rolled_back"
     assert (
-        "it cannot go on: this evidence was gathered" in rollouts.events(stage.connection, one.id)[-1]["why"]
+        "it cannot go on: this evidence was gathered"
+        in rollout_store.events(stage.connection, one.id)[-1]["why"]
     )

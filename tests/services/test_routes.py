@@ -12,10 +12,12 @@ import psycopg
 import pytest
 
 from cluster.database import connect
-from serve import desired, faults, routing, standby
-from serve.board import ServingSnapshot, SnapshotWatcher
-from serve.faults import Fault
-from serve.routing import Routes, RoutingError
+from serve.control import staged_versions
+from serve.front_door.serving_snapshot import ServingSnapshot, SnapshotWatcher
+from serve.routing import desired_state, fault_injection
+from serve.routing import routes as routing
+from serve.routing.fault_injection import Fault
+from serve.routing.routes import Routes, RoutingError
 
 
 @pytest.fixture
@@ -23,8 +25,8 @@ def model(platform: Any) -> str:
     """A model of the test's own, whose version 1 is served and version 2 is ready."""
     name = f"model-{secrets.token_hex(4)}"
     with connect(platform.settings.database_url) as connection:
-        desired.cut_over(connection, model=name, version="1", bundle_key="bundles/1", actor="test")
-        desired.change(
+        desired_state.cut_over(connection, model=name, version="1", bundle_key="bundles/1", actor="test")
+        desired_state.change(
             connection,
             name,
             "2",
@@ -37,7 +39,7 @@ def model(platform: Any) -> str:
 
 def weigh(platform: Any, model: str, share: float) -> Routes:
     with connect(platform.settings.database_url) as connection:
-        return desired.change(
+        return desired_state.change(
             connection,
             model,
             "2",
@@ -51,7 +53,7 @@ def test_a_change_is_one_revision_and_one_audit_row_and_no_change_is_none(platfo
     first, again = weigh(platform, model, 0.1), weigh(platform, model, 0.1)
     assert first == again
     with connect(platform.settings.database_url) as connection:
-        assert desired.read(connection)[model] == first
+        assert desired_state.read(connection)[model] == first
         rows = connection.execute(
             "SELECT action, detail FROM audit WHERE subject = %s ORDER BY id", [f"{model}/2"]
         ).fetchall()
@@ -64,9 +66,9 @@ def test_a_change_that_is_refused_leaves_everything_as_it_was(platform: Any, mod
     with pytest.raises(RoutingError):
         weigh(platform, model, 2.0)
     with connect(platform.settings.database_url) as connection:
-        assert desired.read(connection)[model] == before
-        with pytest.raises(desired.NotServedError, match=r"run `python -m jobs\.deploy` first"):
-            desired.change(connection, "nothing", "1", lambda one: one, actor="t", action="x")
+        assert desired_state.read(connection)[model] == before
+        with pytest.raises(desired_state.NotServedError, match=r"run `python -m jobs\.deploy` first"):
+            desired_state.change(connection, "nothing", "1", lambda one: one, actor="t", action="x")
 
 
 class Door:
@@ -151,9 +153,9 @@ def test_a_front_door_hears_of_faults_as_it_does_of_routes(platform: Any, model:
     async def work() -> None:
         await door.sees(model, {"1": 1.0, "2": 0.0})
         with connect(platform.settings.database_url) as connection:
-            faults.put(connection, model, "2", told, actor="op")
+            fault_injection.put(connection, model, "2", told, actor="op")
             await until({"2": told})
-            assert faults.clear(connection, actor="op") >= 1
+            assert fault_injection.clear(connection, actor="op") >= 1
             await until({})
 
     door.within(platform.settings.database_url, work)
@@ -197,14 +199,14 @@ def test_a_version_whose_card_cannot_be_read_holds_no_change_up_and_is_read_late
 
 def stage(platform: Any, model: str, version: str, **given: Any) -> bool:
     with connect(platform.settings.database_url) as connection:
-        return standby.enter(
+        return staged_versions.enter(
             connection, model=model, version=version, bundle_key=f"bundles/{version}", actor="t", **given
         )
 
 
 def routes_of(platform: Any, model: str) -> Routes:
     with connect(platform.settings.database_url) as connection:
-        return desired.read(connection)[model]
+        return desired_state.read(connection)[model]
 
 
 def test_a_staged_version_is_live_without_traffic_and_leaves_again(platform: Any, model: str) -> None:
@@ -214,7 +216,7 @@ def test_a_staged_version_is_live_without_traffic_and_leaves_again(platform: Any
     staged = routes_of(platform, model)
     assert (staged.weights, staged.target("3").role) == ({"1": 1.0, "2": 0.0, "3": 0.0}, "staged")
     with connect(platform.settings.database_url) as connection:
-        standby.leave(connection, model=model, version="3", actor="t")
+        staged_versions.leave(connection, model=model, version="3", actor="t")
     assert routes_of(platform, model).targets == before.targets
 
 
@@ -225,7 +227,7 @@ def test_its_environment_may_give_a_staged_version_a_share_and_others_images(
     found = routes_of(platform, model)
     assert (found.weights["3"], found.weights["1"], found.target("3").mirror) == (0.05, 0.95, 0.2)
     with connect(platform.settings.database_url) as connection:
-        standby.leave(connection, model=model, version="3", actor="t")
+        staged_versions.leave(connection, model=model, version="3", actor="t")
     assert routes_of(platform, model).weights == {"1": 1.0, "2": 0.0}
 
 
@@ -244,7 +246,7 @@ def test_who_serves_or_is_rolled_out_is_not_made_a_staged_version(platform: Any,
     with connect(platform.settings.database_url) as connection:
         for version in ("1", "2"):
             with pytest.raises(RoutingError, match="is not staged"):
-                standby.leave(connection, model=model, version=version, actor="t")
+                staged_versions.leave(connection, model=model, version=version, actor="t")
 
 
 def test_a_rollout_takes_a_staged_version_over(platform: Any, model: str) -> None:

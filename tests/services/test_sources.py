@@ -16,15 +16,15 @@ from typing import Any, Protocol
 import pytest
 
 from cluster import progress
-from cluster.home import Home
+from cluster.embedded.home import Home
 from cluster.settings import Settings
-from data import catalog, intake
-from data.intake import IntakeError
-from data.manifest import ManifestError
-from data.originals import Originals
+from data.catalog import intake, tables
+from data.catalog.intake import IntakeError
+from data.catalog.originals import Originals
 from data.sources import registry
-from data.sources.card import Download
-from data.synthetic import SyntheticConfig
+from data.sources.dataset_card import Download
+from data.sources.manifest import ManifestError
+from data.synthetic.generator import SyntheticConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 KERMANY, RADIOGRAPHY, TB = "kermany-pneumonia", "covid-radiography", "tb-chest"
@@ -41,7 +41,7 @@ class Platform(Protocol):
 def settings(platform: Platform) -> Iterator[Settings]:
     """The platform's; what a test stored under a dataset's name is gone from the catalog afterwards."""
     yield platform.settings
-    with catalog.opened(platform.settings) as connection:
+    with tables.opened(platform.settings) as connection:
         for table in ("samples", "quarantine"):
             query = f"DELETE FROM {table} WHERE source = ANY(%s)"
             connection.execute(query.encode(), [list(registry.SOURCES)])
@@ -50,7 +50,7 @@ def settings(platform: Platform) -> Iterator[Settings]:
 @pytest.fixture
 def rows(settings: Settings) -> Callable[[str, str], list[dict[str, Any]]]:
     def read(table: str, source: str) -> list[dict[str, Any]]:
-        with catalog.opened(settings) as connection:
+        with tables.opened(settings) as connection:
             query = f"SELECT * FROM {table} WHERE source = %s ORDER BY sha256"
             return connection.execute(query.encode(), [source]).fetchall()
 

@@ -16,12 +16,14 @@ from PIL import Image
 
 from cluster.objects import ObjectStore
 from cluster.settings import Settings
-from data import acceptance, catalog, versions
-from data.etl import EtlConfig
-from data.ingest import ingest
-from data.manifest import REQUIRED_COLUMNS
-from data.preprocess import PixelConfig
-from data.validation_config import ValidationConfig
+from data.catalog import tables
+from data.catalog.ingest import ingest
+from data.dataset import versions
+from data.dataset.etl import EtlConfig
+from data.imaging.preprocess import PixelConfig
+from data.sources.manifest import REQUIRED_COLUMNS
+from data.validation import acceptance
+from data.validation.config import ValidationConfig
 from jobs.etl import run_etl
 from jobs.runtime import entry
 from jobs.train import run_train
@@ -156,7 +158,7 @@ def test_a_bad_batch_halts_is_told_and_reported_and_no_model_is_trained_on_it(
     assert "model_version" not in line
     acceptance.accept(platform.settings, version, by="Dr. A", note="a new detector")
     assert acceptance.accepted(platform.settings, version) is True
-    with catalog.opened(platform.settings) as connection:
+    with tables.opened(platform.settings) as connection:
         audit = connection.execute("SELECT * FROM audit WHERE subject = %s", [version]).fetchall()
     assert [(row["actor"], row["action"]) for row in audit] == [("Dr. A", "accept_dataset")]
     assert clinic.etl()["validation"]["kept"] is True

@@ -20,18 +20,18 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from cluster import bundles
 from cluster.objects import ObjectStore
-from cluster.registry import VIT, Registry
+from cluster.releases import bundles
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
-from data import versions
-from data.originals import RAW, Originals
-from data.preprocess import PREPROCESS_VERSION, PixelConfig, encode_png, scale, to_model_input
+from data.catalog.originals import RAW, Originals
+from data.dataset import versions
+from data.imaging.preprocess import PREPROCESS_VERSION, PixelConfig, encode_png, scale, to_model_input
 from data.taxonomy import taxonomy
-from train import tracking
-from train.calibration import CalibrationConfig, calibrate
-from train.evaluate import CHAMPION, Evaluation, evaluate
-from train.gates import Gates
+from train.evaluation.evaluate import CHAMPION, Evaluation, evaluate
+from train.evaluation.gates import Gates
+from train.metrics.calibration import CalibrationConfig, calibrate
+from train.tracking import mlflow_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32
@@ -181,8 +181,8 @@ def shelf(platform: Any) -> Iterator[Shelf]:
         "parameters": 1,
         "calibration": asdict(calibrate(held_out, made["validation"][2], CalibrationConfig())),
     }
-    mlflow = tracking.client(settings.mlflow_tracking_uri)
-    run_id = tracking.start_run(mlflow, version, version, {})
+    mlflow = mlflow_runs.client(settings.mlflow_tracking_uri)
+    run_id = mlflow_runs.start_run(mlflow, version, version, {})
     weights = {name: one.detach().contiguous() for name, one in model.state_dict().items()}
     shelf = Shelf(
         platform=platform,

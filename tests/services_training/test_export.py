@@ -19,24 +19,26 @@ import pytest
 import safetensors.torch
 import torch
 
-from cluster import bundles
-from cluster.bundles import BUCKET, SIGNATURE, BundleError
 from cluster.objects import ObjectStore
-from cluster.registry import VIT, Registry
+from cluster.releases import bundles
+from cluster.releases.bundles import BUCKET, SIGNATURE, BundleError
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
-from data import versions
-from data.preprocess import PREPROCESS_VERSION
+from data.dataset import versions
+from data.imaging.preprocess import PREPROCESS_VERSION
 from data.taxonomy import taxonomy
-from jobs import bench_export
+from jobs.bench import export as bench_export
 from serve.control.deploy import cut_over
-from serve.reconciler import reconcile
-from train import dataset, release, tracking
+from serve.control.reconciler import reconcile
 from train.config import ModelConfig, TrainConfig
-from train.evaluate import evaluate
-from train.export import ExportConfig, export
-from train.gates import Gates
-from train.inference import weights_sha256
-from train.model import build_vit
+from train.evaluation.evaluate import evaluate
+from train.evaluation.gates import Gates
+from train.export.export import ExportConfig, export
+from train.inputs import dataset
+from train.release import publish
+from train.tracking import mlflow_runs
+from train.vit.inference import weights_sha256
+from train.vit.model import build_vit
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -131,16 +133,16 @@ def released(platform: Platform) -> Released:
     version = publish_dataset(store)
     data = dataset.load(settings, version)
     weights = learn(data)
-    mlflow = tracking.client(settings.mlflow_tracking_uri)
-    run_id = tracking.start_run(mlflow, version, version, {})
+    mlflow = mlflow_runs.client(settings.mlflow_tracking_uri)
+    run_id = mlflow_runs.start_run(mlflow, version, version, {})
     lineage = {"dataset_version": version, "synthetic": True, "git_commit": "abc", "run_id": run_id}
-    calibration = release.fit_calibration(CONFIG, data, weights)
-    strange = release.fit_outliers(CONFIG, data, weights)
-    key = release.publish(
+    calibration = publish.fit_calibration(CONFIG, data, weights)
+    strange = publish.fit_outliers(CONFIG, data, weights)
+    key = publish.publish(
         store, CONFIG, data, weights, calibration=calibration, strange=strange, lineage=lineage, metrics={}
     )
     digest = weights_sha256(safetensors.torch.load(weights))
-    return Released(release.register(Registry(settings), key, lineage, digest), key, version)
+    return Released(publish.register(Registry(settings), key, lineage, digest), key, version)
 
 
 def python(platform: Platform, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -327,8 +329,8 @@ def test_without_a_signature_all_refuse_until_it_is_signed_again(
 def test_changed_code_is_refused_before_ray_is_told(
     platform: Platform, released: Released, tampered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from serve import reconciler
-    from serve.routing import Routes, Target
+    from serve.control import reconciler
+    from serve.routing.routes import Routes, Target
 
     tampered("code.zip", b"PK\x03\x04 other code")
     target = Target(version=released.version, bundle_key=released.bundle_key, role="champion")

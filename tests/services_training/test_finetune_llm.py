@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from cluster import bundles, code_package, progress
+from cluster import progress
 from cluster.objects import ObjectStore
-from cluster.registry import LLM, Registry
+from cluster.releases import bundles, code_package
+from cluster.releases.registry import LLM, Registry
 from jobs.kill_train import Ground
-from serve.llm import LanguageModel
-from train.llm_weights import verify
+from serve.explanation.llm import LanguageModel
+from train.llm.base_weights import verify
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from cluster.process import Identity, is_alive
-from cluster.registry import Registry
+from cluster.embedded.process import Identity, is_alive
+from cluster.releases.registry import Registry
 from jobs import kill_train
 from jobs.kill_train import Ground
 from jobs.runtime.entry import JobError
-from train.checkpoint_store import COMMIT_NAME, CheckpointStore
+from train.checkpoints.store import COMMIT_NAME, CheckpointStore
 
 pytestmark = pytest.mark.timeout(1800)
 

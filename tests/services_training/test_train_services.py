@@ -15,20 +15,20 @@ import pytest
 import ray
 import safetensors.torch
 
-from cluster import bundles
 from cluster.database import connect
 from cluster.objects import ObjectStore
-from cluster.registry import VIT, Registry
+from cluster.releases import bundles
+from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
-from data import versions
-from data.preprocess import PREPROCESS_VERSION, PixelConfig
+from data.dataset import versions
+from data.imaging.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.taxonomy import taxonomy
-from train import runs
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig, TrainConfigError
-from train.evaluate import evaluate
-from train.gates import Gates
-from train.inference import weights_sha256
-from train.trainer import TrainOutcome, train
+from train.evaluation.evaluate import evaluate
+from train.evaluation.gates import Gates
+from train.runs import run_store
+from train.runs.trainer import TrainOutcome, train
+from train.vit.inference import weights_sha256
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
@@ -197,9 +197,9 @@ def test_a_run_that_was_cut_off_after_training_only_publishes_again(
     platform: Platform, good: TrainOutcome, dataset_version: str
 ) -> None:
     store = ObjectStore(platform.settings)
-    run, begun = runs.begin(store, good.run, GOOD, dataset_version, fresh=False)
+    run, begun = run_store.begin(store, good.run, GOOD, dataset_version, fresh=False)
     assert begun
-    store._fs.rm_file(store.path(runs.BUCKET, f"{run.folder}/finished.json"))
+    store._fs.rm_file(store.path(run_store.BUCKET, f"{run.folder}/finished.json"))
     again = train(platform.settings, GOOD, dataset_version, good.run, git_commit="abc")
     assert again == replace(good, resumed=True)
 
@@ -207,7 +207,7 @@ def test_a_run_that_was_cut_off_after_training_only_publishes_again(
 def test_another_configuration_under_the_same_name_is_refused(
     platform: Platform, good: TrainOutcome, dataset_version: str
 ) -> None:
-    with pytest.raises(runs.RunError, match="--fresh"):
+    with pytest.raises(run_store.RunError, match="--fresh"):
         train(platform.settings, replace(GOOD, seed=9), dataset_version, good.run)
 
 
@@ -266,10 +266,10 @@ def test_a_run_can_begin_with_the_champion_s_weights_and_publish_their_average(
     store = ObjectStore(platform.settings)
     folder = next(
         key.rsplit("/", 1)[0]
-        for key in store.keys(runs.BUCKET, f"runs/warm-{dataset_version}/g001/checkpoints/")
+        for key in store.keys(run_store.BUCKET, f"runs/warm-{dataset_version}/g001/checkpoints/")
         if key.endswith("average.safetensors")
     )
-    raw = safetensors.torch.load(store.get(runs.BUCKET, f"{folder}/model.safetensors"))
+    raw = safetensors.torch.load(store.get(run_store.BUCKET, f"{folder}/model.safetensors"))
     assert weights_sha256(raw) == made.weights_sha256
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from cluster.objects import ObjectStore
-from cluster.registry import Registry
+from cluster.releases.registry import Registry
 from jobs.kill_train import Ground
 from jobs.runtime.entry import JobError
 from jobs.runtime.job_process import JobProcess
-from train.runs import BUCKET
+from train.runs.run_store import BUCKET
 from tune.sweep_store import Sweep, SweepStore, Trial
 
 pytestmark = pytest.mark.timeout(600)

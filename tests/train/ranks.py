@@ -14,15 +14,15 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 
-from data.preprocess import PixelConfig
-from train.branch import branch
-from train.checkpoint import CheckpointError, Progress
-from train.checkpoint_run import RunCheckpoints
-from train.checkpoint_store import CheckpointStore, Retention
+from data.imaging.preprocess import PixelConfig
+from train.checkpoints.fork import branch
+from train.checkpoints.manager import RunCheckpoints
+from train.checkpoints.state import CheckpointError, Progress
+from train.checkpoints.store import CheckpointStore, Retention
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
-from train.dataset import Images, TrainingData
-from train.fit import StopRequested, TrainingCallbacks, TrainingDivergedError, fit
-from train.setup import prepare
+from train.inputs.dataset import Images, TrainingData
+from train.loop.fit import StopRequested, TrainingCallbacks, TrainingDivergedError, fit
+from train.loop.setup import prepare
 
 CPU = torch.device("cpu")
 STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 sys.path.insert(0, str(Path(__file__).parent))  # a script beside another one
 from ranks import CONFIG, group, run
 
-from train.checkpoint import CheckpointError
+from train.checkpoints.state import CheckpointError
 from train.config import AugmentConfig, ModelConfig, TrainConfig, TrainConfigError
 
 LONG = replace(CONFIG, epochs=12, checkpoint_every_steps=0)

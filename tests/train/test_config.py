@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig, TrainConfigError
-from train.runs import default_name
+from train.runs.run_store import default_name
 
 
 def test_a_configuration_survives_json_shaped_values() -> None:

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from train import runs
 from train.config import TrainConfig
-from train.runs import RunError
+from train.runs import run_store
+from train.runs.run_store import RunError
 from tune import sweep_store
 from tune.sweep_store import SweepStore, Trial
 
@@ -91,12 +91,12 @@ def test_weights_are_kept_only_where_a_trial_goes_on_or_may_win() -> None:
 
 def test_dropped_weights_are_gone_and_the_run_begins_anew(folder_store: Any) -> None:
     config = TrainConfig()
-    run, _ = runs.begin(folder_store, "r", config, "d", fresh=False)
-    runs.note_trained(
-        folder_store, run, runs.Trained(weights_key="k", weights_sha256="", steps=1, history=[])
+    run, _ = run_store.begin(folder_store, "r", config, "d", fresh=False)
+    run_store.note_trained(
+        folder_store, run, run_store.Trained(weights_key="k", weights_sha256="", steps=1, history=[])
     )
-    folder_store.put(runs.BUCKET, f"{run.checkpoints}/step-1/0.safetensors", b"x")
-    runs.drop_weights(folder_store, "r")
-    assert runs.trained(folder_store, run) is None
-    assert folder_store.keys(runs.BUCKET, f"{run.checkpoints}/") == []
-    assert runs.begin(folder_store, "r", config, "d", fresh=False) == (run, True)
+    folder_store.put(run_store.BUCKET, f"{run.checkpoints}/step-1/0.safetensors", b"x")
+    run_store.drop_weights(folder_store, "r")
+    assert run_store.trained(folder_store, run) is None
+    assert folder_store.keys(run_store.BUCKET, f"{run.checkpoints}/") == []
+    assert run_store.begin(folder_store, "r", config, "d", fresh=False) == (run, True)

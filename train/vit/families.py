@@ -1,9 +1,9 @@
 """The families of timm that can be trained: what each takes, and where its repeated blocks are.
 
-A family is a module of timm, such as `convnext`. FSDP, activation checkpointing, compilation and the memory estimate
-work on the blocks found here. Layer-wise decay takes its layers from timm, which knows them for every family
-(`group_matcher`). Heatmaps need gradients alone (`serve.heatmap`), so serving needs nothing beyond the name and keyword
-arguments in the card.
+A family is a module of timm, such as `convnext`. FSDP, activation checkpointing, compilation and the memory
+estimate work on the blocks found here. Layer-wise decay takes its layers from timm, which knows them for every
+family (`group_matcher`). Heatmaps need gradients alone (`serve.classifier.saliency`), so serving needs nothing
+beyond the name and keyword arguments in the card.
 """
 
 from dataclasses import dataclass

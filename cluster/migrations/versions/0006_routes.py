@@ -10,7 +10,7 @@ def upgrade() -> None:
     op.execute("""
     CREATE TABLE serving_routes (
         model text PRIMARY KEY,
-        routes jsonb NOT NULL,                    -- serve.routing.Routes, whole
+        routes jsonb NOT NULL,                    -- serve.routing.routes.Routes, whole
         revision bigint NOT NULL,                 -- the same number as in it
         updated_at timestamptz NOT NULL DEFAULT now()
     );

@@ -20,7 +20,7 @@ def upgrade() -> None:
         wish text CHECK (wish IN ('promote', 'pause', 'resume', 'rollback')),
         wished_by text,
         verdict jsonb NOT NULL DEFAULT '{}',      -- the last one
-        evidence json,                            -- serve.evidence, as of `cursor`; jsonb would change its order
+        evidence json,                            -- serve.canary.evidence, as of `cursor`; jsonb would change its order
         cursor bigint NOT NULL DEFAULT 0,         -- how far the ledger was read
         aliases_wait boolean NOT NULL DEFAULT false,  -- the registry has not been told yet how it ended
         started_by text NOT NULL,

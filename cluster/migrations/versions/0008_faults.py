@@ -11,7 +11,7 @@ def upgrade() -> None:
     CREATE TABLE serving_faults (
         model text NOT NULL,
         version text NOT NULL,
-        fault jsonb NOT NULL,                     -- serve.faults.Fault
+        fault jsonb NOT NULL,                     -- serve.routing.fault_injection.Fault
         PRIMARY KEY (model, version)
     );
     """)

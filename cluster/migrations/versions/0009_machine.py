@@ -10,6 +10,6 @@ def upgrade() -> None:
     op.execute("""
     CREATE TABLE serving_machine (
         single boolean PRIMARY KEY DEFAULT true CHECK (single),
-        machine jsonb NOT NULL                    -- serve.machine
+        machine jsonb NOT NULL                    -- serve.control.resources
     );
     """)

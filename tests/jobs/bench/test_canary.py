@@ -9,11 +9,11 @@ from jobs.bench import canary as simulation
 from jobs.bench.canary import OURS, SCENARIOS, Row, check, config, ends, table, until_rollback
 from jobs.bench.canary_peers import Minutes, argo, flagger, peeking, requests_until
 from jobs.runtime.entry import JobError
+from serve.canary.evidence import Evidence
+from serve.canary.guardrails import Step
+from serve.canary.observations import Observation, Requests
 from serve.canary.simulation import GOOD, Quality, Traffic, draw, with_errors
-from serve.evidence import Evidence
-from serve.guardrails import Step
-from serve.observations import Observation, Requests
-from serve.verdict import alarm, decide
+from serve.canary.verdict import alarm, decide
 
 TRAFFIC = Traffic(requests_a_second=5, minutes=15)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.preprocess import PixelConfig, decode, to_pixels
+from data.imaging.preprocess import PixelConfig, decode, to_pixels
 from jobs.bench import corpus
 
 

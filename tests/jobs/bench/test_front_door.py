@@ -17,7 +17,7 @@ from jobs.bench.serve_stage import fixed_machine
 from jobs.bench.serving import best_within, sent_after_s
 from jobs.runtime.entry import JobError
 from jobs.runtime.throwaway_platform import Watch
-from serve.upload import parse
+from serve.front_door.upload import parse
 
 
 def test_a_request_costs_what_was_used_beyond_the_idle_share() -> None:

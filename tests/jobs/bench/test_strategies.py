@@ -2,7 +2,7 @@ import pytest
 
 from jobs.bench.strategies import BATCH, MIB, MODEL, SIDE, fsdp_memory
 from train.config import TrainConfig
-from train.memory import Memory, estimate
+from train.strategies.memory_estimate import Memory, estimate
 
 
 def expected(strategy: str) -> Memory:

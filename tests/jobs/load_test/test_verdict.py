@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from jobs.load_test.verdict import with_environment
-from serve.environments import FILE, read
-from train.gates import Gates
+from serve.control.environments import FILE, read
+from train.evaluation.gates import Gates
 
 
 def test_the_environment_s_bounds_count_where_the_command_line_has_none() -> None:

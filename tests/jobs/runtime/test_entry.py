@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
+from cluster.embedded.home import PlatformError
 from cluster.expected import ExpectedError
-from cluster.home import PlatformError
 from cluster.objects import ObjectStoreError
-from cluster.registry import RegistryError
-from data.catalog import CatalogError
+from cluster.releases.registry import RegistryError
+from data.catalog.tables import CatalogError
+from data.dataset.etl import EtlError
 from data.dataset.parts import StagingError
-from data.etl import EtlError
-from data.forget import ErasureError
-from data.sandbox import SandboxError
+from data.privacy.erasure import ErasureError
+from data.sandbox.decoder import SandboxError
 from jobs.runtime import entry
-from serve.reconciler import DeployError
-from train.tracking import TrackingError
-from train.workers import TrainError
+from serve.control.reconciler import DeployError
+from train.runs.workers import TrainError
+from train.tracking.mlflow_runs import TrackingError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,23 +14,23 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
-from data.preprocess import Decoded, decode
-from data.sandbox import Decoder
-from serve.answer import Classified
+from data.imaging.preprocess import Decoded, decode
+from data.sandbox.decoder import Decoder
+from serve.access.auth import Caller
 from serve.api.app import build_app
 from serve.api.schemas import Health, Readiness
-from serve.attempts import InfrastructureError
-from serve.auth import Caller
-from serve.board import ServingSnapshot
-from serve.desk import PredictionConfig, PredictionService
-from serve.explaining import ExplanationService
+from serve.classifier.answer import Classified
+from serve.dependencies.health import Presence
+from serve.front_door.attempts import InfrastructureError
+from serve.front_door.explanation_service import ExplanationService
 from serve.front_door.prediction import Explanation, Prediction
-from serve.images import Images
-from serve.presence import Presence
+from serve.front_door.prediction_service import PredictionConfig, PredictionService
+from serve.front_door.serving_snapshot import ServingSnapshot
+from serve.ledger.image_writer import Images
+from serve.ledger.rows import Record
+from serve.ledger.writer import Kept
 from serve.problems import ProblemBody
-from serve.record_rows import Record
-from serve.records import Kept
-from serve.routing import Routes, Target, add, set_weights
+from serve.routing.routes import Routes, Target, add, set_weights
 from tests.cards import card
 
 ROUTES = Routes(model="xray-vit", targets=(Target(version="1", role="champion", bundle_key="bundles/1"),))

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serve.canary.evidence import Evidence
 from serve.canary.evidence_formats import ADDED, FORMAT, FormatError, read_evidence
+from serve.canary.hypotheses import hypothesis_names
+from serve.canary.observations import Observation, PhysicianFeedback
 from serve.canary.simulation import GOOD, Quality, Traffic, draw, with_errors
-from serve.evidence import Evidence
-from serve.hypotheses import hypothesis_names
-from serve.observations import Observation, PhysicianFeedback
-from serve.rollout import Plan
-from serve.verdict import decide
+from serve.canary.verdict import decide
+from serve.control.plan import Plan
 
 STORED = Path(__file__).parents[1] / "stored"
 MIX = (0.5, 0.3, 0.2)

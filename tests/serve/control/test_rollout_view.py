@@ -9,10 +9,10 @@ import pytest
 from pydantic import TypeAdapter
 
 from data.taxonomy import taxonomy
+from serve.canary.guardrails import GuardrailConfig
+from serve.canary.promotion import Missing
+from serve.control.plan import STARTING, Plan, Rollout
 from serve.control.rollout_view import RolloutView, summarise
-from serve.guardrails import GuardrailConfig
-from serve.promotion import Missing
-from serve.rollout import STARTING, Plan, Rollout
 
 PLAN = Plan(guardrails=GuardrailConfig(labels=taxonomy().names))
 MISSING = asdict(Missing(requests=10, pairs=0, minutes=None))

@@ -12,19 +12,19 @@ import torch.distributed as dist
 from timm.models import is_model, list_models
 from torch.distributed.fsdp import FSDPModule
 
+from data.imaging.preprocess import PixelConfig, to_model_input
 from data.model_card import CARD_FILE, OUTLIERS_FILE, WEIGHTS_FILE
-from data.preprocess import PixelConfig, to_model_input
-from serve.classifier import Classifier
+from serve.classifier.classifier import Classifier
 from tests.cards import card
-from train import outliers
 from train.config import ModelConfig, OptimConfig, TrainConfig, TrainConfigError
-from train.export_onnx import OnnxModel, to_onnx
-from train.inference import features, logits, rebuild
-from train.memory import estimate
-from train.model import architecture_of, build_vit, timm_kwargs
-from train.outliers import OutlierConfig
-from train.strategy import wrap
+from train.export.onnx import OnnxModel, to_onnx
+from train.release import fit_ood
+from train.release.fit_ood import OutlierConfig
+from train.strategies.memory_estimate import estimate
+from train.strategies.strategy import wrap
 from train.vit.families import FAMILIES, blocks, family_of
+from train.vit.inference import features, logits, rebuild
+from train.vit.model import architecture_of, build_vit, timm_kwargs
 
 SIDE, CLASSES, IMAGES = 64, ("normal", "covid19", "tuberculosis"), 12
 PIXELS = PixelConfig(side=SIDE)
@@ -78,7 +78,7 @@ def bundle(folder: Path, model: ModelConfig, weights: bytes) -> Path:
     architecture = architecture_of(model, classes=len(CLASSES), side=SIDE)
     known_ND = features(rebuild(architecture, weights), PIXELS_NHW, PIXELS)
     assert known_ND is not None
-    fitted = outliers.fit(known_ND, np.arange(IMAGES) % len(CLASSES), known_ND, OutlierConfig())
+    fitted = fit_ood.fit(known_ND, np.arange(IMAGES) % len(CLASSES), known_ND, OutlierConfig())
     made = card(
         classes=list(CLASSES),
         pixels={"side": SIDE},
@@ -118,7 +118,7 @@ def test_a_network_learns_and_is_exported_served_and_explained(family: str, tmp_
 
 @pytest.mark.parametrize("family", NETWORKS)
 def test_layers_further_down_have_lower_rates_and_memory_is_estimated(family: str) -> None:
-    from train.model import parameter_groups
+    from train.vit.model import parameter_groups
 
     model, _ = NETWORKS[family]
     network = build_vit(model, classes=len(CLASSES), side=SIDE)

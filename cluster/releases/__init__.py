@@ -1,0 +1,1 @@
+"""Release bundles: their files, signatures, code package and registry."""

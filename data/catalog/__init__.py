@@ -1,0 +1,1 @@
+"""The catalog in PostgreSQL and the sealed originals behind it."""

@@ -1,0 +1,1 @@
+"""Erasure of patients and de-identified copies."""

@@ -1,0 +1,1 @@
+"""Drawn X-rays: the built-in source."""

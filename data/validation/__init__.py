@@ -1,0 +1,1 @@
+"""Checks of a dataset version, its acceptance, and the pages that show them."""

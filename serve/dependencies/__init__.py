@@ -1,0 +1,1 @@
+"""Connections with deadlines, and whether a dependency answers."""

@@ -1,0 +1,1 @@
+"""The ledger of attempts: durable writes, journal, replay and reader."""

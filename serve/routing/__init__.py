@@ -1,0 +1,1 @@
+"""Routing arithmetic, the desired state in PostgreSQL, and injected faults."""

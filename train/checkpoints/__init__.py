@@ -1,0 +1,1 @@
+"""Checkpoints: state, store and asynchronous writer."""

@@ -1,0 +1,1 @@
+"""What is measured of a model, and the gates it has to pass."""

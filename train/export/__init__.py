@@ -1,0 +1,1 @@
+"""ONNX, INT8 and the variants of a model."""

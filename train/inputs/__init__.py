@@ -1,0 +1,1 @@
+"""Training data: arrays, sample order and augmentation."""

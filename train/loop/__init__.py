@@ -1,0 +1,1 @@
+"""The training loop; it knows neither Ray nor MLflow nor S3."""

@@ -1,0 +1,1 @@
+"""How weights, gradients and optimizer state lie on the workers."""
