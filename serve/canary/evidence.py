@@ -272,7 +272,7 @@ class Evidence:
         evidence.requests_AK = np.array(values["requests_AK"], int)
         evidence.fresh_AK = np.array(values["fresh_AK"], int)
         evidence.mix_L = np.array(values["mix_L"], int)
-        evidence.tests.events = values["events"]
+        evidence.tests.events |= values["events"]
         evidence.tests.e_processes = EProcesses.from_dict(values["wealth"])
         evidence.tests.counted = SeenPatients.from_dict(values["counted"])
         evidence.step = StepCounts.from_dict(values["step"])

@@ -1,9 +1,9 @@
 """The guardrails of a rollout: one table, from which hypotheses, evidence, verdict and promotion follow.
 
-A guardrail is a row of `GUARDRAILS`. Another one takes that row, the column it looks at in
-`serve.canary.observations`, its stream in `serve.canary.simulation`, and a test. All budgets are given away: a new
-row has a part of another's (`shares_budget_of`), or that one's is lowered, in `environments.yaml` too.
-docs/rollout.md says where the numbers come from.
+A guardrail is a row of `GUARDRAILS`. Another one takes a row at its end (evidence is stored in this order), the
+column it looks at in `serve.canary.observations`, its stream in `serve.canary.simulation`, and a test. All budgets
+are given away: a new row has a part of another's (`shares_budget_of`), or that one's is lowered, in
+`environments.yaml` too. docs/rollout.md says where the numbers come from.
 """
 
 import math

@@ -83,6 +83,8 @@ class StepCounts:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "StepCounts":
         arrays = {name: np.array(stored[name], int) for name in ARRAYS}
+        newer = len(FAULTS) - arrays["bad_AF"].shape[1]
+        arrays["bad_AF"] = np.pad(arrays["bad_AF"], ((0, 0), (0, newer)))
         latencies = (
             LatencyHistogram.from_list(stored["latencies_A"][CANARY]),
             LatencyHistogram.from_list(stored["latencies_A"][CHAMPION]),

@@ -20,7 +20,7 @@ from serve.access.auth import Caller
 from serve.api.app import build_app
 from serve.api.schemas import Health, Readiness
 from serve.classifier.answer import Classified
-from serve.dependencies.health import Presence
+from serve.dependencies.health import DependencyHealth
 from serve.front_door.attempts import InfrastructureError
 from serve.front_door.explanation_service import ExplanationService
 from serve.front_door.prediction import Explanation, Prediction
@@ -28,7 +28,7 @@ from serve.front_door.prediction_service import PredictionConfig, PredictionServ
 from serve.front_door.serving_snapshot import ServingSnapshot
 from serve.ledger.image_writer import Images
 from serve.ledger.rows import Record
-from serve.ledger.writer import Kept
+from serve.ledger.writer import StoreOutcome
 from serve.problems import ProblemBody
 from serve.routing.routes import Routes, Target, add, set_weights
 from tests.cards import card
@@ -74,11 +74,11 @@ class InMemory:
 
     def __init__(self) -> None:
         self.rows: dict[uuid.UUID, dict[str, Any]] = {}
-        self.database, self.objects = Presence("PostgreSQL"), Presence("the object store")
+        self.database, self.objects = DependencyHealth("PostgreSQL"), DependencyHealth("the object store")
 
-    async def keep(self, record: Record, image: bytes | None) -> Kept:
+    async def keep(self, record: Record, image: bytes | None) -> StoreOutcome:
         self.rows[record.id] = vars(record) | {"explanation": None}
-        return Kept(stored="yes")
+        return StoreOutcome(stored="yes")
 
     async def get(self, prediction_id: uuid.UUID) -> dict[str, Any] | None:
         return self.rows.get(prediction_id)

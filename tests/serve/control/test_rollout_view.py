@@ -10,12 +10,12 @@ from pydantic import TypeAdapter
 
 from data.taxonomy import taxonomy
 from serve.canary.guardrails import GuardrailConfig
-from serve.canary.promotion import Missing
+from serve.canary.promotion import RemainingEvidence
 from serve.control.plan import STARTING, Plan, Rollout
 from serve.control.rollout_view import RolloutView, summarise
 
 PLAN = Plan(guardrails=GuardrailConfig(labels=taxonomy().names))
-MISSING = asdict(Missing(requests=10, pairs=0, minutes=None))
+MISSING = asdict(RemainingEvidence(requests=10, pairs=0, minutes=None))
 VERDICT = json.loads(json.dumps({"action": "hold", "why": "too few", "missing": MISSING, "guardrails": [{}]}))
 
 
