@@ -15,7 +15,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 SOURCE ?=
 FREE_PORTS ?=
 ARGS   ?=
-FAST   := $(addprefix tests/,cluster data docs jobs serve train tune)
+FAST   := $(addprefix tests/,cluster data docs jobs serve structure train tune)
 
 .PHONY: help setup demo test test-fast test-gpu up down status check format bench
 
@@ -42,7 +42,7 @@ demo: setup  ## the whole chain, from X-rays to an explained answer; SOURCE=DIR 
 test: setup  ## every test tier that needs no GPU
 	@$(BIN)/python -m $(if $(ARGS),pytest $(ARGS),tests.side_by_side)
 
-test-fast: $(STAMP)  ## the tests that need no platform, no Ray and no trained model, on all cores
+test-fast: $(STAMP)  ## the tests of the rooms, which need no platform and no Ray, on all cores
 	@$(BIN)/python -m pytest $(FAST) --numprocesses auto --dist loadfile $(ARGS)
 
 test-gpu: $(STAMP)  ## the tier that needs a CUDA device

@@ -1,1 +1,1 @@
-"""The platform that `make up` runs on one machine: S3, PostgreSQL, MLflow and a Ray head."""
+"""The embedded platform of one machine, run by `make up`: S3, PostgreSQL, MLflow and a Ray head."""

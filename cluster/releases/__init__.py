@@ -1,1 +1,1 @@
-"""Release bundles: their files, signatures, code package and registry."""
+"""Release bundles: signed, content-addressed files with the code that serves them; the model registry."""

@@ -1,1 +1,1 @@
-"""The catalog in PostgreSQL and the sealed originals behind it."""
+"""The catalog: a PostgreSQL row and a sealed original for each image, and the review of the quarantine."""

@@ -1,1 +1,1 @@
-"""From catalog rows to a versioned Parquet dataset."""
+"""ETL: from catalog rows to a versioned Parquet dataset, grouped and split by patient."""

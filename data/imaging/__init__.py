@@ -1,1 +1,1 @@
-"""From one image file to pixels, or to a reason why there are none."""
+"""From the bytes of one image file to the pixels of the model, or to the reason for a refusal."""

@@ -1,1 +1,1 @@
-"""Erasure of patients and de-identified copies."""
+"""Erasure of a patient's images and rows, and export of de-identified copies."""

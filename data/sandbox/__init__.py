@@ -1,1 +1,1 @@
-"""Decoding of untrusted files in child processes."""
+"""Decoding of untrusted image files in child processes, with limits on time and memory."""

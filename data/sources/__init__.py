@@ -1,1 +1,1 @@
-"""Adapters: each reads one published folder layout as it is and lists its images for `data.catalog.ingest`."""
+"""Adapters, each for one published folder layout, and what they share: manifests, archives and downloads."""

@@ -1,1 +1,1 @@
-"""Drawn X-rays: the built-in source."""
+"""The generator of synthetic X-rays, the built-in source."""

@@ -1,1 +1,1 @@
-"""Checks of a dataset version, its acceptance, and the pages that show them."""
+"""Checks of a dataset version, its acceptance against the last one, and the HTML pages that show them."""

@@ -1,1 +1,1 @@
-"""The benchmarks of `make bench`, each a ratio to a named peer measured in one run: `python -m jobs.bench`."""
+"""The benchmarks of `make bench`, each a ratio to a named peer measured in one run."""

@@ -1,1 +1,1 @@
-"""A game day of rollouts under load, while processes are killed: `python -m jobs.drill`."""
+"""The game day: rollouts under load while processes are killed."""

@@ -1,1 +1,1 @@
-"""A constant rate of requests to one version, held against the gates: `python -m jobs.load_test`."""
+"""The load test: a constant rate of requests to one version, held against the gates."""

@@ -1,1 +1,1 @@
-"""How jobs start, show progress, end, and submit one another."""
+"""What jobs share: arguments, last line and exit code, progress, and submission to Ray."""

@@ -1,1 +1,1 @@
-"""Who may call, and how often."""
+"""Authentication by API key, roles and rate limits."""

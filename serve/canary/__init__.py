@@ -1,1 +1,1 @@
-"""Pure statistics of a rollout: guardrails, evidence, verdict."""
+"""The statistics of a rollout, pure arithmetic: guardrails, evidence, verdict and a simulation of traffic."""

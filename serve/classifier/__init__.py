@@ -1,1 +1,1 @@
-"""One version of the classifier inside a replica."""
+"""One classifier version in a replica: calibrated probabilities, out-of-distribution score, triage, heatmap."""

@@ -1,1 +1,1 @@
-"""The control plane: rollouts, deployments and environments, and what applies them to Ray Serve."""
+"""The control plane: rollouts, deployments, environments, and the reconciler that applies them to Ray Serve."""

@@ -1,1 +1,1 @@
-"""Connections with deadlines, and whether a dependency answers."""
+"""PostgreSQL connections with deadlines, and the health of dependencies as a front door last saw it."""

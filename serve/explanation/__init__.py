@@ -1,1 +1,1 @@
-"""From a finding to a checked text in plain words."""
+"""From a structured finding to a text in plain words, checked sentence by sentence."""

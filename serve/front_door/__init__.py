@@ -1,1 +1,1 @@
-"""The data plane: one request from upload to answer."""
+"""The data plane: one request from upload to answer, with batching, fallback to the champion and mirroring."""

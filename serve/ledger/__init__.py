@@ -1,1 +1,1 @@
-"""The ledger of attempts: durable writes, journal, replay and reader."""
+"""The attempt ledger: durable records, the journal for outages and its replay, the reader for rollouts."""

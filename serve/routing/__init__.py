@@ -1,1 +1,1 @@
-"""Routing arithmetic, the desired state in PostgreSQL, and injected faults."""
+"""Routing: sticky keys and weights to a version, the desired state in PostgreSQL, and injected faults."""

@@ -29,7 +29,9 @@ synonyms: {normal: healthy, bacterial_pneumonia: pneumonia, viral_pneumonia: pne
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from data import logical, manifest, synthetic
+from data.dataset import rows as dataset_rows
+from data.sources import manifest
+from data.synthetic import generator
 from data.dataset.rows import Candidate
 from data.sources import registry
 from data.taxonomy import taxonomy
@@ -43,7 +45,7 @@ candidates = [
               pixel_sha256=f"{n}", **known)
     for n, row in enumerate((*own.rows, *kermany.rows))
 ]
-rows = logical.assemble(candidates, taxonomy().names, key=b"k" * 32).rows
+rows = dataset_rows.assemble(candidates, taxonomy().names, key=b"k" * 32).rows
 def told(work):
     try:
         work()
@@ -51,12 +53,12 @@ def told(work):
         return str(error)
 print(json.dumps({
     "indices": sorted({(row.label, row.label_index) for row in rows}),
-    "counts": {name: sum(split[name] for split in logical.counts(rows, taxonomy().names).values())
+    "counts": {name: sum(split[name] for split in dataset_rows.counts(rows, taxonomy().names).values())
                for name in taxonomy().names},
     "triage": triage({"pneumonia": 0.6}, abstained=False),
     "required": Gates().required_classes,
     "fractures": told(lambda: registry.find("bone-fracture").list_images(Path(sys.argv[3]))),
-    "drawing": told(lambda: synthetic.generate(synthetic.SyntheticConfig(images=3), Path(sys.argv[4]))),
+    "drawing": told(lambda: generator.generate(generator.SyntheticConfig(images=3), Path(sys.argv[4]))),
 }))
 """
 
@@ -74,7 +76,7 @@ def test_no_other_file_of_the_rooms_lists_the_classes() -> None:
         for room in ("cluster", "data", "train", "tune", "serve", "jobs")
         for path in (ROOT / room).rglob("*.py")
     ]
-    drawn = {"synthetic_signs.py", "synthetic_draw.py"}  # what can be drawn is theirs to say
+    drawn = {"findings.py", "draw.py"}  # what can be drawn is theirs to say
     mapped = {path.name for path in (ROOT / "data/sources").glob("*.py")}  # one source's labels → ours
     naming = {
         path.name

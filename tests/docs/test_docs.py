@@ -1,5 +1,6 @@
 """What the docs say about names is checked against the code."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from cluster.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("cluster", "data", "train", "tune", "serve", "jobs")
+README_LINES = 160
 
 
 def test_every_job_has_a_heading_and_every_heading_is_a_job() -> None:
@@ -35,21 +38,34 @@ def test_every_setting_is_in_the_docs() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"], ids=lambda p: p.name
+    "page",
+    [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"],
+    ids=lambda p: p.name,
 )
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_the_readme_tree_names_every_file_of_the_rooms() -> None:
-    tree = (ROOT / "README.md").read_text()
-    rooms = ("cluster", "data", "train", "tune", "serve", "jobs")
-    files = [path for room in rooms for path in (ROOT / room).glob("*") if path.is_file()]
-    files += (ROOT / "data/sources").glob("*.py")
-    assert [path.name for path in files if path.name != "__init__.py" and path.name not in tree] == []
+def test_the_readme_has_each_sub_package_with_its_docstring() -> None:
+    readme = (ROOT / "README.md").read_text()
+    rows = dict(
+        re.findall(r"^\| `((?:cluster|data|train|tune|serve|jobs)/\w+)/` \| (.+) \|$", readme, re.MULTILINE)
+    )
+    packages = [path.parent for room in ROOMS for path in (ROOT / room).glob("*/__init__.py")]
+    assert rows == {
+        str(package.relative_to(ROOT)): ast.get_docstring(ast.parse((package / "__init__.py").read_text()))
+        for package in packages
+    }
+    assert all(f"| **`{room}/`** |" in readme for room in (*ROOMS, "tests", "docs"))
+
+
+def test_the_readme_is_short_and_links_every_page() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= README_LINES
+    assert [path.name for path in (ROOT / "docs").glob("*.md") if f"(docs/{path.name})" not in readme] == []
 
 
 def test_every_verb_of_the_readme_is_a_target_of_the_makefile() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z]+)", (ROOT / "README.md").read_text())) <= targets
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)", (ROOT / "README.md").read_text())) <= targets

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1] / "train")
+    0, str(Path(__file__).resolve().parents[1] / "ranks")
 )  # `ranks.py` is a script beside another one
 import ranks
 from ranks import CONFIG, PLAIN, ROUGH, run

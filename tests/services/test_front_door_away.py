@@ -35,6 +35,8 @@ from cluster.objects import ObjectStore
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {"client": "a" * 40, "physician": "b" * 40}
 PLENTY = 2**30
+PAUSE_S = 0.05
+"""Of a client between two requests: without it, clients and front door fight for the processor and test no more."""
 
 
 def png(seed: int = 0) -> bytes:
@@ -170,7 +172,7 @@ def site(platform: Any, tmp_path: Path) -> Iterator[Site]:
 
 @dataclass
 class Load:
-    """Clients that ask without pause and log what they are told; each retries once under its Idempotency-Key."""
+    """Clients that ask again and again and log what they are told; each retries once under its Idempotency-Key."""
 
     doors: list[Door]
     clients: int = 4
@@ -197,6 +199,7 @@ class Load:
             key = uuid.uuid4().hex
             if not await self._ask(api, key, blob) and not await self._ask(api, key, blob):
                 self.failed.append(key)
+            await asyncio.sleep(PAUSE_S)
 
     async def _ask(self, api: httpx.AsyncClient, key: str, blob: bytes) -> bool:
         headers = {"Authorization": f"Bearer {KEYS['client']}", "Idempotency-Key": key}

@@ -6,7 +6,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("cluster", "data", "train", "tune", "serve", "jobs")
 MIN_LINES = 40
 MIN_SHARE = 0.8
-TIERS = ("services", "services_training", "ray", "end_to_end")
+TIERS = ("ranks", "services", "services_training", "ray", "end_to_end")
 """Tiers that run what cannot run alone, in flat folders."""
 ELSEWHERE: dict[str, str] = {}
 """Modules without a test file of their name, with what tests them."""
@@ -14,7 +14,12 @@ ELSEWHERE: dict[str, str] = {}
 
 def large_modules(root: Path = ROOT) -> list[str]:
     """Return the modules of the rooms over `MIN_LINES` lines, as paths below the root."""
-    paths = (path for room in ROOMS for path in sorted((root / room).rglob("*.py")) if "migrations" not in path.parts)
+    paths = (
+        path
+        for room in ROOMS
+        for path in sorted((root / room).rglob("*.py"))
+        if "migrations" not in path.parts
+    )
     return [str(path.relative_to(root)) for path in paths if len(path.read_text().splitlines()) > MIN_LINES]
 
 

@@ -20,7 +20,7 @@ DATED = {"experiments.md"}
 PLACEHOLDERS = {"train.zip", "data.yaml", "train.human_card"}
 """Files of others that have the form of a module's name, and a column of MLflow's."""
 SETTING = re.compile(r"(?:train|etl)\.(?:[a-z_]+\.)?([a-z_]+)")
-"""An argument of a job has the form of a module's name too: `train.strategy`; looked up among the configurations' fields."""
+"""An argument of a job has the form of a module's name too: `train.strategy`; it is looked up among the fields."""
 
 
 @cache
@@ -35,7 +35,12 @@ def _names_in(body: list[ast.stmt]) -> dict[str, ast.AST]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names[node.name] = node
         elif isinstance(node, ast.Assign):
-            names |= {name.id: node for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+            names |= {
+                name.id: node
+                for target in node.targets
+                for name in ast.walk(target)
+                if isinstance(name, ast.Name)
+            }
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names[node.target.id] = node
         elif isinstance(node, ast.ImportFrom):
@@ -91,7 +96,9 @@ def _prose(path: Path) -> str:
     return "\n".join(token.string for token in tokens if token.type in (tokenize.STRING, tokenize.COMMENT))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in DATED], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in DATED], ids=lambda page: page.name
+)
 def test_pages_name_what_is_there(page: Path) -> None:
     assert sorted(set(stale(page.read_text()))) == []
 
@@ -104,5 +111,7 @@ def test_docstrings_and_comments_name_what_is_there(room: str) -> None:
 
 
 def test_a_stale_name_is_found() -> None:
-    text = "`serve.nowhere`, `cluster.settings.Settings.nothing`, `cluster.settings.Settings`, serve/nowhere.py"
+    text = (
+        "`serve.nowhere`, `cluster.settings.Settings.nothing`, `cluster.settings.Settings`, serve/nowhere.py"
+    )
     assert [*stale(text)] == ["serve.nowhere", "cluster.settings.Settings.nothing", "serve/nowhere.py"]

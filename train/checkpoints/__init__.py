@@ -1,1 +1,1 @@
-"""Checkpoints: state, store and asynchronous writer."""
+"""Checkpoints: complete training state, written asynchronously, with a commit object last."""

@@ -1,1 +1,1 @@
-"""What is measured of a model, and the gates it has to pass."""
+"""Evaluation of a model version: test suite, behavioural tests, shortcut audit, gates and model card."""

@@ -1,1 +1,1 @@
-"""ONNX, INT8 and the variants of a model."""
+"""Export to ONNX and INT8, and the comparison of the variants."""

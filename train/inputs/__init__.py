@@ -1,1 +1,1 @@
-"""Training data: arrays, sample order and augmentation."""
+"""Training data: pixel arrays, sample order, augmentation and mixup."""

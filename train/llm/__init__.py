@@ -1,1 +1,1 @@
-"""Fine-tuning of the language model."""
+"""Fine-tuning of the language model: full, LoRA or QLoRA."""

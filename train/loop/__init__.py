@@ -1,1 +1,1 @@
-"""The training loop; it knows neither Ray nor MLflow nor S3."""
+"""The training loop of both models; it knows neither Ray nor MLflow nor S3."""

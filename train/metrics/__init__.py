@@ -1,1 +1,1 @@
-"""Figures computed from logits and labels; pure functions."""
+"""Metrics computed from logits and labels, with intervals over patients; pure functions."""

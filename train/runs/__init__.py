@@ -1,1 +1,1 @@
-"""Named training runs on Ray Train: driver and workers."""
+"""Named training runs on Ray Train: driver, workers and resumption."""

@@ -1,1 +1,1 @@
-"""What is recorded in MLflow."""
+"""MLflow runs, system metrics and the provenance of a run."""

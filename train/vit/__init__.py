@@ -1,1 +1,1 @@
-"""The network: what each family of timm takes, and where its parts are."""
+"""The network: families of timm models, construction, inference and warm start."""

@@ -70,7 +70,7 @@ def test_a_pickle_passes_under_no_name(name: str, blob: bytes) -> None:
         ("predict.py", b"\xff\xfe"),
         ("program", b"\x7fELF"),
         ("code.zip", zipped("raydiology/serve/weights.pkl", pickle.dumps(1))),
-        ("code.zip", zipped("raydiology/serve/app.py", pickle.dumps(1))),
+        ("code.zip", zipped("raydiology/serve/deployments.py", pickle.dumps(1))),
         ("other.zip", zipped("a.py", b"x = 1\n")),
     ],
 )
@@ -81,7 +81,7 @@ def test_what_is_not_what_its_name_says_is_refused(name: str, blob: bytes) -> No
 
 def test_a_file_of_the_code_rooms_that_is_no_text_is_found(tmp_path: Path) -> None:
     (tmp_path / "serve").mkdir()
-    (tmp_path / "serve/app.py").write_bytes(b"x = 1\n")
+    (tmp_path / "serve/deployments.py").write_bytes(b"x = 1\n")
     check("code.zip", code_package.build(tmp_path, ("serve",)))
     (tmp_path / "serve/app.so").write_bytes(b"\x7fELF")
     with pytest.raises(ArtefactError):

@@ -11,7 +11,7 @@ from cluster.releases import code_package
 def test_the_same_files_give_the_same_bytes_whenever_they_were_written(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder / "serve").mkdir(parents=True)
-        (tmp_path / folder / "serve/app.py").write_text("x = 1\n")
+        (tmp_path / folder / "serve/deployments.py").write_text("x = 1\n")
         (tmp_path / folder / "serve/__pycache__").mkdir()
         (tmp_path / folder / "serve/__pycache__/app.pyc").write_bytes(folder.encode())
     one, two = (code_package.build(tmp_path / folder, ("serve",)) for folder in ("one", "two"))

@@ -36,7 +36,7 @@ QUICK = Limits(cpu_s=0.3, wall_s=0.4)
 HOSTILE = '''
     """Decoders that do what a decoder with a hole in it does when the file asks for it."""
     import ctypes, os, resource, signal, socket, time
-    from data import preprocess
+    from data.imaging import preprocess
     kept = []
 
     def by_content(blob):

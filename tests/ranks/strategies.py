@@ -1,6 +1,6 @@
 """One rank of the scenarios that `test_strategy.py` looks at: run as a script by the fixture `strategies`.
 
-python tests/train/strategies.py RANK WORLD_SIZE FOLDER
+python tests/ranks/strategies.py RANK WORLD_SIZE FOLDER
 """
 
 import json

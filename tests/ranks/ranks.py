@@ -1,6 +1,6 @@
 """One rank of the gloo scenarios that `test_fit.py` looks at: run as a script by the fixture `gloo`.
 
-python tests/train/ranks.py RANK WORLD_SIZE FOLDER
+python tests/ranks/ranks.py RANK WORLD_SIZE FOLDER
 """
 
 import json
@@ -27,7 +27,7 @@ from train.loop.setup import prepare
 CPU = torch.device("cpu")
 STILL = AugmentConfig(rotation_degrees=0, shift=0, zoom=0, brightness=0, contrast=0)
 CONFIG = TrainConfig(
-    model=ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 2}),
+    model=ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 2, "embed_dim": 96}),
     optim=OptimConfig(learning_rate=1e-3),
     epochs=2,
     batch_size=8,
