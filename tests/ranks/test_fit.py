@@ -1,34 +1,8 @@
-import re
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import safetensors.numpy
 
-from train.loop.fit import SKIPPED_BATCHES
-
-
-def weights(folder: Path) -> dict[str, np.ndarray]:
-    return safetensors.numpy.load((folder / "model.safetensors").read_bytes())
-
-
-def assert_same_bits(one: Path, other: Path) -> None:
-    left, right = weights(one), weights(other)
-    assert left.keys() == right.keys()
-    for name in left:
-        assert np.array_equal(left[name], right[name]), name
-
-
-def assert_same_state(gloo: Any, one: str, other: str) -> None:
-    """All files of the last checkpoints: weights, moments, position, history."""
-    folders = [
-        gloo.folder / folder / "checkpoints" / gloo.results[result]["checkpoint"]
-        for folder, result in (one.split("/"), other.split("/"))
-    ]
-    left, right = ({file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders)
-    assert left.keys() == right.keys()
-    assert [name for name in left if left[name] != right[name]] == []
+from tests.train.loop.same_bits import assert_same_bits, assert_same_state, weights
 
 
 def test_a_run_killed_and_resumed_ends_with_the_same_bits_as_an_undisturbed_one(gloo: Any) -> None:
@@ -77,14 +51,6 @@ def test_a_run_that_goes_on_with_fewer_ranks_learns_the_same(gloo: Any) -> None:
         assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-4)
 
 
-def test_validation_counts_each_image_once_whatever_the_number_of_ranks(gloo: Any) -> None:
-    two, one = gloo.results["two"], gloo.results["one"]
-    assert two["first_validation_loss"] == pytest.approx(one["first_validation_loss"], abs=1e-6)
-    assert two["history"][-1]["validation_accuracy"] * 7 == pytest.approx(
-        round(two["history"][-1]["validation_accuracy"] * 7)
-    )
-
-
 def test_a_checkpoint_of_another_run_is_refused_with_what_to_do(gloo: Any) -> None:
     assert "has run run, this run has another" in gloo.results["refusal"]
     assert "--fresh" in gloo.results["refusal"]
@@ -110,25 +76,3 @@ def test_two_to_one_to_two_ranks_changes_no_loss_of_the_fifty_steps_after_each_c
 
 def test_how_often_checkpoints_are_made_changes_nothing_of_what_is_learned(gloo: Any) -> None:
     assert_same_bits(gloo.folder / "undisturbed", gloo.folder / "seldom")
-
-
-def test_a_batch_that_makes_the_loss_no_number_is_passed_over_once(gloo: Any) -> None:
-    result = gloo.results["poisoned"]
-    assert len(result["skipped"]) == SKIPPED_BATCHES
-    assert (
-        result["step"] == 15
-    )  # skipped batches count: the learning rate and the epochs stay where they were
-    assert np.isfinite(result["history"][0]["train_loss"])
-
-
-def test_a_kill_after_the_loss_was_no_number_changes_nothing(gloo: Any) -> None:
-    assert_same_bits(gloo.folder / "poisoned", gloo.folder / "poisoned-killed")
-    assert_same_state(gloo, "poisoned/poisoned", "poisoned-killed/poisoned-resumed")
-
-
-def test_a_loss_that_is_no_number_again_ends_the_run_and_says_where_and_what_to_change(gloo: Any) -> None:
-    assert re.fullmatch(
-        r"the gradient is no number at step \d+: lower optim.learning_rate \(now 0.001\); steps \d+ to \d+ were "
-        "skipped for the same reason before",
-        gloo.results["poisoned-twice"]["stopped"],
-    )

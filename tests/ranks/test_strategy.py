@@ -6,13 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
 
-from train.config import ModelConfig, OptimConfig, TrainConfig, TrainConfigError
-from train.strategies.collectives import prepare_blocks
-from train.strategies.deepspeed_zero import _deepspeed
+from train.config import TrainConfig, TrainConfigError
 from train.strategies.strategy import STRATEGIES
-from train.vit.families import blocks
 
 WAYS = ["ddp", "fsdp", "fsdp-whole", "zero1", "zero2", "zero3"]
 TOLERANCE = 1e-5
@@ -106,20 +102,8 @@ def test_a_run_with_everything_on_goes_on_with_fewer_ranks(strategies: Any, way:
         assert row["validation_loss"] == pytest.approx(other["validation_loss"], abs=1e-4)
 
 
-def test_deepspeed_refuses_the_state_of_another_number_of_workers(strategies: Any) -> None:
-    assert "is of 2 workers, these are 1" in strategies.results["ranks"]
-    assert "\n" not in strategies.results["ranks"]
-
-
 def test_running_statistics_in_bfloat16_are_refused(strategies: Any) -> None:
     assert "levit_128s has running statistics" in strategies.results["norms"]
-
-
-def test_a_machine_without_deepspeed_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "deepspeed", None)  # an import of it fails
-    with pytest.raises(TrainConfigError, match="pip install --no-build-isolation deepspeed") as caught:
-        _deepspeed(torch.device("cpu"))
-    assert "\n" not in str(caught.value)
 
 
 def test_there_is_a_strategy_for_each_name_that_the_configuration_takes() -> None:
@@ -127,36 +111,3 @@ def test_there_is_a_strategy_for_each_name_that_the_configuration_takes() -> Non
         assert TrainConfig(strategy=name).strategy == name
     with pytest.raises(TrainConfigError, match="strategy is one of ddp, fsdp, deepspeed, got 'horovod'"):
         TrainConfig(strategy="horovod")  # type: ignore[arg-type]
-
-
-def test_activation_checkpointing_and_compile_act_on_the_blocks_alone() -> None:
-    from train.vit.model import build_vit
-
-    config = TrainConfig(
-        model=ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 2}),
-        optim=OptimConfig(),
-        activation_checkpointing=True,
-    )
-    model = build_vit(config.model, classes=3, side=32)
-    names = list(model.state_dict())
-    x_BCHW = torch.randn(2, 1, 32, 32)
-    kept: list[int] = []
-
-    def bytes_kept() -> int:
-        kept.clear()
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda one: kept.append(one.nbytes) or one, lambda x: x
-        ):
-            model(x_BCHW).sum().backward()
-        return sum(kept)
-
-    whole = bytes_kept()
-    gradients = [one.grad.clone() for one in model.parameters()]
-    model.zero_grad()
-    prepare_blocks(model, config)
-    assert bytes_kept() < whole / 2
-    assert all(
-        torch.equal(one.grad, before) for one, before in zip(model.parameters(), gradients, strict=True)
-    )
-    assert list(model.state_dict()) == names
-    assert len(blocks(model, config.model.name)) == 2

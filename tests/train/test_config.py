@@ -3,7 +3,6 @@ from dataclasses import replace
 import pytest
 
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig, TrainConfigError
-from train.runs.run_store import default_name
 
 
 def test_a_configuration_survives_json_shaped_values() -> None:
@@ -18,22 +17,6 @@ def test_the_fingerprint_knows_what_is_learned_and_not_on_how_many_machines() ->
     assert replace(config, num_workers=4, cpus_per_worker=8, max_failures=9).fingerprint == config.fingerprint
     assert replace(config, seed=1).fingerprint != config.fingerprint
     assert replace(config, augment=AugmentConfig(zoom=0)).fingerprint != config.fingerprint
-
-
-def test_stored_runs_keep_their_fingerprints_and_names() -> None:
-    """A run that was begun by earlier code is found by these."""
-    config = TrainConfig(
-        model=ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 2}, start="champion"),
-        optim=OptimConfig(learning_rate=2e-3),
-        augment=AugmentConfig(mixup=0.4),
-        epochs=4,
-        strategy="ddp",
-        seed=7,
-        num_workers=4,
-    )
-    assert TrainConfig().fingerprint == "b19841942a655ba4"
-    assert config.fingerprint == "472a391190651d48"
-    assert default_name(config, "0123456789ab") == "vit-01234567-472a3911"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,3 @@
-import dataclasses
 import os
 import stat
 import subprocess
@@ -6,20 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.embedded.component import Component
-from cluster.embedded.credentials import load_or_generate
 from cluster.embedded.home import Home, PlatformError
-from cluster.embedded.ports import NAMED, Ports
 from cluster.embedded.site import Site, read_env
-from cluster.embedded.supervisor import COMPONENTS
 from cluster.settings import Settings
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    home = Home(tmp_path)
-    named = {name: port.default for name, port in NAMED.items()}
-    return Site(home=home, ports=Ports(named=named, slot=3), credentials=load_or_generate(home))
 
 
 def test_the_written_environment_is_what_settings_read(site: Site) -> None:
@@ -50,19 +38,6 @@ def test_without_an_environment_one_is_told_to_make_it(tmp_path: Path) -> None:
         read_env(Home(tmp_path))
 
 
-@pytest.mark.parametrize("component", COMPONENTS, ids=lambda one: one.name)
-def test_no_command_line_carries_a_secret(site: Site, component: Component) -> None:
-    words = " ".join(component.command(site))
-    secrets = dataclasses.asdict(site.credentials)
-    flat = [*secrets.pop("api_keys").values(), *secrets.pop("s3_internal_keys"), *secrets.values()]
-    assert [secret for secret in flat if secret in words] == []
-
-
-def test_no_two_components_open_the_same_port() -> None:
-    names = [name for component in COMPONENTS for name in component.ports]
-    assert len(names) == len(set(names))
-
-
 def test_a_component_is_not_led_astray_by_the_callers_environment(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,12 +48,3 @@ def test_a_component_is_not_led_astray_by_the_callers_environment(
     assert env["RAY_ADDRESS"] == "127.0.0.1:6379"
     assert not {"AWS_PROFILE", "PGHOST"} & env.keys()
     assert env["PATH"].split(os.pathsep)[0].endswith("bin")
-
-
-def test_a_missing_wheel_says_how_to_install_it(tmp_path: Path) -> None:
-    class Missing(type(COMPONENTS[0])):  # type: ignore[misc]
-        def program(self) -> Path:
-            return tmp_path / "weed"
-
-    with pytest.raises(PlatformError, match=r"is not installed .*make setup"):
-        Missing().check_installed()

@@ -8,19 +8,17 @@ import hashlib
 import io
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image, ImageDraw, ImageFont
-from sklearn.datasets import load_sample_images
 
 from data.imaging import quality
 from data.imaging.preprocess import BadImageError, Decoded, decode
 from data.imaging.quality import Header
-from data.synthetic.generator import SyntheticConfig, draw, subjects
+from tests.data.imaging.drawn_images import xrays
 from tests.planted import plant
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "xrays"
@@ -38,20 +36,6 @@ def reason(decoded: Decoded, **known: object) -> str | None:
     except BadImageError as error:
         return error.reason
     return None
-
-
-def jpeg(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "JPEG")
-    return file.getvalue()
-
-
-def xrays(count: int, side: int = 256) -> Iterator[tuple[str, np.ndarray]]:
-    """Label and shown image of synthetic X-rays."""
-    config = SyntheticConfig(seed=3, images=count, side=side)
-    for subject in subjects(config):
-        blob, _, _ = draw(config, subject, 1, np.random.default_rng(subject.seed))
-        yield subject.patient.label, decode(blob).shown_HW
 
 
 def page(rng: Rng, paper: int, ink: int) -> np.ndarray:
@@ -141,22 +125,6 @@ def test_whether_a_limb_is_inverted_is_not_judged() -> None:
     limb_HW = next(255 - image_HW for label, image_HW in xrays(100) if label == "bone_fracture")
     assert reason(shown(limb_HW), region="limb") is None
     assert reason(shown(limb_HW), header=Header(body_part="EXTREMITY")) is None
-
-
-@pytest.mark.parametrize("photograph", [0, 1])
-def test_a_colour_photograph_is_refused(photograph: int) -> None:
-    with pytest.raises(BadImageError) as caught:
-        decode(jpeg(Image.fromarray(load_sample_images().images[photograph])))
-    assert caught.value.reason == "colour"
-
-
-def test_a_grey_image_stored_in_colour_is_kept_also_with_a_coloured_marker_and_a_blue_tint() -> None:
-    grey = Image.fromarray(next(xrays(10))[1]).convert("RGB")
-    marked = grey.copy()
-    ImageDraw.Draw(marked).rectangle((5, 5, 60, 60), fill=(250, 220, 0))
-    tinted = Image.fromarray((np.asarray(grey) * np.array([0.93, 0.96, 1.0])).astype(np.uint8))
-    for image in (grey, marked, tinted, grey.convert("CMYK")):
-        assert decode(jpeg(image)).width == 256
 
 
 @pytest.mark.parametrize("view", ["LATERAL", "lateral", "LL", "RL", "L", "Left  lateral", "left_lateral"])
@@ -250,10 +218,3 @@ def test_of_the_study_a_file_belongs_to_only_a_hash_is_told() -> None:
     without = io.BytesIO()
     data.save_as(without)
     assert quality.judged(without.getvalue(), decode).study_sha256 is None
-
-
-def test_a_colour_photograph_that_a_reviewer_has_released_decodes() -> None:
-    photograph = jpeg(Image.fromarray(load_sample_images().images[1]))
-    with pytest.raises(BadImageError, match="in colour"):
-        decode(photograph, ("blank",))
-    assert decode(photograph, ("colour",)).shown_HW.ndim == 2

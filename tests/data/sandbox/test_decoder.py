@@ -3,121 +3,23 @@
 Hostile decoders are written into a folder of the test's own and loaded by the child by their import path.
 """
 
-import io
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import threading
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
-from PIL import Image
 
 from data.imaging import preprocess
 from data.imaging.masked_dicom import masked_stored
 from data.imaging.preprocess import BadImageError, PixelConfig, UnknownTypeError
 from data.sandbox import decoder as sandbox
-from data.sandbox import process as sandbox_process
 from data.sandbox.decoder import Decoder, Limits, SandboxError
-from data.sandbox.gate import Gate
+from tests.data.sandbox.hostile_files import QUICK, gone, png, reason
 from tests.planted import plant
 
 ROOT = Path(__file__).resolve().parents[3]
 REAL = ROOT.parent / "shared" / "data" / "xrays" / "dicom"
 CONFIG = PixelConfig(side=64)
-QUICK = Limits(cpu_s=0.3, wall_s=0.4)
-HOSTILE = '''
-    """Decoders that do what a decoder with a hole in it does when the file asks for it."""
-    import ctypes, os, resource, signal, socket, time
-    from data.imaging import preprocess
-    kept = []
-
-    def by_content(blob):
-        """The file says what happens."""
-        {
-            b"loop": loop, b"sleep": lambda: time.sleep(3600), b"bomb": lambda: bytes(2**30), b"leak": leak,
-            b"segfault": lambda: ctypes.string_at(0), b"exit": lambda: os._exit(7), b"raise": defect,
-            b"kill": lambda: os.kill(os.getpid(), signal.SIGKILL), b"once": once, b"cpu": compute,
-            b"open": lambda: open("/etc/passwd"), b"connect": socket.socket, b"fork": os.fork,
-            b"write": lambda: os.write(os.memfd_create("x"), b"x"), b"parent": look_at_parent,
-        }.get(blob[:200].rstrip(b" "), lambda: None)()
-        return preprocess.decode(blob if blob[:1] == b"\\x89" else GOOD)
-
-    def loop():
-        while True:
-            pass
-
-    def compute():
-        started_s = time.process_time()
-        while time.process_time() - started_s < 0.2:
-            pass
-
-    def defect():
-        raise AssertionError("DOE^JANE")
-
-    def leak():
-        kept.append(bytes(200 * 2**20))
-
-    def once():
-        """Crashes in a child that has seen other files, as a broken heap does."""
-        if kept:
-            os.abort()
-        kept.append(1)
-
-    def look_at_parent():
-        os.kill(os.getppid(), 0)
-        raise preprocess.BadImageError("corrupt", "the parent could be signalled")
-'''
-
-
-def png(seed: int = 0, side: int = 80) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (side, side), dtype=np.uint8)).save(
-        file, "PNG"
-    )
-    return file.getvalue()
-
-
-def reason(work: Callable[[], object]) -> str:
-    with pytest.raises(BadImageError) as caught:
-        work()
-    return caught.value.reason
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the hostile decoders are; readable for the child, which is nobody when we are root."""
-    folder = tmp_path_factory.mktemp("decoders")
-    (folder / "hostile_decoders.py").write_text(textwrap.dedent(HOSTILE) + f"\nGOOD = {png()!r}\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def hostile(folder: Path) -> Iterator[Decoder]:
-    with Decoder(limits=QUICK, decoder="hostile_decoders:by_content", import_from=[folder]) as decoder:
-        yield decoder
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    with Decoder() as decoder:
-        yield decoder
-
-
-def gone(pid: int, within_s: float = 10.0) -> bool:
-    ends_at = time.monotonic() + within_s
-    while time.monotonic() < ends_at:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_200_files_are_decoded_by_one_process_and_as_in_this_one(decoder: Decoder) -> None:
@@ -220,105 +122,9 @@ def test_a_child_that_neither_answers_nor_computes_is_given_up(hostile: Decoder)
     assert reason(lambda: hostile.decode(b"sleep")) == "too_slow"
 
 
-def test_only_processor_time_counts_against_a_file(folder: Path) -> None:
-    """Wall time passes while the child is stopped; it uses no processor, and the file is not to blame."""
-    limits = Limits(cpu_s=0.3, wall_s=30.0)
-    with Decoder(limits=limits, decoder="hostile_decoders:by_content", import_from=[folder]) as decoder:
-        (pid,) = decoder.pids()
-        with ThreadPoolExecutor(1) as pool:
-            os.kill(pid, signal.SIGSTOP)
-            waiting = pool.submit(decoder.decode, b"cpu")
-            time.sleep(1.0)
-            os.kill(pid, signal.SIGCONT)
-            assert waiting.result().width == 80
-        assert decoder.pids() == [pid]
-
-
-def test_a_larger_file_may_take_longer() -> None:
-    limits = Limits(cpu_s=2.0, free_bytes=2**20, cpu_s_per_mb=0.5)
-    assert [limits.cpu_s_of(size) for size in (10, 2**20, 3 * 2**20)] == [2.0, 2.0, 3.0]
-
-
-def test_a_child_killed_in_the_middle_costs_a_second_attempt_and_no_image(folder: Path) -> None:
-    """The kernel kills when memory is short; the file has no part in it."""
-    limits = Limits(cpu_s=5.0)
-    with Decoder(limits=limits, decoder="hostile_decoders:by_content", import_from=[folder]) as decoder:
-        (pid,) = decoder.pids()
-        with ThreadPoolExecutor(1) as pool:
-            os.kill(pid, signal.SIGSTOP)
-            waiting = pool.submit(decoder.decode, png())
-            time.sleep(0.1)
-            os.kill(pid, signal.SIGKILL)
-            assert waiting.result().width == 80
-        assert gone(pid)
-        assert pid not in decoder.pids()
-
-
 def test_what_an_earlier_file_left_behind_does_not_decide_about_a_later_one(hostile: Decoder) -> None:
     assert hostile.decode(b"once").width == 80
     assert hostile.decode(b"once").width == 80
-
-
-def test_a_child_that_keeps_memory_is_replaced_after_the_file(hostile: Decoder) -> None:
-    before = hostile.pids()
-    for _ in range(4):
-        assert hostile.decode(b"leak").width == 80
-    assert hostile.pids() != before
-
-
-@pytest.mark.parametrize("file", [b"open", b"connect", b"write"])
-def test_the_child_can_open_no_file_and_no_socket(hostile: Decoder, file: bytes) -> None:
-    with pytest.raises(BadImageError, match="OSError") as caught:
-        hostile.decode(file)
-    assert caught.value.reason == "crash"
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only a child of root changes its user")
-@pytest.mark.parametrize("file", [b"fork", b"parent"])
-def test_the_child_of_root_is_nobody(hostile: Decoder, file: bytes) -> None:
-    with pytest.raises(BadImageError, match=r"BlockingIOError|PermissionError"):
-        hostile.decode(file)
-
-
-def test_the_child_has_no_secret_no_descriptor_and_no_core_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret-of-the-platform")
-    with (tmp_path / "open").open("wb") as inherited, Decoder() as decoder:
-        os.set_inheritable(inherited.fileno(), True)
-        (pid,) = decoder.pids()
-        process = Path("/proc", str(pid))
-        environment = (process / "environ").read_bytes()
-        assert b"s3cret" not in environment + (process / "cmdline").read_bytes()
-        assert "PATH" not in {entry.partition(b"=")[0].decode() for entry in environment.split(b"\0")}
-        assert len(list((process / "fd").iterdir())) == 5
-        limits = (process / "limits").read_text()
-    for line in ("Max core file size        0", "Max file size             0", "Max open files            5"):
-        assert line in limits
-
-
-def test_no_child_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
-    """Also while it is in the middle of a file that never ends: nobody is there to read its answer."""
-    (tmp_path / "endless.py").write_text("def loop(blob):\n    while True:\n        pass\n")
-    code = f"""
-        import sys, threading
-        sys.path.insert(0, {str(ROOT)!r})
-        from pathlib import Path
-        from data.sandbox.decoder import Decoder, Limits
-        decoder = Decoder(children=2, limits=Limits(cpu_s=600), decoder="endless:loop",
-                          import_from=[Path({str(tmp_path)!r})])
-        threading.Thread(target=decoder.decode, args=(b"x",)).start()
-        print(*decoder.pids(), flush=True)
-    """
-    parent = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
-    )
-    with parent:
-        assert parent.stdout is not None
-        pids = [int(word) for word in parent.stdout.readline().split()]
-        parent.kill()
-    assert len(pids) == 2
-    assert all(gone(pid) for pid in pids)
 
 
 def test_closing_ends_the_children_and_later_files_are_an_error_of_ours() -> None:
@@ -351,33 +157,6 @@ def test_many_threads_share_the_children(hostile: Decoder, folder: Path) -> None
     assert outcomes == ["80"] * 40 + ["crash", "too_slow"]
 
 
-def test_a_second_attempt_is_alone() -> None:
-    gate, seen, inside = Gate(), [], threading.Event()
-
-    def together(number: int) -> None:
-        with gate.together():
-            seen.append(("in", number))
-            inside.set()
-            time.sleep(0.05)
-            seen.append(("out", number))
-
-    def alone() -> None:
-        with gate.alone():
-            seen.append(("in", -1))
-            time.sleep(0.05)
-            seen.append(("out", -1))
-
-    with ThreadPoolExecutor(4) as pool:
-        first = pool.submit(together, 0)
-        inside.wait()
-        work = [pool.submit(alone), *(pool.submit(together, n) for n in (1, 2))]
-        for one in [first, *work]:
-            one.result()
-    entered = seen.index(("in", -1))
-    assert seen[entered + 1] == ("out", -1)
-    assert ("out", 0) in seen[:entered]
-
-
 def test_a_decoder_that_cannot_be_imported_is_an_error_of_ours() -> None:
     with pytest.raises(SandboxError, match="ModuleNotFoundError"):
         Decoder(decoder="no_such_module:decode")
@@ -392,13 +171,6 @@ def test_impossible_limits_are_refused(change: dict[str, int]) -> None:
 def test_a_pool_without_children_is_refused() -> None:
     with pytest.raises(ValueError):
         Decoder(children=0)
-
-
-def test_an_answer_is_read_as_text_and_never_believed_blindly() -> None:
-    told = {"type": "UnknownTypeError", "reason": "unknown_type", "message": "x" * 10_000}
-    refusal = sandbox_process._refusal(told)
-    assert isinstance(refusal, UnknownTypeError)
-    assert len(str(refusal)) == sandbox_process.MESSAGE_CHARACTERS
 
 
 def test_all_threads_of_a_process_share_one_decoder() -> None:

@@ -6,140 +6,22 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
-from cluster.settings import Kaggle, SettingsError
+from cluster.settings import Kaggle
 from data.sources.dataset_card import Download
 from data.sources.download import FetchConfig, Fetched, fetch
-from data.sources.publisher import DownloadError, check_status
+from tests.data.sources.publishers import BODY, PAGE, QUICK, Publisher, refusal
 
-BODY = bytes(range(256)) * 4096  # a mebibyte
 OTHER = BODY[::-1]
-PAGE = "https://example.org/datasets/owner/set"
-QUICK = FetchConfig(tries=3, first_wait_s=0.01, longest_wait_s=0.05, timeout_s=5, free_bytes=0)
 SOMEBODY = Kaggle(username="somebody", key="s3cret")
-
-
-@dataclass
-class Publisher:
-    """How the server behaves, and what it was asked."""
-
-    body: bytes = BODY
-    etag: str | None = '"v1"'
-    break_after: list[int] = field(default_factory=list)
-    """For each answer in turn: after how many bytes of it the connection is dropped."""
-    ranges: bool = True
-    statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    """Answers to give first, instead of the file."""
-    headers: dict[str, str] = field(default_factory=dict)
-    length: bool = True
-    before: Callable[[int], None] = lambda nth: None
-    """Called with the number of the request before it is answered."""
-    wrong_piece: bool = False
-    asked: list[dict[str, str]] = field(default_factory=list)
-
-
-@pytest.fixture
-def publisher() -> Publisher:
-    return Publisher()
-
-
-@pytest.fixture
-def address(publisher: Publisher) -> Iterator[str]:
-    """A real HTTP server on loopback that behaves as `publisher` says."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            publisher.asked.append(dict(self.headers))
-            publisher.before(len(publisher.asked))
-            if publisher.statuses:
-                status, headers = publisher.statuses.pop(0)
-                self.send_response(status)
-                for name, value in {"Content-Length": "0", **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                return
-            start = self._start()
-            if start > len(publisher.body):
-                self.send_response(416)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self._send(publisher.body, start)
-
-        def _start(self) -> int:
-            asked, condition = self.headers.get("Range"), self.headers.get("If-Range")
-            known = publisher.etag or publisher.headers.get("Last-Modified")
-            if not asked or not publisher.ranges or (condition and condition != known):
-                return 0
-            return int(asked.removeprefix("bytes=").removesuffix("-"))
-
-        def _send(self, body: bytes, start: int) -> None:
-            self.send_response(206 if start else 200)
-            if start:
-                first = start - 7 if publisher.wrong_piece else start
-                self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
-            if publisher.length:
-                self.send_header("Content-Length", str(len(body) - start))
-            else:
-                self.send_header("Connection", "close")
-            if publisher.etag:
-                self.send_header("ETag", publisher.etag)
-            for name, value in publisher.headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            end = publisher.break_after.pop(0) if publisher.break_after else len(body)
-            self.wfile.write(body[start:][:end])
-            self.wfile.flush()
-            self.close_connection = end < len(body) - start or not publisher.length
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: Any) -> None:
-            """A client that hangs up is no news here."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/api/v1/datasets/download/owner/set"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def get(address: str, tmp_path: Path) -> Callable[..., Fetched]:
-    def run(config: FetchConfig = QUICK, kaggle: Kaggle | None = None, **known: Any) -> Fetched:
-        download = Download(
-            **{"url": address, "page": PAGE, "file_name": "set-1.zip", "access": "open", **known}
-        )
-        return fetch(download, tmp_path / "to", kaggle=kaggle, config=config)
-
-    return run
 
 
 def left(tmp_path: Path) -> set[str]:
     return {one.name for one in (tmp_path / "to").iterdir() if not one.name.endswith(".lock")}
-
-
-def refusal(get: Callable[..., Fetched], **known: Any) -> str:
-    with pytest.raises(DownloadError) as caught:
-        get(**known)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert "s3cret" not in message
-    return message
 
 
 def test_a_file_appears_under_its_name_when_it_is_whole(
@@ -306,66 +188,6 @@ def test_an_answer_without_a_length_is_taken_and_held_to_the_card(
     publisher.length, publisher.break_after = False, [400_000]
     assert "400000 bytes" in refusal(get, bytes=len(BODY))
     assert get().verified_by == "nothing"
-
-
-@pytest.mark.parametrize(
-    ("status", "part"),
-    [
-        (401, "refuses the credentials"),
-        (403, "accept the conditions of use"),
-        (404, "no such file any more"),
-        (400, "answers 400"),
-    ],
-)
-def test_a_refusal_says_what_a_person_must_do(
-    get: Callable[..., Fetched], publisher: Publisher, status: int, part: str
-) -> None:
-    publisher.statuses = [(status, {})]
-    message = refusal(get, access="kaggle", kaggle=SOMEBODY)
-    assert part in message
-    assert status == 401 or PAGE in message
-    assert len(publisher.asked) == 1
-
-
-def test_an_encrypted_address_that_leads_to_an_open_one_is_not_followed() -> None:
-    answer = httpx.Response(200, request=httpx.Request("GET", "http://example.org/set.zip"))
-    with pytest.raises(DownloadError, match="without encryption"):
-        check_status(
-            Download(url="https://example.org/x", page=PAGE, file_name="x.zip", access="open"), answer
-        )
-
-
-def test_kaggle_without_credentials_asks_for_them_before_anything_is_sent(
-    get: Callable[..., Fetched], publisher: Publisher
-) -> None:
-    assert "set KAGGLE_USERNAME and KAGGLE_KEY" in refusal(get, access="kaggle")
-    assert publisher.asked == []
-
-
-@pytest.mark.parametrize(
-    ("who", "header"),
-    [
-        (SOMEBODY, f"Basic {base64.b64encode(b'somebody:s3cret').decode()}"),
-        (Kaggle(username="somebody", key="s3cret", token="KGAT_1"), "Bearer KGAT_1"),
-    ],
-)
-def test_credentials_go_to_the_publisher_and_not_where_it_leads(
-    get: Callable[..., Fetched], publisher: Publisher, address: str, who: Kaggle, header: str
-) -> None:
-    elsewhere = address.replace("127.0.0.1", "localhost")
-    publisher.statuses = [(302, {"Location": elsewhere})]
-    publisher.break_after = [400_000]
-    assert get(access="kaggle", kaggle=who).path.read_bytes() == BODY
-    assert [asked.get("Authorization") for asked in publisher.asked] == [header, None, header]
-    assert "s3cret" not in repr(who)
-
-
-def test_credentials_are_read_from_the_environment_and_half_of_them_is_a_mistake() -> None:
-    assert Kaggle.from_env({}) is None
-    assert Kaggle.from_env({"KAGGLE_USERNAME": "a", "KAGGLE_KEY": "b"}) == Kaggle(username="a", key="b")
-    assert Kaggle.from_env({"KAGGLE_API_TOKEN": "t"}) == Kaggle(token="t")
-    with pytest.raises(SettingsError, match="not set: KAGGLE_KEY"):
-        Kaggle.from_env({"KAGGLE_USERNAME": "a"})
 
 
 def test_a_full_disk_is_said_before_it_is_full_and_when_it_is(

@@ -14,7 +14,7 @@ from PIL import Image
 from data.imaging.preprocess import PREPROCESS_VERSION
 from data.validation import dataset_report
 from data.validation.dataset_report import Page, Reject, render
-from data.validation.report_tables import Table, age_band
+from data.validation.report_tables import Table
 from data.validation.shortcut_probes import Probe, Shortcuts
 
 NASTY = "<script>alert('x')</script>"
@@ -162,16 +162,3 @@ def test_a_page_with_less_on_it_is_whole_too(page: Page, change: Callable[[Page]
 def test_a_stamp_is_no_larger_than_it_says() -> None:
     blob = base64.b64decode(picture("a").uri.partition(",")[2])
     assert Image.open(io.BytesIO(blob)).size == (96, 96)
-
-
-def test_ages_fall_into_bands() -> None:
-    assert [age_band(years) for years in (0, 1.9, 11.99, 18, 64, 65, 90, None)] == [
-        "0-1 years",
-        "0-1 years",
-        "2-11 years",
-        "18-39 years",
-        "40-64 years",
-        "65 years and over",
-        "65 years and over",
-        "unknown",
-    ]

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from jobs.drill.clients import Log
 from jobs.drill.table import Row, judged, table
 
 GOOD = Row(
@@ -74,9 +73,3 @@ def test_the_table_has_a_line_for_each_case() -> None:
     assert len(lines) == 4
     assert {len(one.split("|")) for one in lines} == {14}
     assert lines[3].startswith("| cancelled | promoted | True |")
-
-
-def test_latencies_are_of_what_was_answered() -> None:
-    assert Log().latencies_ms() == {}
-    answers = [{"ms": float(n)} for n in range(1, 102)]
-    assert Log(answers=answers).latencies_ms() == {"p50": 51.0, "p95": 96.0, "p99": 100.0}

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from jobs.load_test.arrivals import Plan, Sent
-from jobs.load_test.job import Arguments
 from jobs.load_test.report import reported
 
 PLAN = Plan(
@@ -45,12 +44,3 @@ def test_nothing_sent_is_no_report() -> None:
 
 def test_a_plan_does_not_show_its_keys() -> None:
     assert "secret" not in repr(PLAN)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [({"rate": 0.0}, "--rate"), ({"seconds": 0.5}, "--seconds"), ({"timeout_s": 0.0}, "--timeout_s")],
-)
-def test_an_impossible_load_is_refused(wrong: dict[str, float], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        Arguments(**wrong)  # type: ignore[arg-type]

@@ -7,20 +7,11 @@ import numpy as np
 import pytest
 
 from serve.canary.evidence import Evidence
-from serve.canary.guardrails import GuardrailConfig, Step
+from serve.canary.guardrails import Step
 from serve.canary.observations import MirroredPair, Observation, Pairs, PhysicianFeedback, Requests
-from serve.canary.simulation import GOOD, SLOW_MS, Quality, Traffic, draw
+from serve.canary.simulation import GOOD, Quality, Traffic, draw
 from serve.canary.verdict import decide
-
-LABELS = tuple("abcdefghij")
-CONFIG = GuardrailConfig(labels=LABELS, slow_ms=SLOW_MS)
-STEP = Step(share=0.1)
-
-
-def begun(config: GuardrailConfig = CONFIG) -> Evidence:
-    evidence = Evidence(config, started_at=0.0)
-    evidence.enter(STEP, number=1, at=0.0)
-    return evidence
+from tests.serve.canary.streams import CONFIG, LABELS, STEP, begun, failed
 
 
 def stream(seed: int = 0, minutes: int = 12, canary: Quality = GOOD) -> tuple[Requests, Pairs]:
@@ -44,11 +35,6 @@ def observations(requests: Requests) -> list[Observation]:
         )
         for n in range(len(requests))
     ]
-
-
-def failed(n: int, *, arm: str = "canary", patient: str | None = None, at: float = 1.0) -> list[Observation]:
-    one = Observation(at=at, arm=arm, share=0.1, outcome="model_error", patient=patient)  # type: ignore[arg-type]
-    return [one] * n
 
 
 def test_columns_and_single_observations_are_judged_the_same() -> None:
@@ -106,34 +92,6 @@ def test_requests_that_no_draw_could_have_sent_elsewhere_are_not_compared() -> N
     assert evidence.events["errors"] == [0, 0]
 
 
-def test_one_death_of_a_process_counts_once_and_not_as_the_model_s_error() -> None:
-    evidence = begun()
-    dead = [
-        Observation(at=1.0, arm="canary", share=0.1, outcome="infrastructure", incident=f"replica {n // 40}")
-        for n in range(80)
-    ]
-    evidence.observe(*dead)
-    assert evidence.events["deaths"] == [2, 0]
-    assert evidence.events["errors"] == [0, 0]
-    assert evidence.step.requests_A.tolist() == [0, 0]
-    assert decide(evidence, STEP, 60.0).action == "wait"
-
-
-def test_a_step_counts_anew_and_what_was_won_stays() -> None:
-    evidence = begun()
-    evidence.observe(*failed(1, patient="a"), *failed(3, arm="champion", patient="b"))
-    assert evidence.step.patients_A.tolist() == [1, 1]
-    won = evidence.e_processes.max_log_e_value("errors")
-    evidence.enter(Step(share=0.5), number=2, at=90.0)
-    assert evidence.step.patients_A.tolist() == [0, 0]
-    assert evidence.e_processes.max_log_e_value("errors") == won > 0
-    evidence.observe(replace(failed(1, patient="a", at=91.0)[0], share=0.5))
-    assert evidence.step.patients_A.tolist() == [1, 0]
-    assert evidence.events["errors"] == [1, 1]
-    with pytest.raises(ValueError, match="step 2 does not come after"):
-        evidence.enter(STEP, number=2, at=91.0)
-
-
 def test_who_was_met_while_only_images_were_mirrored_still_tells_of_drift_later() -> None:
     evidence = Evidence(CONFIG, started_at=0.0)
     evidence.enter(Step(share=0.0), number=1, at=0.0)
@@ -147,13 +105,6 @@ def test_who_was_met_while_only_images_were_mirrored_still_tells_of_drift_later(
     assert won > np.log(100)
     evidence.observe(*[replace(after, patient=one) for one in people[:6]])
     assert evidence.e_processes.max_log_e_value("drift:b") == won
-
-
-def test_requests_that_still_carry_other_weights_do_not_count_for_the_step() -> None:
-    evidence = begun()
-    evidence.observe(replace(failed(1)[0], share=0.01))
-    assert evidence.step.patients_A.tolist() == [0, 0]
-    assert evidence.events["errors"] == [1, 0]
 
 
 def test_what_is_slow_is_frozen_from_the_champion_s_first_requests() -> None:

@@ -1,10 +1,7 @@
 """Versions that fail in every way, asked through the real code with models in this process."""
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,28 +10,9 @@ from data.imaging.preprocess import Decoded, PixelConfig
 from serve.classifier.answer import Classified
 from serve.front_door.attempts import Attempt, Attempts, InfrastructureError, ModelError, NobodyAnsweredError
 from serve.front_door.circuit_breaker import CircuitBreakerConfig
-from serve.front_door.serving_snapshot import ServingSnapshot
-from serve.routing.fault_injection import Fault
-from serve.routing.routes import Routes, Target
-from tests.cards import OUTLIERS, card
-
-CARD = card(calibration={"conformal_threshold": 0.05})
-ROUTES = Routes(
-    model="xray-vit",
-    targets=(
-        Target(version="1", role="champion", bundle_key="b/1"),
-        Target(version="2", role="canary", bundle_key="b/2"),
-    ),
-)
-SNAPSHOT = ServingSnapshot(routes={"xray-vit": ROUTES}, cards={"1": CARD, "2": CARD})
-CANARY = ROUTES.target("2")
-IMAGE = Decoded(shown_HW=np.zeros((80, 80), np.uint8), kind="png", width=80, height=80)
-EVEN = np.full(10, 0.1)
-Answers = Callable[[], Awaitable[np.ndarray]]
-
-
-async def sound() -> np.ndarray:
-    return EVEN
+from serve.routing.routes import Target
+from tests.cards import OUTLIERS
+from tests.serve.models import CANARY, CARD, EVEN, IMAGE, ROUTES, SNAPSHOT, Answers, Models, ask, sound
 
 
 async def raising() -> np.ndarray:
@@ -56,46 +34,6 @@ async def hanging() -> np.ndarray:
 
 async def nonsense() -> np.ndarray:
     return EVEN * 2
-
-
-class Models:
-    def __init__(self, champion: Answers, canary: Answers) -> None:
-        self.by_version = {"1": champion, "2": canary}
-        self.asked: list[str] = []
-        self.judged: list[bool] = []
-        self.absent: set[str] = set()
-
-    async def classify(self, target: Target, pixels_HW: np.ndarray, judged: bool) -> Classified:
-        self.asked.append(target.version)
-        self.judged.append(judged)
-        return Classified(probabilities_C=await self.by_version[target.version]())
-
-    def away(self, target: Target, since_s: float) -> str | None:
-        return f"death of {target.version}" if target.version in self.absent else None
-
-    async def crash(self, target: Target) -> None:
-        raise InfrastructureError("ActorDiedError at a replica", incident="actor-9")
-
-    async def heat(self, target: Target, pixels_HW: np.ndarray, label: int) -> np.ndarray | None:
-        raise AssertionError("not asked for")
-
-    def explain(self, target: Target, finding: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        raise AssertionError("not asked for")
-
-
-def ask(
-    models: Models, times: int = 1, snapshot: ServingSnapshot = SNAPSHOT, **options: Any
-) -> list[tuple[str, list[Attempt]]]:
-    attempts = Attempts(models, deadline_s=0.4, **options)
-
-    async def all_of_them() -> list[tuple[str, list[Attempt]]]:
-        found = []
-        for _ in range(times):
-            served, tried = await attempts.ask_with_fallback(snapshot, ROUTES, CANARY, IMAGE)
-            found.append((served.version, tried))
-        return found
-
-    return asyncio.run(all_of_them())
 
 
 @pytest.mark.parametrize(
@@ -239,43 +177,9 @@ def test_where_both_fail_the_caller_is_told_to_come_again_and_both_attempts_are_
     assert found.value.status == 503
 
 
-def test_a_version_without_a_card_yet_is_passed_over() -> None:
-    models = Models(sound, sound)
-    [(served, attempts)] = ask(models, snapshot=ServingSnapshot(routes=SNAPSHOT.routes, cards={"1": CARD}))
-    assert (served, attempts[0].outcome, models.asked) == ("1", "infrastructure", ["1"])
-
-
 def test_both_attempts_stay_within_one_deadline() -> None:
     models = Models(hanging, hanging)
     with pytest.raises(NobodyAnsweredError) as found:
         ask(models)
     assert sum(one.latency_ms for one in found.value.attempts) < 2000
     assert [one.outcome for one in found.value.attempts] == ["deadline", "deadline"]
-
-
-@pytest.mark.parametrize(
-    ("fault", "outcome", "asked"),
-    [
-        (Fault(error_rate=1.0), "model_error", ["1"]),
-        (Fault(delay_ms=60_000), "deadline", ["1"]),
-        (Fault(crash=True), "infrastructure", ["1"]),
-        (Fault(), "ok", ["2"]),
-    ],
-)
-def test_an_injected_fault_befalls_its_version_alone(fault: Fault, outcome: str, asked: list[str]) -> None:
-    models = Models(sound, sound)
-    [(_, attempts)] = ask(models, snapshot=replace(SNAPSHOT, faults={"2": fault}))
-    assert (attempts[0].outcome, models.asked) == (outcome, asked)
-
-
-def test_so_many_requests_err_as_the_rate_says() -> None:
-    draw = random.Random(0).random
-    erred = sum(Fault(error_rate=0.2).errs(draw) for _ in range(10_000))
-    assert abs(erred - 2000) < 4 * (10_000 * 0.2 * 0.8) ** 0.5
-    assert not any(Fault().errs(draw) for _ in range(100))
-
-
-def test_an_impossible_fault_is_refused() -> None:
-    for wrong in ({"error_rate": 1.1}, {"error_rate": float("nan")}, {"delay_ms": -1.0}):
-        with pytest.raises(ValueError, match="not between"):
-            Fault(**wrong)

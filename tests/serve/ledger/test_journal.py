@@ -5,17 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from serve.ledger.journal import Journal, JournalConfig, JournalError
-from serve.ledger.journal_entry import Entry, encode
-from serve.ledger.journal_segment import Segment
+from serve.ledger.journal import Journal, JournalError
+from serve.ledger.journal_entry import Entry
+from tests.serve.ledger.journals import KEY, entry, with_journal
 
-KEY = b"k" * 32
 CHILD = """
 import asyncio, sys, time
 from pathlib import Path
@@ -58,22 +56,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-def entry(number: int, image: bytes | None = b"png") -> Entry:
-    return Entry(kind="prediction", id=UUID(int=number), row={"n": number}, image=image)
-
-
-def with_journal(folder: Path, use: Callable[[Journal], Awaitable[object]], **config: int) -> None:
-    async def scenario() -> None:
-        journal = Journal(folder, KEY, JournalConfig(**config))
-        await journal.open()
-        try:
-            await use(journal)
-        finally:
-            await journal.close()
-
-    asyncio.run(scenario())
 
 
 async def left(journal: Journal) -> list[Entry]:
@@ -133,42 +115,6 @@ def test_two_that_take_up_at_once_do_not_share_a_file(tmp_path: Path) -> None:
     with_journal(tmp_path, race)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 20, 28, 29, 30, 60])
-def test_a_torn_last_entry_is_dropped_and_those_before_it_stay(tmp_path: Path, kept: int) -> None:
-    whole, torn = encode(entry(1), KEY) + encode(entry(2), KEY), encode(entry(3), KEY)
-    assert kept < len(torn)
-    path = tmp_path / "1-a.journal"
-    path.write_bytes(whole + torn[:kept])
-    segment = Segment.adopt(path)
-    assert segment is not None
-    assert list(segment.entries(KEY)) == [entry(1), entry(2)]
-    assert not segment.damaged
-    segment.remove()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_hole_is_told_from_a_torn_end_and_what_comes_after_it_is_not_lost(tmp_path: Path) -> None:
-    blob = bytearray(encode(entry(1), KEY) + encode(entry(2), KEY) + encode(entry(3), KEY))
-    blob[len(encode(entry(1), KEY)) + 40] ^= 1
-    path = tmp_path / "1-a.journal"
-    path.write_bytes(blob)
-    segment = Segment.adopt(path)
-    assert segment is not None
-    assert list(segment.entries(KEY)) == [entry(1), entry(3)]
-    segment.remove()
-    assert [one.name for one in tmp_path.iterdir()] == ["1-a.damaged"]
-
-
-def test_a_file_of_another_key_is_kept_for_a_person(tmp_path: Path) -> None:
-    path = tmp_path / "1-a.journal"
-    path.write_bytes(encode(entry(1), b"o" * 32) + encode(entry(2), KEY))
-    segment = Segment.adopt(path)
-    assert segment is not None
-    assert list(segment.entries(KEY)) == [entry(2)]
-    assert segment.damaged
-    segment.release()
-
-
 def test_an_id_that_is_kept_already_gives_the_first_entry(tmp_path: Path) -> None:
     async def use(journal: Journal) -> None:
         first, second = entry(1), entry(1, image=b"another")
@@ -211,17 +157,3 @@ def test_a_folder_that_cannot_be_made_is_told_and_not_raised(tmp_path: Path) -> 
             await journal.append(entry(1))
 
     with_journal(tmp_path / "file" / "journal", use)
-
-
-def test_nothing_of_a_patient_can_be_read_in_the_file(tmp_path: Path) -> None:
-    async def use(journal: Journal) -> None:
-        await journal.append(
-            Entry(
-                kind="prediction", id=UUID(int=1), row={"sex": "pseudonym-of-jane"}, image=b"pixels-of-jane"
-            )
-        )
-        (path,) = tmp_path.iterdir()
-        assert b"jane" not in path.read_bytes()
-        assert path.stat().st_mode & 0o077 == 0
-
-    with_journal(tmp_path, use)

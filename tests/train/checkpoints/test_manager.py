@@ -4,56 +4,15 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.fs
 import pytest
-import torch.distributed as dist
 
-from train.checkpoints.async_writer import StoreUnavailableError
+from tests.train.checkpoints.stores import Unsteady, content
 from train.checkpoints.manager import RunCheckpoints
 from train.checkpoints.state import CheckpointError
-from train.checkpoints.store import CheckpointStore, Mark, Receipt, Retention, mark_of
-
-
-class Unsteady(CheckpointStore):
-    """A store that fails while `broken` is set."""
-
-    broken: OSError | None = None
-
-    def put(self, name: str, file: Path) -> Receipt:
-        self.ready()
-        return super().put(name, file)
-
-    def ready(self) -> None:
-        if self.broken is not None:
-            raise self.broken
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Unsteady:
-    return Unsteady(pyarrow.fs.LocalFileSystem(), str(tmp_path / "checkpoints"))
-
-
-@pytest.fixture
-def begin(tmp_path: Path, store: Unsteady) -> Iterator[Callable[..., RunCheckpoints]]:
-    """Start attempts at the run; on one rank."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
-    opened: list[RunCheckpoints] = []
-
-    def start(**options: object) -> RunCheckpoints:
-        opened.append(RunCheckpoints(store, Retention(newest=3), **{"patience_s": 20.0, **options}))
-        return opened[-1]
-
-    yield start
-    for one in opened:
-        one.close()
-    dist.destroy_process_group()
-
-
-def content(text: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / "rank-0000.safetensors").write_text(text)
+from train.checkpoints.store import CheckpointStore, Mark, mark_of
 
 
 def newest(attempt: RunCheckpoints) -> str | None:
@@ -129,19 +88,6 @@ def test_a_store_that_takes_nothing_holds_nobody_up_and_gets_the_newest_when_it_
     assert newest(begin()) == "50"
     assert all("training goes on" in one and "\n" not in one for one in caplog.messages)
     assert len(caplog.messages) <= len(set(written))
-
-
-def test_the_end_of_a_run_waits_for_the_store_and_then_says_what_to_do(
-    begin: Callable[..., RunCheckpoints], store: Unsteady
-) -> None:
-    attempt = begin(patience_s=0.5)
-    store.broken = ConnectionError("the server went away")
-    attempt.commit(Mark(step=10), content("state"))
-    with pytest.raises(StoreUnavailableError, match="run the same command again") as caught:
-        attempt.flush()
-    assert "\n" not in str(caught.value)
-    with pytest.raises(StoreUnavailableError):
-        attempt.commit(Mark(step=20), content("state"))
 
 
 def test_a_start_waits_for_a_store_that_comes_back(

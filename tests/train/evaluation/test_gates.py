@@ -3,48 +3,14 @@ defect.
 """
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from train.evaluation.gates import GateError, GateResult, Gates, judge, overall
-from train.metrics.bootstrap import Estimate
+from tests.train.evaluation.measured import GATES, GOOD, by_name, compared, estimate, gate
+from train.evaluation.gates import Gates, judge, overall
 from train.metrics.gate_inputs import Behaviour, ClassCount, Comparison, Gap, GateInputs, Remaining
-
-GATES = Gates()
-
-
-def estimate(value: float, half: float = 0.02, images: int = 500) -> Estimate:
-    return Estimate(value=value, low=value - half, high=value + half, images=images, groups=300)
-
-
-def compared(value: float, half: float = 0.02) -> Comparison:
-    return Comparison(champion="7", difference=estimate(value, half), bound=value - 0.8 * half)
-
-
-GOOD = GateInputs(
-    accuracy=estimate(0.92),
-    classes=[ClassCount(label=name, recall=0.8, images=60, groups=40) for name in GATES.required_classes],
-    calibration_error=estimate(0.02, 0.01),
-    coverage=estimate(0.91, 0.03),
-    champion=compared(0.01),
-    subgroups=[Gap(attribute="sex", estimate=estimate(0.03), most="F", least="M", images=120)],
-    shortcuts=[
-        Remaining(
-            name="lungs_masked", images=300, full=0.9, masked=0.2, chance=0.125, left=estimate(0.1, 0.05)
-        )
-    ],
-    behaviour=[Behaviour(name=name, estimate=estimate(0.98, 0.01, images=60)) for name in GATES.behaviour],
-)
-
-
-def by_name(results: list[GateResult]) -> dict[str, GateResult]:
-    return {one.name: one for one in results}
-
-
-def gate(name: str, environment: str = "production", gates: Gates = GATES, **change: Any) -> GateResult:
-    return by_name(judge(replace(GOOD, **change), gates, environment))[name]
 
 
 def with_class(**change: object) -> GateInputs:
@@ -101,18 +67,6 @@ def test_a_required_class_with_too_few_images_or_groups_halts(change: dict[str, 
     found = by_name(judge(with_class(**change), GATES, "development"))["recall_normal"]
     assert (found.verdict, found.halts) == ("not evaluable", True)
     assert "required" in found.why
-
-
-def test_a_class_that_is_not_required_may_have_too_few() -> None:
-    rare = ClassCount(label="fungal_pneumonia", recall=0.0, images=3, groups=2)
-    found = gate("recall_fungal_pneumonia", classes=[*GOOD.classes, rare])
-    assert (found.verdict, found.halts) == ("not evaluable", False)
-
-
-def test_an_empty_test_split_halts() -> None:
-    results = judge(GateInputs(accuracy=None, classes=[]), GATES, "development")
-    assert by_name(results)["accuracy"].verdict == "not evaluable"
-    assert overall(results) == "fail"
 
 
 FAILING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -174,17 +128,6 @@ def test_a_worse_model_fails_by_the_bound_and_not_by_the_difference() -> None:
     assert (unsure.verdict, unsure.measured) == ("fail", pytest.approx(-0.038))
 
 
-def test_without_another_champion_there_is_nothing_to_compare() -> None:
-    found = gate("champion", champion=Comparison(champion=None))
-    assert (found.verdict, found.halts) == ("not evaluable", False)
-
-
-@pytest.mark.parametrize("environment", ["development", "production"])
-def test_a_champion_that_cannot_be_asked_halts(environment: str) -> None:
-    found = gate("champion", environment, champion=Comparison(champion="7", why_not="it is damaged"))
-    assert (found.verdict, found.halts, found.why) == ("not evaluable", True, "it is damaged")
-
-
 NOT_EVALUABLE: dict[str, dict[str, Any]] = {
     "champion": {"champion": replace(compared(0.0), difference=estimate(0.0, images=99))},
     "calibration": {"calibration_error": estimate(0.5, images=99)},
@@ -216,42 +159,3 @@ def test_a_family_can_be_taken_out_by_environment_and_is_judged_all_the_same() -
 
 def test_a_result_is_plain_data() -> None:
     assert json.loads(json.dumps(gate("accuracy").as_dict()))["family"] == "accuracy"
-
-
-def test_an_environment_without_a_block_is_refused() -> None:
-    with pytest.raises(GateError, match="'moon'"):
-        judge(GOOD, GATES, "moon")
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"block": {"development": 50}}, r"block\.development"),
-        ({"behaviour": {**GATES.behaviour, "rotation": 95}}, r"behaviour\.rotation"),
-        ({"behaviour": {"rotation": 0.9}}, "lacks a threshold for .*photograph"),
-        ({"reported": {"production": ("shortcuts",)}}, "names shortcuts; there are"),
-        ({"calibration_error": 5}, "calibration_error"),
-    ],
-)
-def test_an_impossible_setting_is_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(GateError, match=said):
-        Gates(**change)
-
-
-def test_the_numbers_are_those_that_were_decided() -> None:
-    numbers = asdict(GATES)
-    assert numbers["block"] == {"development": 0.5, "staging": 0.7, "canary": 0.7, "production": 0.7}
-    decided = {
-        "target": 0.9,
-        "recall_floor": 0.5,
-        "floor_images": 30,
-        "floor_groups": 20,
-        "champion_margin": 0.02,
-        "calibration_error": 0.05,
-        "subgroup_gap": 0.1,
-        "subgroup_images": 50,
-        "shortcut_left": 0.5,
-    }
-    assert {name: numbers[name] for name in decided} == decided
-    strict = ("rotation", "brightness", "border_crop", "inverted", "blank", "photograph", "lateral")
-    assert {numbers["behaviour"][name] for name in strict} == {0.95}

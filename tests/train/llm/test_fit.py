@@ -1,7 +1,5 @@
 """Fine-tuning a tiny model: it learns, an interrupted run ends with the same bits, the export is what was learned."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,36 +8,23 @@ import pytest
 import safetensors.torch
 import torch
 
-from serve.explanation.llm import LanguageModel
+from tests.train.llm.small_model import CONFIG
 from train.checkpoints.manager import RunCheckpoints
 from train.checkpoints.state import CheckpointError, Progress
 from train.checkpoints.store import CheckpointStore, Retention
 from train.llm import fit as llm_fit
-from train.llm import merge, model, nf4, packing
-from train.llm.base_weights import verify
+from train.llm import model, packing
 from train.llm.config import LlmConfig, LoraConfig
-from train.llm.model import LlmModelError
-from train.llm.single_process import alone, learn
+from train.llm.single_process import alone
 from train.loop.fit import Speed, TrainingCallbacks, TrainingDivergedError, fit
 from train.vit.inference import weights_sha256
 
 PAIRS = [(f"What is number {nth}?", f"It is {nth}, a number.") for nth in range(11)]
-CONFIG = LlmConfig(
-    epochs=3, batch_size=1, checkpoint_every_steps=2, learning_rate=5e-3, max_seq_length=256, seed=5
-)
 CPU = torch.device("cpu")
 
 
 class Killed(Exception):
     pass
-
-
-@pytest.fixture(autouse=True)
-def deterministic() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def train(
@@ -121,26 +106,6 @@ def test_accumulation_and_packing_change_the_work_and_not_the_gradient(tiny_llm:
         torch.testing.assert_close(one, gradients["alone"], atol=1e-3, rtol=1e-3)
 
 
-def test_the_merged_export_answers_as_base_and_adapters_did(tiny_llm: Path, tmp_path: Path) -> None:
-    weights, _ = learn(CONFIG, tiny_llm, PAIRS, CPU)
-    merged = merge.export(tiny_llm, tmp_path, CONFIG, weights, {"run": "run"})
-    adapted = model.build(tiny_llm, CONFIG, CPU).eval()
-    untouched = model.build(tiny_llm, replace(CONFIG, method="full"), CPU).eval()
-    model.fill(adapted, weights)
-    plain = model.build(merged, replace(CONFIG, method="full"), CPU).eval()
-    tokens_BT = torch.arange(60)[None]
-    torch.testing.assert_close(plain(tokens_BT), adapted(tokens_BT), atol=5e-3, rtol=5e-3)
-    assert (plain(tokens_BT) - untouched(tokens_BT)).abs().max() > 0.05
-    assert verify(merged)["learned"] == {"run": "run"}
-    assert LanguageModel.load(merged).name == LanguageModel.load(tiny_llm).name
-
-
-def test_what_is_learned_in_bfloat16_is_float32_and_gets_better(tiny_llm: Path) -> None:
-    weights, progress = learn(replace(CONFIG, precision="bfloat16"), tiny_llm, PAIRS, CPU)
-    assert {one.dtype for one in weights.values()} == {torch.float32}
-    assert progress.history[-1]["train_loss"] < progress.history[0]["train_loss"]
-
-
 def test_a_loss_that_is_no_number_ends_the_run_and_changes_nothing(tiny_llm: Path) -> None:
     with alone():
         context = llm_fit.prepare(CONFIG, tiny_llm, PAIRS, run="run", device=CPU)
@@ -149,37 +114,3 @@ def test_a_loss_that_is_no_number_ends_the_run_and_changes_nothing(tiny_llm: Pat
         with pytest.raises(TrainingDivergedError, match="at step 0: lower learning_rate"):
             context.update(Progress(), torch.arange(2).numpy(), Speed())
         assert weights_sha256(context.weights()) == before
-
-
-def test_a_base_of_other_shapes_or_with_a_torn_file_is_one_line(tiny_llm: Path, tmp_path: Path) -> None:
-    for path in tiny_llm.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    weights = tmp_path / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-100])
-    with pytest.raises(LlmModelError, match="is missing or damaged"):
-        model.build(tmp_path, CONFIG, CPU)
-    tensors = safetensors.torch.load(whole)
-    del tensors["transformer.ln_f.weight"]
-    safetensors.torch.save_file(tensors, weights)
-    with pytest.raises(
-        LlmModelError, match=r"another architecture: transformer\.ln_f\.weight is on one side only"
-    ):
-        model.build(tmp_path, CONFIG, CPU)
-
-
-def test_four_bits_are_refused_where_there_is_no_cuda(tiny_llm: Path) -> None:
-    config = LlmConfig(method="qlora", use_gpu=True, precision="bfloat16")
-    with pytest.raises(nf4.Nf4Error, match="needs a CUDA device, this worker has cpu: take method lora"):
-        model.build(tiny_llm, config, CPU)
-
-
-def test_four_bits_without_the_package_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nf4, "PACKAGE", "no_such_package")
-    with pytest.raises(nf4.Nf4Error, match="python -m pip install no_such_package"):
-        nf4.available(torch.device("cuda"))
-
-
-def test_the_history_is_what_json_takes(tiny_llm: Path) -> None:
-    _, progress = learn(replace(CONFIG, epochs=1), tiny_llm, PAIRS, CPU)
-    assert json.loads(json.dumps(progress.history))[0]["epoch"] == 1

@@ -1,59 +1,22 @@
-"""What people see of a report: four pictures and the card."""
+"""What the model card says about a report."""
 
-import io
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.cards import card
+from tests.train.metrics.samples import COUNT, sample
 from train.evaluation import model_card
 from train.evaluation.gates import Gates, judge, overall
-from train.metrics import plots, report
-from train.metrics.calibration import CalibrationConfig, calibrate
+from train.metrics import report
 from train.metrics.gate_inputs import GateInputs
-from train.metrics.report import Answered, HeldOut
-
-NAMES = ("normal", "covid19", "tuberculosis")
-COUNT = 90
-
-
-def sample(labels: np.ndarray) -> report.Report:
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(COUNT, 3)) + 2 * np.eye(3)[labels]
-    groups, nothing = [str(i) for i in range(COUNT)], [None] * COUNT
-    answered = Answered(
-        logits_NK=logits,
-        labels_N=labels,
-        groups=groups,
-        sources=["clinic"] * COUNT,
-        sexes=nothing,
-        ages=nothing,
-        views=nothing,
-    )
-    held_out = HeldOut(logits_NK=logits, labels_N=labels, groups=groups)
-    return report.build(answered, held_out, NAMES, calibrate(logits, labels, CalibrationConfig()))
 
 
 @pytest.fixture(scope="module")
 def built() -> report.Report:
     return sample(np.arange(COUNT) % 3)
-
-
-def test_four_pictures_are_drawn_and_differ(built: report.Report) -> None:
-    drawn = plots.figures(built, NAMES, "a title")
-    assert set(drawn) == {"confusion.png", "reliability.png", "roc.png", "abstention.png"}
-    assert len(set(drawn.values())) == 4
-    for blob in drawn.values():
-        grey = np.asarray(Image.open(io.BytesIO(blob)).convert("L"))
-        assert grey.shape == (770, 880)
-        assert grey.std() > 10, "something is drawn"
-
-
-def test_a_split_without_findings_can_be_drawn_too() -> None:
-    assert len(plots.figures(sample(np.zeros(COUNT, int)), NAMES, "a title")) == 4
 
 
 def written(built: report.Report, **change: Any) -> str:

@@ -1,11 +1,8 @@
 """How the gates are set: on the command line, and from the pipeline's caller to its part in the cluster."""
 
-import json
-from dataclasses import asdict
-
 import pytest
 
-from jobs import evaluate, pipeline
+from jobs import evaluate
 from jobs.runtime import entry
 from train.evaluation.gates import Gates
 
@@ -34,12 +31,6 @@ def test_one_threshold_of_behaviour_can_be_set_and_the_others_stay() -> None:
         **Gates().behaviour,
         "rotation": 0.9,
     }
-
-
-def test_the_caller_of_a_pipeline_hands_its_gates_on_as_they_are() -> None:
-    mine = Gates(reported={"development": ("shortcut",)}, recall_floor=0.4)
-    told = entry.parse(pipeline.Arguments, "pipeline", ["--gates", json.dumps(asdict(mine))])
-    assert told.gates == mine
 
 
 def test_an_unknown_family_is_refused_before_anything_is_done() -> None:
