@@ -11,6 +11,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.fs
 
+from cluster.expected import first_line
 from cluster.objects import ObjectStoreError, arrow_filesystem, may_pass
 from cluster.patience import patiently
 from cluster.settings import Settings
@@ -90,7 +91,7 @@ class ArrowObjects:
             raise
         except OSError as error:
             raise ObjectStoreError(
-                f"cannot {doing} at {self.settings.s3_endpoint}: {str(error).splitlines()[0]}. "
+                f"cannot {doing} at {self.settings.s3_endpoint}: {first_line(error)}. "
                 "`make status` shows whether the S3 server runs and its disk has space; "
                 "what was stored stays, so run the same command again"
             ) from error

@@ -3,10 +3,13 @@
 Connections come in autocommit mode; a transaction is `with connection.transaction():`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -19,6 +22,21 @@ def connect(database_url: str, *, connect_timeout_s: int = 10) -> psycopg.Connec
     """
     return psycopg.connect(
         database_url, autocommit=True, row_factory=dict_row, connect_timeout=connect_timeout_s
+    )
+
+
+def audit(
+    connection: psycopg.Connection[DictRow],
+    *,
+    actor: str,
+    action: str,
+    subject: str,
+    detail: Mapping[str, Any],
+) -> None:
+    """Add a row to the audit table, which nothing changes or removes: no identity of a patient belongs there."""
+    connection.execute(
+        "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)",
+        [actor, action, subject, Jsonb(detail)],
     )
 
 

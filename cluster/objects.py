@@ -79,8 +79,7 @@ class ObjectStore:
             ObjectStoreError: the store does not answer.
         """
         path = self.path(bucket, key)
-        blob: bytes = self._ask(f"read {path}", lambda: self._fs.cat_file(path, **self._within))
-        return blob
+        return self._ask(f"read {path}", lambda: self._fs.cat_file(path, **self._within))
 
     def put_json(self, bucket: str, key: str, value: Any) -> None:
         self.put(bucket, key, json.dumps(value, sort_keys=True, indent=1).encode())

@@ -109,8 +109,7 @@ def load(path: Path) -> Taxonomy:
 def _listed(raw: Any) -> list[Any]:
     if not isinstance(raw, dict) or not isinstance(raw.get("classes"), list):
         raise TaxonomyError("it has no list `classes`")
-    listed: list[Any] = raw["classes"]
-    return listed
+    return raw["classes"]
 
 
 def _class(number: int, entry: Any) -> Class:

@@ -179,7 +179,8 @@ def stages(arguments: Arguments, settings: Settings) -> dict[str, Any]:
 
 def _may_cut_over(settings: Settings) -> bool:
     """In development the newest version that passed serves at once; elsewhere only when there is no champion,
-    since a rollout is to replace one."""
+    since a rollout is to replace one.
+    """
     return (
         settings.environment == "development" or Registry(settings).version_by_alias(VIT, "champion") is None
     )

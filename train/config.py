@@ -216,8 +216,7 @@ class WorkersConfig:
         parts = {
             name: _build(kind, values[name], f"{name}.") for name, kind in cls.PARTS.items() if name in values
         }
-        config: Self = _build(cls, {**values, **parts})
-        return config
+        return _build(cls, {**values, **parts})
 
     @property
     def fingerprint(self) -> str:

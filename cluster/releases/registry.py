@@ -27,7 +27,7 @@ class RegistryError(ExpectedError):
 
 
 class Registry:
-    """Names are `xray-vit` and `xray-llm`; versions are MLflow's, as strings: "1", "2", …"""
+    """Names are `xray-vit` and `xray-llm`; versions are MLflow's, as strings that count from "1"."""
 
     def __init__(self, settings: Settings) -> None:
         from mlflow import MlflowClient  # two seconds of imports, spared where the registry is not used

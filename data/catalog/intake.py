@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.embedded.home import Home
 from cluster.expected import ExpectedError
+from cluster.progress import OnProgress
 from cluster.settings import Kaggle, Settings
 from data.catalog import erased_patients, ingest, tables
 from data.sources import archives, manifest, registry
@@ -35,7 +36,7 @@ class IntakeError(ExpectedError):
 
 
 def check_folder(source: str, folder: str | None, *, download: bool) -> None:
-    """Raises ValueError: `folder` or `download` is given for a source that takes neither."""
+    """Raise ValueError where `folder` or `download` is given for a source that takes neither."""
     if (folder is not None or download) and source not in registry.SOURCES:
         known = ", ".join(registry.SOURCES)
         raise ValueError(f"--folder and --download go with a dataset's name; {source!r} is none of {known}")
@@ -86,7 +87,7 @@ def _published(
     folder: str | None,
     download: bool,
     scratch: Path,
-    fetching: Callable[[int, int, str], None],
+    fetching: OnProgress,
     say: Say,
 ) -> Manifest:
     """List a dataset by its name; fetch it where that is asked for, and unpack what is not unpacked yet."""
@@ -107,7 +108,7 @@ def _published(
     return adapter.list_images(archives.with_splits(where, scratch, fetching))
 
 
-def _fetch(card: Card, where: Path, fetching: Callable[[int, int, str], None], say: Say) -> None:
+def _fetch(card: Card, where: Path, fetching: OnProgress, say: Say) -> None:
     if not card.downloads:
         raise IntakeError(f"nobody publishes {card.name} for download: give a folder of yours with --folder")
     kaggle = Kaggle.from_env()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from cluster.database import audit
 from cluster.settings import Settings
 from data.catalog import tables
 from data.catalog.originals import QUARANTINE, RAW, Originals
@@ -124,7 +125,7 @@ def decide(
                 _put_back(settings, connection, item)
         changed = [_note(connection, item, decision, chosen, note, by) for item in together]
         if any(changed):
-            tables.audit(
+            audit(
                 connection,
                 actor=by,
                 action=f"quarantine_{decision}",

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from cluster import objects
 from cluster.database import connect
-from cluster.expected import ExpectedError
+from cluster.expected import ExpectedError, first_line
 from cluster.patience import patiently
 from cluster.settings import Settings
 
@@ -218,16 +218,6 @@ def versions(connection: Connection) -> list[dict[str, Any]]:
     return [row["manifest"] for row in rows]
 
 
-def audit(
-    connection: Connection, *, actor: str, action: str, subject: str, detail: Mapping[str, Any]
-) -> None:
-    """Add a row to the audit table, which nothing changes or removes: no identity of a patient belongs there."""
-    connection.execute(
-        "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)",
-        [actor, action, subject, Jsonb(detail)],
-    )
-
-
 def _upsert(connection: Connection, table: str, key: str, rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         return
@@ -254,24 +244,20 @@ def _explained() -> Iterator[None]:
         yield
     except psycopg.OperationalError as error:
         raise CatalogError(
-            f"PostgreSQL does not answer: {_first_line(error)}. "
+            f"PostgreSQL does not answer: {first_line(error)}. "
             "`make status` shows whether it runs; what was stored stays, so run the same command again"
         ) from error
     except psycopg.errors.UndefinedTable as error:
         raise CatalogError(
-            f"the database has no schema yet ({_first_line(error)}): run `make up`, which migrates it"
+            f"the database has no schema yet ({first_line(error)}): run `make up`, which migrates it"
         ) from error
     except psycopg.Error as error:
-        raise CatalogError(f"PostgreSQL refuses: {_first_line(error)}") from error
+        raise CatalogError(f"PostgreSQL refuses: {first_line(error)}") from error
 
 
 def _is_away(error: Exception) -> bool:
     cause = error.__cause__
     return isinstance(cause, psycopg.OperationalError) and any(word in str(cause) for word in AWAY)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def newest_version(settings: Settings) -> str:
@@ -286,5 +272,4 @@ def newest_version(settings: Settings) -> str:
         ).fetchone()
     if row is None:
         raise CatalogError("there is no dataset version yet: run `python -m jobs.etl` first")
-    version: str = row["version"]
-    return version
+    return row["version"]

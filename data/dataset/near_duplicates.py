@@ -111,8 +111,7 @@ def _detail(thumbs_NHW: np.ndarray, box: Box) -> np.ndarray:
     down, across = (_stretch(*ends).astype(np.float32) for ends in ((box[1], box[3]), (box[0], box[2])))
     cut_NHW = down @ thumbs_NHW.astype(np.float32) @ across.T
     mean = _surroundings().astype(np.float32)
-    detail_NHW: np.ndarray = SURROUNDINGS**2 * cut_NHW - mean @ cut_NHW @ mean.T
-    return detail_NHW
+    return SURROUNDINGS**2 * cut_NHW - mean @ cut_NHW @ mean.T
 
 
 def _stretch(before: float, after: float) -> np.ndarray:
@@ -145,15 +144,13 @@ def _levels(detail_NHW: np.ndarray) -> np.ndarray:
     """
     whole = detail_NHW.reshape(len(detail_NHW), -1).astype(np.int32)  # 1,024 sums and 127 times fit too
     mean = np.maximum(np.abs(whole).sum(1, keepdims=True) // SIDE**2, 1)
-    clipped: np.ndarray = (np.clip(whole, -mean, mean) * LEVELS // mean).astype(np.int8)
-    return clipped
+    return (np.clip(whole, -mean, mean) * LEVELS // mean).astype(np.int8)
 
 
 def _bits(detail_NHW: np.ndarray) -> np.ndarray:
     """Return for each 2 x 2 points whether they are brighter than their surroundings: bool, (N, BITS), scattered."""
     sums = detail_NHW.reshape(-1, COARSE, 2, COARSE, 2).sum((2, 4)).reshape(-1, BITS)
-    scattered: np.ndarray = (sums > 0)[:, np.random.default_rng(5).permutation(BITS)]
-    return scattered
+    return (sums > 0)[:, np.random.default_rng(5).permutation(BITS)]
 
 
 def _candidates(thumbs_NHW: np.ndarray, group_N: np.ndarray) -> np.ndarray:
@@ -279,5 +276,4 @@ def _correlated(left: np.ndarray, right: np.ndarray, percent: int) -> np.ndarray
     both, first, second = (
         np.einsum("pd,pd->p", a, b).astype(np.int64) for a, b in ((left, right), (left, left), (right, right))
     )
-    enough: np.ndarray = (both > 0) & (both**2 * 100**2 >= percent**2 * first * second)
-    return enough
+    return (both > 0) & (both**2 * 100**2 >= percent**2 * first * second)

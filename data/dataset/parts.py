@@ -172,8 +172,7 @@ def _read_staged(key: str, within: pc.Expression, objects: ArrowObjects) -> Sequ
         table = objects.ask(f"read from the bucket {objects.settings.bucket(BUCKET)}", read)
     except (FileNotFoundError, pa.ArrowInvalid):  # swept by another run, or torn
         return []
-    batches: list[pa.RecordBatch] = table.to_batches()
-    return batches
+    return table.to_batches()
 
 
 def _made_anew(part: Part, there: Collection[str], stage: Stage) -> dict[str, bytes]:

@@ -157,7 +157,7 @@ def _joined(start: np.ndarray, width: np.ndarray, top: np.ndarray, height: np.nd
 
 
 def _numbered(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Number the sets that the pairs tie together, from 0: the smallest member's number spreads until none changes."""
+    """Count off the sets that the pairs tie together: the smallest member's number spreads until none changes."""
     smallest = np.arange(count)
     while True:
         before = smallest.copy()

@@ -235,14 +235,12 @@ def _not_an_xray(why: str) -> BadImageError:
 def _stretched(levels_HW: np.ndarray) -> np.ndarray:
     """Map the range between the 0.5th and the 99.5th percentile to 0..1."""
     low, high = np.percentile(levels_HW, (0.5, 99.5))
-    stretched: np.ndarray = np.clip((levels_HW.astype(np.float32) - low) / max(high - low, 1), 0, 1)
-    return stretched
+    return np.clip((levels_HW.astype(np.float32) - low) / max(high - low, 1), 0, 1)
 
 
 def _shrink(values_HW: np.ndarray, by: int) -> np.ndarray:
     height, width = values_HW.shape
-    shrunk: np.ndarray = values_HW.reshape(height // by, by, width // by, by).mean(axis=(1, 3))
-    return shrunk
+    return values_HW.reshape(height // by, by, width // by, by).mean(axis=(1, 3))
 
 
 def _fine_share(stretched_HW: np.ndarray) -> float:

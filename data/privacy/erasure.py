@@ -14,6 +14,7 @@ import pyarrow as pa
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from cluster.database import audit
 from cluster.objects import ObjectStore
 from cluster.releases.registry import VIT, Registry
 from cluster.secrets import keyed_hash
@@ -254,7 +255,7 @@ def _rows(
             table: _delete(connection, table, images, target.pseudonym) for table in _tables(connection)
         }
         if not finished or images:
-            tables.audit(
+            audit(
                 connection,
                 actor=by,
                 action="forget_patient",

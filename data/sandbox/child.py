@@ -68,7 +68,7 @@ class Start:
 
 
 class Confined:
-    """This process after it gave things up; answers requests."""
+    """The child after it gave its rights up; answers requests."""
 
     def __init__(self, start: Start) -> None:
         self.decode: Callable[..., Decoded] = decode

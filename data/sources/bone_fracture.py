@@ -52,11 +52,7 @@ MAX_TEXT_BYTES = 2**20
 
 
 def list_images(folder: Path) -> Manifest:
-    """List the images.
-
-    Raises:
-        LayoutError: the folder is not this layout, names an unknown class, or holds a malformed label line.
-    """
+    """List the images; see `data.sources.registry.Source`. A malformed label line refuses the folder, too."""
     listing = layout.Listing.find(
         CARD,
         folder,

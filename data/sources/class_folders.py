@@ -25,11 +25,7 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 
 def list_images(folder: Path) -> Manifest:
-    """List the images.
-
-    Raises:
-        LayoutError: the folder is not this layout.
-    """
+    """List the images; see `data.sources.registry.Source`."""
     known = {name.lower(): name for name in (*taxonomy().names, *taxonomy().synonyms)}
     listing = layout.Listing.find(
         CARD,

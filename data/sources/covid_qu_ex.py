@@ -47,11 +47,7 @@ SUBJECT = re.compile(r"(?P<subject>sub-S\d+)_.*_vp-(?P<view>ap|pa|ll)_", re.IGNO
 
 
 def list_images(folder: Path) -> Manifest:
-    """List the images.
-
-    Raises:
-        LayoutError: the folder is not this layout.
-    """
+    """List the images; see `data.sources.registry.Source`."""
     listing = layout.Listing.find(
         CARD,
         folder,

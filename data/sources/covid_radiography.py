@@ -38,11 +38,7 @@ CARD = Card(
 
 
 def list_images(folder: Path) -> Manifest:
-    """List the images.
-
-    Raises:
-        LayoutError: the folder is not this layout.
-    """
+    """List the images; see `data.sources.registry.Source`."""
     names = tuple(CARD.labels)
     listing = layout.Listing.find(
         CARD,

@@ -22,11 +22,7 @@ CARD = Card(
     ),
     homepage="https://data.mendeley.com/datasets/rscbjbr9sj/2",
     layout="chest_xray/{train,test,val}/{NORMAL,PNEUMONIA}, where val may be missing",
-    labels={
-        "normal": "normal",
-        "bacteria": "bacterial_pneumonia",
-        "virus": "viral_pneumonia",
-    },
+    labels={"normal": "normal", "bacteria": "bacterial_pneumonia", "virus": "viral_pneumonia"},
     downloads=(
         Download(
             url=(
@@ -48,16 +44,13 @@ AGE_RANGE_YEARS = (1, 5)
 
 
 def list_images(folder: Path) -> Manifest:
-    """List the images.
-
-    Raises:
-        LayoutError: the folder is not this layout, or the name of a pneumonia's file tells no cause.
-    """
+    """List the images; see `data.sources.registry.Source`."""
     listing = layout.Listing.find(
         CARD, folder, _fits, "no folder in it holds train and test with NORMAL and PNEUMONIA"
     )
     root = listing.root
-    splits = layout.class_folders(CARD, root, _published(root), besides=("chest_xray",))
+    published = [split for split in SPLITS if split != "val" or layout.inner(root, "val")]
+    splits = layout.class_folders(CARD, root, published, besides=("chest_xray",))
     if layout.inner(root, "chest_xray"):
         listing.notes.append("chest_xray/chest_xray, a second copy of the set, was not read")
     for split, inside in splits.items():
@@ -84,10 +77,6 @@ def _fits(folder: Path) -> bool:
     return all(
         split_folder and any(layout.inner(split_folder, name) for name in CLASSES) for split_folder in inside
     )
-
-
-def _published(root: Path) -> list[str]:
-    return [split for split in SPLITS if split != "val" or layout.inner(root, "val")]
 
 
 def _told_by(stem: str, split: str) -> tuple[str, str | None]:

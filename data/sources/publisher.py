@@ -32,7 +32,7 @@ class DownloadError(OSError):
 
 
 class BrokenOffError(Exception):
-    """This attempt failed; another may succeed."""
+    """One attempt failed; another may succeed."""
 
     def __init__(self, reason: str, *, wait_s: float | None = None) -> None:
         super().__init__(reason)

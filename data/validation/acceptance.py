@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from psycopg.types.json import Jsonb
 
+from cluster.database import audit
 from cluster.objects import ObjectStore, arrow_filesystem
 from cluster.settings import Settings
 from data.catalog import tables
@@ -144,7 +145,7 @@ def accept(settings: Settings, version: str, *, by: str, note: str | None) -> No
     failures = [check["name"] for check in report["checks"] if check["verdict"] == "fail"]
     _record(settings, described, True, by)
     with tables.opened(settings) as connection:
-        tables.audit(
+        audit(
             connection,
             actor=by,
             action="accept_dataset",

@@ -24,7 +24,8 @@ Draw = Callable[[int], bytes]
 
 def grey_HW(seed: int, side: int, depth: int) -> np.ndarray:
     """Bright and dark where a chest film is, structure at all scales and some noise, 0 to `depth`; about as hard to
-    compress as a radiograph."""
+    compress as a radiograph.
+    """
     random = np.random.default_rng(seed)
     down_H1, across_1W = np.linspace(-1, 1, side)[:, None], np.linspace(-1, 1, side)[None]
     body_HW = np.clip(2.2 - 1.8 * np.hypot(across_1W, 0.6 * down_H1), 0, 1)

@@ -58,7 +58,8 @@ def etl_vs_process_pool() -> Figure:
 
 def etl_vs_read_images() -> Figure:
     """JPEG of 1,024 pixels, sealed for us and plain for the peer, which masks, checks and scales them alike, in the
-    workers themselves, and neither groups, splits nor orders them."""
+    workers themselves, and neither groups, splits nor orders them.
+    """
     chain = "ray.data.read_images, map_batches of the same duties, write_parquet"
     return Figure.of("etl_vs_read_images", *rates("chain"), chain, "images a CPU-second")
 

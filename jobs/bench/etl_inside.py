@@ -138,7 +138,8 @@ def copy_plain(settings: Settings, samples: list[Sample]) -> None:
 
 def measured(sides: list[Side], images: int) -> dict[str, list[float]]:
     """Images a CPU-second of each side, a number a round; all processes of a side count, its drivers too, less what
-    they use when nothing runs."""
+    they use when nothing runs.
+    """
     rates: dict[str, list[float]] = {side.name: [] for side in sides}
     for nth in range(1 + ROUNDS):
         for side in sides:

@@ -62,7 +62,8 @@ def interleaved(ours: Callable[[], Any], peer: Callable[[], Any]) -> tuple[float
 
 def predict() -> Figure:
     """`POST /v1/predictions` at concurrency 1, durable record and image included, beside the bare model: the same
-    file decoded and classified in this process by the same bundle."""
+    file decoded and classified in this process by the same bundle.
+    """
     from serve.classifier.classifier import Classifier
 
     settings = Settings.from_env()

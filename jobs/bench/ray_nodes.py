@@ -33,7 +33,7 @@ def work(batch: pa.Table) -> pa.Table:
 
 
 def processes() -> list[psutil.Process]:
-    """This driver and all below it: GCS, raylets and their workers."""
+    """The driver and all below it: GCS, raylets and their workers."""
     here = psutil.Process()
     return [here, *(process for process in here.children(recursive=True) if at_work(process))]
 

@@ -26,10 +26,10 @@ from jobs.drill.clients import Clients
 from serve.canary.guardrails import GuardrailConfig
 from serve.control import reconciler, rollout_store
 from serve.control.plan import Rollout
-from serve.control.reconciler import app_name
 from serve.control.start import start_rollout
 from serve.routing import desired_state, fault_injection
 from serve.routing.fault_injection import Fault
+from serve.routing.routes import app_name
 
 ACTOR = "jobs.drill"
 Step = dict[str, Any]

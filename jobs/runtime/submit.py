@@ -98,7 +98,7 @@ async def _follow(jobs: JobSubmissionClient, submission_id: str, console: Consol
 
 
 def _dirty() -> str:
-    """ "+" when the working tree differs from its commit, so that no model claims code that it was not made by."""
+    """Return "+" if the working tree differs from its commit, so that no model claims code that did not make it."""
     found = subprocess.run(
         ["git", "-C", str(PROJECT_ROOT), "status", "--porcelain"], capture_output=True, text=True
     )

@@ -33,8 +33,7 @@ class PlainRoute(APIRoute):
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
+        return self.endpoint
 
 
 async def predict(request: Request) -> JSONResponse:
@@ -78,7 +77,7 @@ router.add_api_route(
     responses=responses(200, "the stored answer", 404, *AUTH_STATUSES, model=Prediction),
 )
 async def prediction(row: Annotated[DictRow, Depends(ReadablePrediction("answer"))]) -> JSONResponse:
-    """The stored answer, with its explanation when there is one. Roles: client (own), physician."""
+    """Return the stored answer, with its explanation when there is one. Roles: client (own), physician."""
     body = dict(row["answer"])
     if row["explanation"] is not None:
         body["explanation"] = public_explanation(row["explanation"])
@@ -97,7 +96,7 @@ async def explanation(
     row: Annotated[DictRow, Depends(ReadablePrediction("explanation"))],
     services: Annotated[Services, Depends(services_of)],
 ) -> Response:
-    """The finding in plain words; a stream of sentences when asked by `Accept: text/event-stream`."""
+    """Explain the finding in plain words; as a stream of sentences if `Accept` is `text/event-stream`."""
     if EVENT_STREAM not in request.headers.get("accept", ""):
         return JSONResponse(public_explanation(await services.explanations.explain(row)))
     return StreamingResponse(
@@ -129,6 +128,6 @@ async def heatmap(
     row: Annotated[DictRow, Depends(ReadablePrediction("heatmap"))],
     services: Annotated[Services, Depends(services_of)],
 ) -> Response:
-    """Where the version that answered looked, over the shown image. Roles: client (own), physician."""
+    """Show where the version that answered looked, over the shown image. Roles: client (own), physician."""
     headers = {"X-Model-Version": row["served_version"], "Cache-Control": "no-store"}
     return Response(await services.heatmaps.png(row), media_type="image/png", headers=headers)

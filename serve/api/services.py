@@ -34,8 +34,7 @@ class Services:
 
 
 def services_of(request: Request) -> Services:
-    services: Services = request.app.state.services
-    return services
+    return request.app.state.services
 
 
 def settings_of(request: Request) -> Settings:

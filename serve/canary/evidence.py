@@ -190,10 +190,9 @@ class Evidence:
         """Return which requests were over the bound of a `window` guardrail."""
         if guardrail.column == "failed_N":
             return failed_N
-        over_N: np.ndarray = requests.late_N | (
+        return requests.late_N | (
             getattr(requests, guardrail.column) > getattr(self.config, str(guardrail.bound))
         )
-        return over_N
 
     def _count_minute(self, requests: Requests, over_NK: np.ndarray, first_N: np.ndarray) -> None:
         for arm, mine_N in ((CANARY, requests.canary_N), (CHAMPION, ~requests.canary_N)):
@@ -220,7 +219,8 @@ class Evidence:
 
     def _judge_pairs(self, pairs: Pairs) -> None:
         """Take images of both versions; each patient's first counts. Of those that one version failed, half are the
-        canary's if both are alike."""
+        canary's if both are alike.
+        """
         before_N = self.mirrored.mark(pairs.patient_N, self._step_mark)
         first_N, fresh_N = before_N == 0, before_N != self._step_mark
         answered_N = ~(pairs.canary_failed_N | pairs.champion_failed_N)
@@ -265,7 +265,7 @@ class Evidence:
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any], config: GuardrailConfig) -> "Evidence":
-        """Raises FormatError: it was stored by a later version, or with other guardrails or labels."""
+        """Read stored evidence; raises FormatError if a later version, or other guardrails or labels, made it."""
         values = read_evidence(stored, hypothesis_names(config))
         evidence = cls(config, started_at=values["started_at"])
         evidence.clock, evidence.slow_ms = values["clock"], values["slow_ms"]

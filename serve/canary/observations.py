@@ -9,8 +9,8 @@ observations here as well.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
@@ -92,10 +92,22 @@ class PhysicianFeedback:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Requests:
-    """First attempts as columns."""
+class Columns:
+    """Observations of one kind as columns, which can be cut like a list."""
 
     at_N: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.at_N)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Self:
+        return replace(self, **{column.name: getattr(self, column.name)[rows] for column in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requests(Columns):
+    """First attempts as columns."""
+
     canary_N: np.ndarray
     share_N: np.ndarray
     patient_N: np.ndarray
@@ -130,12 +142,6 @@ class Requests:
             label_N=np.array([_place(request.label, labels) for request in observations], np.int64),
         )
 
-    def __len__(self) -> int:
-        return len(self.at_N)
-
-    def __getitem__(self, rows: slice | np.ndarray) -> "Requests":
-        return Requests(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
-
 
 def _place(label: str | None, labels: Sequence[str]) -> int:
     if label is None:
@@ -146,10 +152,9 @@ def _place(label: str | None, labels: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class Pairs(Columns):
     """Mirrored pairs as columns."""
 
-    at_N: np.ndarray
     patient_N: np.ndarray
     canary_failed_N: np.ndarray
     champion_failed_N: np.ndarray
@@ -165,18 +170,11 @@ class Pairs:
             disagree_N=np.array([pair.agree is False for pair in pairs], bool),
         )
 
-    def __len__(self) -> int:
-        return len(self.at_N)
-
-    def __getitem__(self, rows: slice | np.ndarray) -> "Pairs":
-        return Pairs(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
-
 
 @dataclass(frozen=True, kw_only=True)
-class Feedback:
+class Feedback(Columns):
     """Physicians' feedback as columns."""
 
-    at_N: np.ndarray
     canary_N: np.ndarray
     share_N: np.ndarray
     patient_N: np.ndarray
@@ -191,9 +189,6 @@ class Feedback:
             patient_N=np.array([key_of(verdict.patient) for verdict in feedback], np.int64),
             corrected_N=np.array([not verdict.agrees for verdict in feedback], bool),
         )
-
-    def __getitem__(self, rows: slice | np.ndarray) -> "Feedback":
-        return Feedback(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
 
 
 # ---- from rows of the ledger
@@ -233,9 +228,8 @@ def _first_attempt(row: Mapping[str, Any], canary: str, champion: str) -> Observ
 
 
 def _patient(row: Mapping[str, Any]) -> str | None:
-    """Whose requests are correlated: the patient's, or those of a study without a named patient."""
-    pseudonym: str | None = row["patient_pseudonym"] or row["assignment"].get("study")
-    return pseudonym
+    """Name the patient, whose requests are correlated; the study where it names no patient."""
+    return row["patient_pseudonym"] or row["assignment"].get("study")
 
 
 def mirrored_pairs(

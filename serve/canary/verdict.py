@@ -40,10 +40,6 @@ class GuardrailStatus:
     margin: float | None = None
     """What `upper` has to be below for a promotion; None where nothing is asked."""
 
-    @property
-    def fired(self) -> bool:
-        return self.evidence >= self.needed
-
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:

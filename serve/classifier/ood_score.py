@@ -32,5 +32,4 @@ class OodDetector:
         nearest_N = np.min(
             [np.square(places_ND - centre_D).sum(axis=1) for centre_D in self._centres_KD], axis=0
         )
-        strangeness_N: np.ndarray = nearest_N - background_N
-        return strangeness_N
+        return nearest_N - background_N

@@ -64,8 +64,7 @@ def heat(
     total, highest = float(heat_HW.sum()), float(heat_HW.max())
     if highest <= 0:
         return np.zeros_like(heat_HW)
-    scaled_HW: np.ndarray = heat_HW * (min(1.0, total / config.full_nats) / highest)
-    return scaled_HW
+    return heat_HW * (min(1.0, total / config.full_nats) / highest)
 
 
 def _gaussian(image_HW: np.ndarray, share: float) -> np.ndarray:

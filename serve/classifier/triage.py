@@ -9,23 +9,21 @@ neither Ray nor torch.
 from collections.abc import Mapping
 from typing import Literal
 
-from data.taxonomy import Class, Taxonomy, taxonomy
+from data.taxonomy import Class, taxonomy
 
 Triage = Literal["routine", "soon", "urgent"]
 TRIAGES: tuple[Triage, ...] = ("routine", "soon", "urgent")
 """From the least to the most pressing."""
 
 
-def triage(probabilities: Mapping[str, float], *, abstained: bool, classes: Taxonomy | None = None) -> Triage:
+def triage(probabilities: Mapping[str, float], *, abstained: bool) -> Triage:
     """Return the triage of one answer.
 
     Args:
         probabilities: calibrated, by class name; a class that is not named counts as 0.
         abstained: whether no class was probable enough to be an answer.
-        classes: another taxonomy than the project's.
     """
-    known = classes or taxonomy()
-    pressing = [_of_class(entry, probabilities.get(entry.name, 0.0)) for entry in known.classes]
+    pressing = [_of_class(entry, probabilities.get(entry.name, 0.0)) for entry in taxonomy().classes]
     if abstained:
         pressing.append("soon")
     return max(pressing, key=TRIAGES.index)

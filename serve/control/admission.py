@@ -1,7 +1,6 @@
 """Admission of a version to an environment: its tags in the registry against the environment's requirements. Pure.
 
-Rollouts (`serve.control.start`) and deployments (`serve.control.deploy`) ask before they change anything. LOAD_TEST,
-LOAD_RATE:: Tags that `jobs.load_test` sets: pass or fail, and the requests a second that it sent.
+Rollouts (`serve.control.start`) and deployments (`serve.control.deploy`) ask before they change anything.
 """
 
 from collections.abc import Collection, Mapping

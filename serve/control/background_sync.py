@@ -15,7 +15,7 @@ import psycopg
 
 from cluster import alerts
 from cluster.database import connect
-from cluster.expected import ExpectedError
+from cluster.expected import ExpectedError, first_line
 from cluster.settings import Settings
 from serve.control import reconciler, rollout_events, rollout_store
 from serve.control.plan import Rollout
@@ -134,5 +134,5 @@ def set_aliases(settings: Settings, rollout: Rollout) -> None:
             registry.remove_alias(rollout.model, "challenger")
     except MlflowException as error:
         raise RegistryError(
-            f"MLflow does not take the aliases of {rollout.model}: {str(error).splitlines()[0]}"
+            f"MLflow does not take the aliases of {rollout.model}: {first_line(error)}"
         ) from error

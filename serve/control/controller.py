@@ -25,9 +25,9 @@ from serve.canary.evidence import Evidence
 from serve.canary.verdict import Verdict, decide
 from serve.control import rollout_events, rollout_store
 from serve.control.plan import STARTING, Rollout, mirror_of, observations, pairs
-from serve.control.reconciler import app_name
 from serve.ledger import reader
 from serve.routing import desired_state
+from serve.routing.routes import app_name
 
 LOCK = 7_262_003
 """PostgreSQL advisory lock of the leader; any constant of ours will do."""
@@ -61,10 +61,9 @@ class ActiveRollout:
 
 
 class Controller:
-    def __init__(self, settings: Settings, backend: ServingBackend, *, tick_s: float = TICK_S) -> None:
+    def __init__(self, settings: Settings, backend: ServingBackend) -> None:
         self._settings = settings
         self._backend = backend
-        self._tick_s = tick_s
         self._active: dict[int, ActiveRollout] = {}
         self._revisions: dict[str, int] = {}
 
@@ -77,7 +76,7 @@ class Controller:
                         self._active.clear()
                         while not stop.is_set():
                             self.tick(connection)
-                            stop.wait(self._tick_s)
+                            stop.wait(TICK_S)
             except (psycopg.OperationalError, httpx.HTTPError, ExpectedError) as error:
                 logger.warning("rollouts wait: %s: %s", type(error).__name__, error)
                 stop.wait(AWAY_S)

@@ -5,13 +5,13 @@ then has the reconciler start and end replicas. Versions enter an environment on
 """
 
 import time
-from collections.abc import Callable
 from typing import Any, Literal
 
 import httpx
 
 from cluster.database import connect
 from cluster.objects import ObjectStore
+from cluster.progress import OnProgress
 from cluster.releases import bundles
 from cluster.releases.registry import LLM, VIT, Registry
 from cluster.settings import Settings
@@ -141,7 +141,7 @@ def set_resources(settings: Settings, resources: dict[str, Any], *, actor: str) 
         desired_state.set_machine(connection, resources, actor=actor)
 
 
-def apply_desired_state(settings: Settings, report: Callable[[int, int, str], None]) -> dict[str, Any]:
+def apply_desired_state(settings: Settings, report: OnProgress) -> dict[str, Any]:
     """Reconcile Ray Serve, then wait until the API is ready; returns the applications and how long it took.
 
     Args:

@@ -58,31 +58,29 @@ class Environment:
     """Bounds of a load test that the file has, by their names in `train.evaluation.gates.Gates`."""
 
     def __post_init__(self) -> None:
-        known = get_args(Requirement)
         numbers = (self.share, self.mirror, self.load_rate, self.load_seconds)
-        wrong = [
-            None
-            if all(_is_number(number) for number in numbers)
-            else "share, mirror and load_* must be numbers",
-            None
-            if all(type(flag) is bool for flag in (self.pipeline_load_test, self.faults))
-            else "true or false",
-            None if set(self.asks_for) <= set(known) else f"asks_for takes some of {', '.join(known)}",
-        ]
-        if problems := [problem for problem in wrong if problem]:
-            raise EnvironmentsError(f"{self.name}: {'; '.join(problems)}")
-        for name in ("share", "mirror"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise EnvironmentsError(f"{self.name}: {name} is {getattr(self, name)}, set it within 0..1")
-        if not 0 < self.load_rate <= 5000 or not 1 <= self.load_seconds <= 3600:
-            raise EnvironmentsError(
-                f"{self.name}: set load_rate within 0..5000 requests a second and load_seconds within 1..3600, "
-                f"got {self.load_rate} and {self.load_seconds}"
-            )
+        self._require(all(map(_is_number, numbers)), "share, mirror and load_* must be numbers")
+        flags = (self.pipeline_load_test, self.faults)
+        self._require(
+            all(type(flag) is bool for flag in flags), "pipeline_load_test and faults are true or false"
+        )
+        known = get_args(Requirement)
+        self._require({*self.asks_for} <= {*known}, f"asks_for takes some of {', '.join(known)}")
+        for name, share in (("share", self.share), ("mirror", self.mirror)):
+            self._require(0 <= share <= 1, f"{name} is {share}, set it within 0..1")
+        self._require(
+            0 < self.load_rate <= 5000 and 1 <= self.load_seconds <= 3600,
+            "set load_rate within 0..5000 requests a second and load_seconds within 1..3600, "
+            f"got {self.load_rate} and {self.load_seconds}",
+        )
         try:
             steps_of(self.steps if isinstance(self.steps, str) else list(self.steps))
         except ValueError as error:
             raise EnvironmentsError(f"{self.name}: {error}") from error
+
+    def _require(self, holds: bool, problem: str) -> None:
+        if not holds:
+            raise EnvironmentsError(f"{self.name}: {problem}")
 
     def guardrails_of(
         self, model: str, labels: tuple[str, ...], label_shares: Mapping[str, float] | None = None
@@ -116,7 +114,7 @@ def allowing_faults(settings: Settings) -> tuple[str, ...]:
 
 @cache
 def read(path: Path) -> dict[str, Environment]:
-    """Raises EnvironmentsError."""
+    """Read and check a file; raises EnvironmentsError."""
     try:
         values = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:

@@ -5,7 +5,6 @@ application runs the code package of its own release bundle.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,12 +14,13 @@ import httpx
 from cluster.database import connect
 from cluster.expected import ExpectedError
 from cluster.objects import ObjectStore
+from cluster.progress import OnProgress, silent
 from cluster.releases import artefacts, bundles
 from cluster.releases.registry import LLM, VIT
 from cluster.settings import Settings
 from serve.control import resources as machine_file
 from serve.routing import desired_state
-from serve.routing.routes import Routes, Target
+from serve.routing.routes import Routes, Target, app_name
 
 LOCK = 7_262_002
 """PostgreSQL advisory lock of the reconciler; an arbitrary constant."""
@@ -34,11 +34,6 @@ MESSAGE_CHARACTERS = 800
 
 class DeployError(ExpectedError):
     """Serve refused the configuration, an application did not start, or the API is not ready; one line."""
-
-
-def app_name(model: str, version: str) -> str:
-    """Return the name of the Serve application of one model version."""
-    return f"{model}-v{version}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +131,7 @@ def reconcile(
     settings: Settings,
     *,
     timeout_s: float = 180,
-    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+    progress: OnProgress = silent,
 ) -> Deployed:
     """Apply the desired state and wait until every application runs.
 
@@ -203,7 +198,7 @@ def _wait(
     dashboard: httpx.Client,
     names: set[str],
     ends_at: float,
-    progress: Callable[[int, int, str], None],
+    progress: OnProgress,
 ) -> dict[str, str]:
     """Poll until all of `names` are RUNNING."""
     while True:

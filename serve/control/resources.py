@@ -47,8 +47,7 @@ def read(path: Path) -> dict[str, Any]:
         raise MachineError(f"the machine file {path} is no YAML: {' '.join(str(error).split())}") from error
     except MachineError as error:
         raise MachineError(f"the machine file {path}: {error}") from error
-    checked: dict[str, Any] = wanted
-    return checked
+    return wanted
 
 
 def sized(wanted: dict[str, Any]) -> dict[str, Any]:

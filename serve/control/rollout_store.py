@@ -35,37 +35,33 @@ class NoRolloutError(RolloutError):
 
 
 def get(connection: Connection[DictRow], rollout_id: int) -> Rollout:
-    """Raises NoRolloutError."""
-    row = connection.execute(f"SELECT {COLUMNS} FROM rollouts WHERE id = %s", [rollout_id]).fetchone()
-    if row is None:
+    """Return the rollout; raises NoRolloutError."""
+    rollouts = _select(connection, "WHERE id = %s", rollout_id)
+    if not rollouts:
         raise NoRolloutError(f"there is no rollout {rollout_id}")
-    return Rollout.from_row(row)
+    return rollouts[0]
 
 
 def under_way(connection: Connection[DictRow], model: str) -> Rollout | None:
-    row = connection.execute(
-        f"SELECT {COLUMNS} FROM rollouts WHERE model = %s AND ended_at IS NULL", [model]
-    ).fetchone()
-    return None if row is None else Rollout.from_row(row)
+    return next(iter(_select(connection, "WHERE model = %s AND ended_at IS NULL", model)), None)
 
 
 def active(connection: Connection[DictRow]) -> list[Rollout]:
     """Return all that are under way."""
-    return _where(connection, "ended_at IS NULL")
+    return _select(connection, "WHERE ended_at IS NULL ORDER BY id")
 
 
 def ended(connection: Connection[DictRow]) -> list[Rollout]:
     """Return those that are over, and of which the registry does not know yet."""
-    return _where(connection, "aliases_wait")
-
-
-def _where(connection: Connection[DictRow], condition: str) -> list[Rollout]:
-    rows = connection.execute(f"SELECT {COLUMNS} FROM rollouts WHERE {condition} ORDER BY id").fetchall()
-    return [Rollout.from_row(row) for row in rows]
+    return _select(connection, "WHERE aliases_wait ORDER BY id")
 
 
 def newest(connection: Connection[DictRow], most: int = 20) -> list[Rollout]:
-    rows = connection.execute(f"SELECT {COLUMNS} FROM rollouts ORDER BY id DESC LIMIT %s", [most]).fetchall()
+    return _select(connection, "ORDER BY id DESC LIMIT %s", most)
+
+
+def _select(connection: Connection[DictRow], rest: str, *parameters: object) -> list[Rollout]:
+    rows = connection.execute(f"SELECT {COLUMNS} FROM rollouts {rest}", parameters).fetchall()
     return [Rollout.from_row(row) for row in rows]
 
 

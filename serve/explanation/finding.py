@@ -89,7 +89,8 @@ class Fact:
 
 def facts(finding: Finding) -> list[Fact]:
     """Return the facts to state, in order: what was seen, how certain, what else is possible, what to do."""
-    stated = [_not_sure(finding), _guess(finding)] if finding.abstained else [_saw(finding), _sure(finding)]
+    not_sure = _fact("finding", "The software is not sure what this X-ray shows.")
+    stated = [not_sure, _guess(finding)] if finding.abstained else [_saw(finding), _sure(finding)]
     if finding.others:
         stated.append(_fact("alternatives", _alternatives(finding.others)))
     stated.append(_fact("doctor", DOCTOR[finding.triage]))
@@ -134,10 +135,6 @@ def _sure(finding: Finding) -> Fact:
     )
 
 
-def _not_sure(finding: Finding) -> Fact:
-    return _fact("finding", "The software is not sure what this X-ray shows.")
-
-
 def _guess(finding: Finding) -> Fact:
     meaning = finding.named.meaning
     return Fact(
@@ -148,7 +145,7 @@ def _guess(finding: Finding) -> Fact:
 
 
 def _alternatives(others: Sequence[Class]) -> str:
-    """ "X and Y also remain possible. The X-ray may also show no Z." """
+    """Write: X and Y also remain possible. The X-ray may also show no Z."""
     named = others[:NAMED_ALTERNATIVES]
     present = [entry.meaning for entry in named if entry.finding]
     absent = [entry.meaning for entry in named if not entry.finding]

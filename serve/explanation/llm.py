@@ -87,24 +87,20 @@ class LanguageModel:
         for _ in self.generate("Hello", max_new_tokens=2, deadline_s=60.0):
             pass
 
-    def generate(
-        self, prompt: str, *, max_new_tokens: int, deadline_s: float, begin: str = ""
-    ) -> Iterator[str]:
+    def generate(self, prompt: str, *, max_new_tokens: int, deadline_s: float) -> Iterator[str]:
         """Stream the most likely answer, piece by piece.
 
         Ends at the model's own end, at `max_new_tokens`, or at the deadline, whichever is first; a text that
-        was cut simply stops. The joined pieces continue `begin`, which is not among them.
+        was cut simply stops.
 
         Args:
             prompt: the user's words; the checkpoint's chat style is put around it here.
             deadline_s: seconds from this call on, waiting for other callers included.
-            begin: first words of the answer, which the model continues.
         Raises:
             LanguageModelError: the prompt leaves no room for `max_new_tokens`.
         """
         ends_at = time.monotonic() + deadline_s
-        text = self._style.apply(prompt) + begin
-        tokens_T = self._tokenizer.encode(text, device=self._device, bos=True).long()
+        tokens_T = self._tokenizer.encode(self._style.apply(prompt), device=self._device, bos=True).long()
         if tokens_T.numel() + max_new_tokens > self._model.max_seq_length:
             raise LanguageModelError(
                 f"a prompt of {tokens_T.numel()} tokens and {max_new_tokens} new ones exceed the context "
@@ -157,8 +153,7 @@ class LanguageModel:
         tokens_1T = torch.tensor([tokens], device=self._device)
         positions_T = torch.arange(at, end, device=self._device)
         logits_1TV = self._model(tokens_1T, positions_T, input_pos_maxp1=end)
-        following: list[int] = logits_1TV[0].argmax(dim=-1).tolist()
-        return following
+        return logits_1TV[0].argmax(dim=-1).tolist()
 
     @torch.inference_mode()
     def perplexity(self, text: str) -> float:

@@ -19,7 +19,7 @@ DEADLINE_S = 600.0
 
 class TextGenerator(Protocol):
     def generate(self, prompt: str, *, max_new_tokens: int, deadline_s: float) -> Iterator[str]:
-        """As `serve.explanation.llm.LanguageModel`."""
+        """Do as `serve.explanation.llm.LanguageModel`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Audit:
 def audit(
     model: TextGenerator, findings: Sequence[Finding], progress: Callable[[int], None] = lambda done: None
 ) -> Audit:
-    """Have the model write about each finding, and check the texts.
+    """Let the model write about each finding, and check the texts.
 
     Args:
         progress: called after each finding with the number done.

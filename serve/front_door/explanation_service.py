@@ -41,7 +41,8 @@ class ExplanationService:
 
     async def stream(self, row: DictRow) -> AsyncIterator[dict[str, Any]]:
         """Yield `sentence` for each verified sentence and `replace` when the template takes over, both with `text`;
-        last `done` with the whole `explanation`, which is stored by then."""
+        last `done` with the whole `explanation`, which is stored by then.
+        """
         explanation = row["explanation"]
         if explanation is None:
             async for event in self._events(row):

@@ -20,13 +20,10 @@ from serve.routing.routes import Target
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True)
-class MirrorConfig:
-    at_once: int = 4
-    """Images that one front door mirrors at a time; each is held in memory meanwhile."""
-    deadline_s: float = 5.0
-    """Seconds that a version may take."""
+AT_ONCE = 4
+"""Images that one front door mirrors at a time; each is held in memory meanwhile."""
+DEADLINE_S = 5.0
+"""Seconds that a version may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +39,7 @@ class Shown:
 class Mirror:
     """Sends mirrored images to further versions, for one front door."""
 
-    def __init__(self, attempts: Attempts, records: Records, config: MirrorConfig | None = None) -> None:
-        self.config = config or MirrorConfig()
+    def __init__(self, attempts: Attempts, records: Records) -> None:
         self.left_out = 0
         """Images that were not mirrored, or whose pair was not stored."""
         self._attempts = attempts
@@ -53,7 +49,7 @@ class Mirror:
     def show(self, snapshot: ServingSnapshot, targets: list[Target], decoded: Decoded, shown: Shown) -> None:
         """Start mirroring and return at once."""
         for target in targets:
-            if len(self._under_way) >= self.config.at_once:
+            if len(self._under_way) >= AT_ONCE:
                 self.left_out += 1
                 continue
             task = asyncio.create_task(self._show(snapshot, target, decoded, shown))
@@ -61,7 +57,7 @@ class Mirror:
             task.add_done_callback(self._under_way.discard)
 
     async def _show(self, snapshot: ServingSnapshot, target: Target, decoded: Decoded, shown: Shown) -> None:
-        attempt = await self._attempts.ask_version(snapshot, target, decoded, self.config.deadline_s)
+        attempt = await self._attempts.ask_version(snapshot, target, decoded, DEADLINE_S)
         row = Mirrored(
             id=uuid.uuid4(),
             model=shown.model,

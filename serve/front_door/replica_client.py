@@ -16,11 +16,10 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 
 from cluster.releases.registry import LLM, VIT
 from serve.classifier.answer import Classified
-from serve.control.reconciler import app_name
 from serve.front_door.attempts import InfrastructureError, ModelError
 from serve.front_door.batching import Batcher
 from serve.front_door.replica_outage import DISCOVERY_S, ReplicaOutage, running_replicas
-from serve.routing.routes import Target
+from serve.routing.routes import Target, app_name
 
 BATCH_SIZE = 16
 BATCH_WAIT_S = 0.004

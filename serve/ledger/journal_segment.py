@@ -83,7 +83,8 @@ class Segment:
 
     def entries(self, key: bytes) -> Iterator[Entry]:
         """Yield every whole entry. A torn end was never answered and is dropped; a hole before a whole entry is
-        damage."""
+        damage.
+        """
         with self.path.open("rb") as file:
             torn_at: int | None = None
             while True:

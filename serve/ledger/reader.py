@@ -36,8 +36,7 @@ def now(connection: Connection[DictRow]) -> int:
         "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS position"
     ).fetchone()
     assert row is not None
-    position: int = row["position"]
-    return position
+    return row["position"]
 
 
 def read_since(

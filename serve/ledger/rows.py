@@ -46,16 +46,12 @@ COMPLETE = _insert(
 """For rows whose image is now in the object store: an existing row that says pending says yes."""
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """A row of one of the ledger's tables; the fields are its columns."""
 
     id: UUID
-    created_at: str = field(default_factory=_now)
+    created_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
     """By this process's clock, ISO 8601."""
 
     def as_row(self) -> dict[str, Any]:

@@ -197,8 +197,7 @@ class Records:
             )
         except DatabaseUnavailableError:
             return explanation
-        stored: dict[str, Any] = rows[0]["explanation"] if rows else explanation
-        return stored
+        return rows[0]["explanation"] if rows else explanation
 
     async def note_read(self, key_id: str, prediction_id: UUID, what: str) -> None:
         """Write to the audit, before it is shown, which key reads what of a prediction that another key sent.

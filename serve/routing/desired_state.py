@@ -13,6 +13,7 @@ from psycopg import Connection
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from cluster.database import audit
 from cluster.expected import ExpectedError
 from cluster.releases.registry import VIT
 from serve.routing.routes import Routes, Target
@@ -67,10 +68,7 @@ def set_machine(connection: Connection[DictRow], wanted: dict[str, Any], *, acto
             "DO UPDATE SET machine = excluded.machine",
             [Jsonb(wanted)],
         )
-        connection.execute(
-            "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, 'set_machine', 'machine', %s)",
-            [actor, Jsonb(wanted)],
-        )
+        audit(connection, actor=actor, action="set_machine", subject="machine", detail=wanted)
 
 
 def change(
@@ -153,9 +151,7 @@ def _write(
         (after.model, Jsonb(asdict(after)), after.revision),
     )
     weights = {"before": {} if before is None else before.weights, "after": after.weights}
-    connection.execute(
-        "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)",
-        (actor, action, f"{after.model}/{version}", Jsonb({**detail, **weights})),
-    )
+    subject = f"{after.model}/{version}"
+    audit(connection, actor=actor, action=action, subject=subject, detail={**detail, **weights})
     connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, after.model))
     return after

@@ -13,6 +13,7 @@ from psycopg import Connection
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from cluster.database import audit
 from serve.routing import desired_state
 
 READ = "SELECT version, fault FROM serving_faults WHERE model = %s"
@@ -63,8 +64,5 @@ def clear(connection: Connection[DictRow], *, actor: str) -> int:
 def _audit(
     connection: Connection[DictRow], actor: str, action: str, subject: str, detail: dict[str, object]
 ) -> None:
-    connection.execute(
-        "INSERT INTO audit (actor, action, subject, detail) VALUES (%s, %s, %s, %s)",
-        [actor, action, subject, Jsonb(detail)],
-    )
+    audit(connection, actor=actor, action=action, subject=subject, detail=detail)
     connection.execute("SELECT pg_notify(%s, %s)", [desired_state.CHANNEL, subject])

@@ -22,6 +22,11 @@ class RoutingError(ValueError):
     """Impossible routes; the message names the version."""
 
 
+def app_name(model: str, version: str) -> str:
+    """Return the name of the Serve application of one model version."""
+    return f"{model}-v{version}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """A live version of a model."""

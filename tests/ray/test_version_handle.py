@@ -58,7 +58,7 @@ class Door:
 def handles(ray_local: None) -> Iterator[tuple[Any, Any]]:
     import ray.serve as serve
 
-    from serve.control.reconciler import app_name
+    from serve.routing.routes import app_name
 
     with socket.create_server(("127.0.0.1", 0)) as free:  # port 8000 may be somebody's
         port = free.getsockname()[1]

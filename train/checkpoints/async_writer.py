@@ -15,6 +15,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from cluster.expected import first_line
 from train.checkpoints.store import CheckpointStore, Files, Mark, Receipt, Retention, folder_name
 from train.checkpoints.temp_folders import scratch
 
@@ -29,11 +30,6 @@ logger = logging.getLogger(__name__)
 
 class StoreUnavailableError(OSError):
     """The store did not take a checkpoint, or give one, within the patience; the message is one line."""
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @dataclass(frozen=True)
@@ -168,7 +164,7 @@ class CheckpointWriter:
         committed = bool(self._gather(whole)[0])
         if committed:
             self.last = offer.mark
-        elif self._given_up():
+        elif any(self._gather(self._waiting.in_vain)):
             raise StoreUnavailableError(
                 f"checkpoint of step {offer.mark.step} could not be stored for {PATIENCE_S:.0f} s: `make status` shows "
                 "whether the S3 server runs and its disk has space; run the same command again to go on"
@@ -176,10 +172,6 @@ class CheckpointWriter:
         self._waiting.done(offer)
         if committed and self.rank == 0:
             self._tidy(lambda: self.store.prune(self.retention, name))
-
-    def _given_up(self) -> bool:
-        """Return True if any rank's patience is over."""
-        return any(self._gather(self._waiting.in_vain))
 
     def _upload(self, name: str, offer: Offer, folder: Path) -> dict[str, Receipt]:
         for old in folder.iterdir():

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from cluster.expected import first_line
 from train.checkpoints.async_writer import (
     PATIENCE_S,
     CheckpointWriter,
     StoreUnavailableError,
     Write,
-    first_line,
 )
 from train.checkpoints.state import CheckpointError
 from train.checkpoints.store import CheckpointStore, DamagedError, Mark, Retention, folder_name
@@ -145,8 +145,7 @@ class RunCheckpoints:
         answer = self.from_rank_0(mine)
         if isinstance(answer, Exception):
             raise answer
-        name: str | None = answer
-        return name
+        return answer
 
     def _damage(self, name: str, folder: Path) -> str | None:
         """Fetch a checkpoint; return its damage, if any."""

@@ -154,7 +154,8 @@ def _piece(tensor: torch.Tensor, *, own: bool) -> Piece:
 
 def _saves(tensor: torch.Tensor, nth: int, *, own: bool) -> bool:
     """Return True if this rank saves a tensor: replicated ones are dealt out over the ranks, sharded ones saved by
-    each."""
+    each.
+    """
     if own:
         return True
     if not isinstance(tensor, DTensor):
@@ -198,8 +199,7 @@ def load(folder: Path, state: Tensors, about: Mapping[str, Any], *, elastic: boo
 
 
 def _header(file: Any) -> dict[str, Any]:
-    header: dict[str, Any] = json.loads(file.metadata()[HEADER])
-    return header
+    return json.loads(file.metadata()[HEADER])
 
 
 def _pieces(files: list[Any]) -> Pieces:

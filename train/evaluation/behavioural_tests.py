@@ -28,8 +28,7 @@ ROTATION_DEGREES = 3.0
 BRIGHTNESS = 0.1
 """As a share, up for one half of the images and down for the other."""
 CROP = 0.03
-"""Share of the side that is cut off all round; the rest is enlarged. TEXTBOOK_SEED, TEXTBOOK_IMAGES:: Of drawn
-patients that no recipe draws; a tenth for each class."""
+"""Share of the side that is cut off all round; the rest is enlarged."""
 OPACITY = "lung_opacity"
 TEXTBOOK_SEED, TEXTBOOK_IMAGES = 730_001, 100
 """Of drawn patients that no recipe draws; a tenth for each class."""

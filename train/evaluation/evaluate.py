@@ -6,16 +6,17 @@ table. Repeating it gives the same figures, and the alias follows the same rule.
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg.types.json import Jsonb
 
-from cluster.database import connect
+from cluster.database import audit, connect
+from cluster.expected import first_line
 from cluster.objects import ObjectStore
+from cluster.progress import OnProgress, silent
 from cluster.releases.bundles import BundleError
 from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
@@ -56,7 +57,7 @@ def evaluate(
     gates: Gates,
     environment: str,
     *,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: OnProgress = silent,
 ) -> Evaluation:
     """Measure, judge, record, and set the alias that the verdict earns.
 
@@ -66,7 +67,7 @@ def evaluate(
     store, registry = ObjectStore(settings), Registry(settings)
     version = suite.load(store, model_version, registry.bundle_key(VIT, model_version))
     champion = _champion(store, registry, model_version)
-    examined = suite.run_suite(settings, version, champion, gates, progress or _silent)
+    examined = suite.run_suite(settings, version, champion, gates, progress)
     results = rules.judge(examined.measured, gates, environment)
     judged = Evaluation(
         model_version=model_version,
@@ -154,7 +155,9 @@ def _log(
         "gates.csv": as_csv([result.as_dict() for result in evaluation.details]),
         **report.tables(),
     }
-    files = {name: text.encode() for name, text in texts.items()} | figures(report, version.classes, title)
+    files = {name: text.encode() for name, text in texts.items()} | figures(
+        report, version.card.classes, title
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name, blob in files.items():
             (Path(folder) / name).write_bytes(blob)
@@ -202,16 +205,10 @@ def _audit(settings: Settings, evaluation: Evaluation, gates: Gates, environment
     }
     try:
         with connect(settings.database_url) as connection:
-            connection.execute(
-                "INSERT INTO audit (actor, action, subject, detail) VALUES ('evaluate', 'judge', %s, %s)",
-                (f"{VIT}/{evaluation.model_version}", Jsonb(detail)),
-            )
+            subject = f"{VIT}/{evaluation.model_version}"
+            audit(connection, actor="evaluate", action="judge", subject=subject, detail=detail)
     except psycopg.OperationalError as error:
         raise EvaluateError(
-            f"the verdict could not be written to the audit table: {str(error).splitlines()[0]}. "
+            f"the verdict could not be written to the audit table: {first_line(error)}. "
             "`make status` shows whether PostgreSQL runs"
         ) from error
-
-
-def _silent(done: int, total: int, note: str) -> None:
-    """Report no progress."""

@@ -1,9 +1,7 @@
 """The lung mask of a chest film: a fixed shape in the middle of the canonical square.
 
 There is no segmentation, and a dataset version keeps no masks, not even of drawn images. The shape fits frontal films
-as a whole: generous for masking the lungs out, and two ovals for adding a sign. GAP, WIDTH, APEX, MIDDLE, BASE:: Of
-the two ovals, in a picture from -1 to 1: distance of their axes from the middle, half their width, and heights.
-Smaller than lungs, so that an added sign is on lung in nearly every film.
+as a whole: generous for masking the lungs out, and two ovals for adding a sign.
 """
 
 import numpy as np

@@ -4,18 +4,18 @@ images that must be refused.
 `train.evaluation.evaluate` calls `run_suite` and records the results.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from cluster.objects import ObjectStore
+from cluster.progress import OnProgress, silent
 from cluster.settings import Settings
 from data.dataset.split import Split
 from data.dataset.versions import SplitTable, load_split
-from data.imaging.preprocess import PREPROCESS_VERSION, PixelConfig
-from data.model_card import Calibration, ModelCard
+from data.imaging.preprocess import PREPROCESS_VERSION
+from data.model_card import ModelCard
 from data.sandbox.decoder import Decoder
 from data.taxonomy import taxonomy
 from data.validation.shortcut_probes import Shortcuts
@@ -30,7 +30,6 @@ from train.metrics.report import Answered, HeldOut, Report
 from train.release import publish
 from train.vit.inference import logits, rebuild
 
-Progress = Callable[[int, int, str], None]
 REMADE = 3000
 """Largest number of test images whose pixels are remade for a champion with other pixels: 10 to 100 ms each."""
 
@@ -47,28 +46,16 @@ class Version:
     card: ModelCard
     model: torch.nn.Module
 
-    @property
-    def pixels(self) -> PixelConfig:
-        return self.card.pixels
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.card.classes
-
-    @property
-    def calibration(self) -> Calibration:
-        return self.card.calibration
-
-    def logits(self, pixels_NHW: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-        return logits(self.model, pixels_NHW, self.pixels, progress)
+    def logits(self, pixels_NHW: np.ndarray, progress: OnProgress = silent) -> np.ndarray:
+        return logits(self.model, pixels_NHW, self.card.pixels, progress)
 
     def ask(self, pixels_NHW: np.ndarray) -> np.ndarray:
         """Compute calibrated probabilities, float64 (N, classes)."""
-        return probabilities(self.logits(pixels_NHW), self.calibration.temperature)
+        return probabilities(self.logits(pixels_NHW), self.card.calibration.temperature)
 
     def answers(self, pixels_NHW: np.ndarray) -> np.ndarray:
         """Return the name of the most probable class of each image."""
-        return np.asarray(self.classes)[self.logits(pixels_NHW).argmax(axis=1)]
+        return np.asarray(self.card.classes)[self.logits(pixels_NHW).argmax(axis=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +99,7 @@ def run_suite(
     version: Version,
     champion: Version | Comparison,
     gates: Gates,
-    progress: Progress,
+    progress: OnProgress,
 ) -> EvaluationResults:
     """Measure everything.
 
@@ -126,13 +113,13 @@ def run_suite(
     validated = HeldOut(
         logits_NK=version.logits(held_out.pixels_NHW), labels_N=held_out.labels_N, groups=held_out.groups
     )
-    figures = report.build(answered, validated, version.classes, version.calibration)
+    figures = report.build(answered, validated, version.card.classes, version.card.calibration)
     answers_N = figures.probabilities_NK.argmax(axis=1)
     asked = Predictions(
         pixels_NHW=table.pixels_NHW,
         labels_N=table.labels_N,
         groups=table.groups,
-        names=version.classes,
+        names=version.card.classes,
         probabilities_NK=figures.probabilities_NK,
     )
     with Decoder(children=1) as decoder:
@@ -140,10 +127,10 @@ def run_suite(
         if isinstance(champion, Version):
             champion = _compare(settings, decoder, table, version, answers_N == table.labels_N, champion)
         progress(1, 4, "what must be refused")
-        refused = _refusals(settings, decoder, table, version.classes)
+        refused = _refusals(settings, decoder, table, version.card.classes)
     progress(2, 4, "changed images")
     behaved = behavioural_tests.behaviours(
-        version.ask, asked, version.pixels, synthetic=version.card.synthetic
+        version.ask, asked, version.card.pixels, synthetic=version.card.synthetic
     )
     progress(3, 4, "without the lungs")
     measured = GateInputs(
@@ -156,7 +143,7 @@ def run_suite(
         subgroups=subgroups.gaps(
             table.labels_N,
             answers_N,
-            version.classes,
+            version.card.classes,
             answered.known(),
             table.groups,
             least_images=gates.subgroup_images,
@@ -200,15 +187,15 @@ def _compare(
 ) -> Comparison:
     """Compare both on the same images; a champion with other pixels gets its own, remade from the originals."""
     pixels_MHW, chosen_M = table.pixels_NHW, np.arange(len(table))
-    if champion.pixels != version.pixels:
+    if champion.card.pixels != version.card.pixels:
         chosen_M = np.sort(np.random.default_rng(0).permutation(len(table))[:REMADE])
         sha256s = [table.sha256s[nth] for nth in chosen_M]
-        pixels_MHW, had_M = originals.pixels(settings, decoder, sha256s, champion.pixels)
+        pixels_MHW, had_M = originals.pixels(settings, decoder, sha256s, champion.card.pixels)
         chosen_M = chosen_M[had_M]
     if not len(chosen_M):
         why = "the champion takes other pixels, and no original of a test image is there to make them from"
         return Comparison(champion=champion.number, why_not=why)
-    truth_M = np.asarray(version.classes)[table.labels_N[chosen_M]]
+    truth_M = np.asarray(version.card.classes)[table.labels_N[chosen_M]]
     groups = [table.groups[nth] for nth in chosen_M]
     return compare(right_N[chosen_M], champion.answers(pixels_MHW) == truth_M, groups, champion.number)
 

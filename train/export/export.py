@@ -8,7 +8,6 @@ images.
 
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from cluster.objects import ObjectStore
+from cluster.progress import OnProgress, silent
 from cluster.releases import bundles
 from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
@@ -36,7 +36,6 @@ EDGE, CLOUD = "edge", "cloud"
 EDGE_MODEL, CLOUD_MODEL = "model.int8.onnx", "model.onnx"
 RUNNER, REQUIREMENTS = "predict.py", "requirements.txt"
 EDGE_PACKAGES = ("numpy", "onnxruntime", "pillow")
-Progress = Callable[[int, int, str], None]
 STEPS = 5
 
 
@@ -99,7 +98,7 @@ def export(
     settings: Settings,
     model_version: str,
     config: ExportConfig,
-    progress: Progress = lambda done, total, note: None,
+    progress: OnProgress = silent,
 ) -> Exported:
     """Export, measure, publish both variants and tag the version with them.
 
@@ -137,7 +136,7 @@ def measure(
     card: ModelCard,
     weights: bytes,
     config: ExportConfig,
-    progress: Progress = lambda done, total, note: None,
+    progress: OnProgress = silent,
 ) -> MeasuredForms:
     """Build every form of a release's model and measure it on the splits of its dataset version.
 

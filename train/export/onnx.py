@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from onnxruntime.quantization import (
@@ -25,6 +24,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 from timm.utils import reparameterize_model
+
+from cluster.expected import first_line
 
 OPSET = 25
 """The newest that torch 2.14 writes and ONNX Runtime 1.32 loads; attention is one operator since 23."""
@@ -39,7 +40,7 @@ class OnnxError(ValueError):
 
 
 def to_onnx(model: torch.nn.Module, side: int) -> bytes:
-    """The model's graph in float32, fused, for x_NCHW of any N.
+    """Write the model's graph in float32, fused, for x_NCHW of any N.
 
     Args:
         model: on the CPU; it is left as it is.
@@ -62,10 +63,9 @@ def to_onnx(model: torch.nn.Module, side: int) -> bytes:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise OnnxError(f"{type(model).__name__} cannot be written as ONNX: {_first_line(error)}") from error
+        raise OnnxError(f"{type(model).__name__} cannot be written as ONNX: {first_line(error)}") from error
     assert program is not None
-    written: bytes = program.model_proto.SerializeToString()
-    return written
+    return program.model_proto.SerializeToString()
 
 
 def quantise_dynamic(graph: bytes) -> bytes:
@@ -106,22 +106,15 @@ def quantise_static(graph: bytes, inputs_NCHW: np.ndarray) -> bytes:
 class OnnxModel:
     """A graph in ONNX Runtime, on the CPU."""
 
-    def __init__(self, graph: bytes, *, threads: int = 1) -> None:
+    def __init__(self, graph: bytes) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def logits(self, inputs_NCHW: np.ndarray) -> np.ndarray:
         """Raw outputs, float32 (N, K), for model inputs as `data.imaging.preprocess.to_model_input` makes them."""
-        logits_NK: np.ndarray = self._session.run([OUTPUT], {INPUT: inputs_NCHW})[0]
-        return logits_NK
-
-
-def operators(graph: bytes) -> set[str]:
-    """The kinds of operators in a graph."""
-    return {node.op_type for node in onnx.load_model_from_string(graph).graph.node}
+        return self._session.run([OUTPUT], {INPUT: inputs_NCHW})[0]
 
 
 class _Batches(CalibrationDataReader):
@@ -137,7 +130,7 @@ class _Batches(CalibrationDataReader):
 
 @contextlib.contextmanager
 def _files(graph: bytes) -> Iterator[tuple[Path, Path]]:
-    """The graph as a file, and where the quantised one goes: the quantisers take and give paths."""
+    """Write the graph to a file, and name the file of the quantised one: the quantisers take and give paths."""
     with tempfile.TemporaryDirectory() as folder, _quiet():
         source = Path(folder) / "float32.onnx"
         source.write_bytes(graph)
@@ -155,7 +148,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -59,8 +59,7 @@ def batched(forward: Forward, pixels_NHW: np.ndarray, config: PixelConfig) -> np
 def of_torch(model: torch.nn.Module) -> Forward:
     @torch.inference_mode()
     def forward(inputs_NCHW: np.ndarray) -> np.ndarray:
-        logits_NK: np.ndarray = model(torch.from_numpy(inputs_NCHW)).float().numpy()
-        return logits_NK
+        return model(torch.from_numpy(inputs_NCHW)).float().numpy()
 
     return forward
 

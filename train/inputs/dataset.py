@@ -110,8 +110,7 @@ def class_weights(labels_N: np.ndarray, classes: int, power: float) -> np.ndarra
     """
     counts_K = np.bincount(labels_N, minlength=classes).astype(np.float64)
     weights_K = np.where(counts_K > 0, (counts_K.sum() / np.maximum(counts_K, 1)) ** power, 0.0)
-    scaled: np.ndarray = weights_K * counts_K.sum() / (weights_K * counts_K).sum()
-    return scaled
+    return weights_K * counts_K.sum() / (weights_K * counts_K).sum()
 
 
 def inputs(images: Images, indices_B: np.ndarray, pixels: PixelConfig) -> torch.Tensor:

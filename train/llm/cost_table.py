@@ -5,7 +5,7 @@
 
 import multiprocessing
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
@@ -14,6 +14,7 @@ from typing import get_args
 
 import torch
 
+from cluster.progress import OnProgress
 from train.config import Precision
 from train.llm import single_process
 from train.llm.config import LlmConfig, Method
@@ -97,7 +98,7 @@ def table(
     pairs: Sequence[Pair],
     *,
     steps: int,
-    progress: Callable[[int, int, str], None],
+    progress: OnProgress,
 ) -> tuple[list[Cost], str]:
     """Measure every setting, one after the other.
 

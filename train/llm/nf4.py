@@ -67,5 +67,4 @@ def _four_bits(bnb: Any, dense: torch.nn.Linear, device: torch.device) -> torch.
     small.weight = bnb.nn.Params4bit(dense.weight.data, requires_grad=False, quant_type="nf4")
     if dense.bias is not None:
         small.bias = torch.nn.Parameter(dense.bias.data, requires_grad=False)
-    quantised: torch.nn.Module = small.to(device)
-    return quantised
+    return small.to(device)

@@ -37,10 +37,7 @@ def register(settings: Settings, directory: Path) -> tuple[str, str]:
     Returns:
         version and bundle key.
     """
-    files: dict[str, bytes | Path] = {
-        path.name: path for path in sorted(directory.iterdir()) if path.is_file()
-    }
-    bundle_key = bundles.publish(ObjectStore(settings), {**files, "code.zip": code_package.build()})
+    bundle_key = _publish(settings, directory)
     registry = Registry(settings)
     version = registry.register(LLM, bundle_key, None, {"base": NAME, "license": "Apache-2.0"})
     if registry.version_by_alias(LLM, "champion") is None:
@@ -70,8 +67,7 @@ def release(
     Returns:
         version and bundle key.
     """
-    files: dict[str, bytes | Path] = {path.name: path for path in sorted(directory.iterdir())}
-    bundle_key = bundles.publish(ObjectStore(settings), {**files, "code.zip": code_package.build()})
+    bundle_key = _publish(settings, directory)
     tags = {
         BASE_TAG: base,
         "method": config.method,
@@ -79,3 +75,9 @@ def release(
         "weights_sha256": learned.trained.weights_sha256,
     }
     return Registry(settings).register(LLM, bundle_key, learned.run_id, tags), bundle_key
+
+
+def _publish(settings: Settings, directory: Path) -> str:
+    """Publish a checkpoint's files with the code that serves them; return the bundle's key."""
+    files = {path.name: path for path in sorted(directory.iterdir()) if path.is_file()}
+    return bundles.publish(ObjectStore(settings), {**files, "code.zip": code_package.build()})

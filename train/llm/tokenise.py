@@ -40,8 +40,7 @@ class Encoder:
 
     def prompt(self, text: str) -> list[int]:
         """Return the tokens before the answer."""
-        tokens: list[int] = self._tokenizer.encode(self._style.apply(text), bos=True).tolist()
-        return tokens
+        return self._tokenizer.encode(self._style.apply(text), bos=True).tolist()
 
     def sample(self, pair: Pair) -> Sample:
         prompt = self.prompt(pair[0])

@@ -117,5 +117,4 @@ def _weights(context: "TrainContext", blend: Blend, indices_B: np.ndarray) -> np
     labels_N, own_B = context.data.train.labels_N, blend.shares_N[indices_B]
     mine_B = context.weights_K[labels_N[indices_B]]
     other_B = context.weights_K[labels_N[blend.partners_N[indices_B]]]
-    weights_B: np.ndarray = own_B * mine_B + (1 - own_B) * other_B
-    return weights_B
+    return own_B * mine_B + (1 - own_B) * other_B

@@ -105,7 +105,4 @@ def share(hits_N: np.ndarray, groups_N: Sequence[str], *, seed: int = 0) -> Esti
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Divide element by element; NaN where the denominator is 0."""
-    result: np.ndarray = np.divide(
-        above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below > 0
-    )
-    return result
+    return np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below > 0)

@@ -44,8 +44,7 @@ def calibrate(logits_NK: np.ndarray, labels_N: np.ndarray, config: CalibrationCo
 
 def probabilities(logits_NK: np.ndarray, temperature: float) -> np.ndarray:
     """Compute calibrated probabilities, float64."""
-    result: np.ndarray = softmax(logits_NK.astype(np.float64) / temperature, axis=1)
-    return result
+    return softmax(logits_NK.astype(np.float64) / temperature, axis=1)
 
 
 def fit_temperature(logits_NK: np.ndarray, labels_N: np.ndarray) -> float:
@@ -90,7 +89,7 @@ class Bin:
 
 
 def estimate_calibration_error(
-    probabilities_NK: np.ndarray, labels_N: np.ndarray, resampling: Resampling, bins: int = BINS
+    probabilities_NK: np.ndarray, labels_N: np.ndarray, resampling: Resampling
 ) -> Estimate:
     """Estimate `calibration_error` with an interval.
 
@@ -98,14 +97,14 @@ def estimate_calibration_error(
     mirrored at the measured value (the basic bootstrap), which takes that bias off again. The bins stay.
     Source: Davison & Hinkley 1997, Bootstrap Methods and their Application, section 5.2.
     """
-    value = calibration_error(probabilities_NK, labels_N, bins)
+    value = calibration_error(probabilities_NK, labels_N)
     confidence_N = probabilities_NK.max(axis=1)
-    gaps_ND = np.zeros((len(labels_N), bins + 1))
-    for nth, part in enumerate(_parts(confidence_N, bins)):
+    gaps_ND = np.zeros((len(labels_N), BINS + 1))
+    for nth, part in enumerate(_parts(confidence_N, BINS)):
         gaps_ND[part, nth] = confidence_N[part] - (probabilities_NK[part].argmax(axis=1) == labels_N[part])
-    gaps_ND[:, bins] = 1
+    gaps_ND[:, BINS] = 1
     sums_RD = resampling.sums(gaps_ND)
-    drawn = resampling.estimate(value, np.abs(sums_RD[:, :bins]).sum(axis=1) / sums_RD[:, bins])
+    drawn = resampling.estimate(value, np.abs(sums_RD[:, :BINS]).sum(axis=1) / sums_RD[:, BINS])
     return replace(drawn, low=max(0.0, 2 * value - drawn.high), high=max(value, 2 * value - drawn.low))
 
 

@@ -34,7 +34,7 @@ class ClassResult:
     """Of this class against all others, at a specificity of `SPECIFICITY`."""
 
     def flat(self) -> dict[str, Any]:
-        """One row of a table: `recall`, `recall_low`, `recall_high` and so on."""
+        """Return one row of a table: `recall`, `recall_low`, `recall_high` and so on."""
         row: dict[str, Any] = {"label": self.label, "images": self.images, "groups": self.groups}
         for name in CLASS_FIGURES:
             estimate: Estimate | None = getattr(self, name)

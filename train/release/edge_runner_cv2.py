@@ -41,7 +41,7 @@ def _averaged(values_HW: np.ndarray, cells: int) -> np.ndarray:
 def _shares(
     length: int, cells: int, scale: float
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """Which source column counts how much in which cell, in turns, each of which has a cell at most once."""
+    """List which source column counts how much in which cell, in turns that have each cell at most once."""
     turns: dict[int, list[tuple[int, int, float]]] = {}
     for cell in range(cells):
         first, last = cell * scale, (cell + 1) * scale
@@ -56,14 +56,14 @@ def _shares(
             turns.setdefault(turn, []).append((cell, source, share))
     columns, sources, shares = [], [], []
     for entries in turns.values():
-        columns.append(np.array([one[0] for one in entries]))
-        sources.append(np.array([one[1] for one in entries]))
-        shares.append(np.array([one[2] for one in entries], np.float32))
+        columns.append(np.array([entry[0] for entry in entries]))
+        sources.append(np.array([entry[1] for entry in entries]))
+        shares.append(np.array([entry[2] for entry in entries], np.float32))
     return columns, sources, shares
 
 
 def morphologyEx(image_HW: np.ndarray, operation: int, kernel: np.ndarray) -> np.ndarray:
-    """How far bright (top hat) or dark (black hat) pieces that are thinner than the kernel stand out."""
+    """Measure how far bright (top hat) or dark (black hat) pieces that are thinner than the kernel stand out."""
     reach = kernel.shape[0]
     if operation == TOPHAT:
         return image_HW - _running(_running(image_HW, reach, np.minimum), reach, np.maximum)
@@ -71,10 +71,10 @@ def morphologyEx(image_HW: np.ndarray, operation: int, kernel: np.ndarray) -> np
 
 
 def _running(image_HW: np.ndarray, reach: int, least: np.ufunc) -> np.ndarray:
-    """The least (or greatest) of the square of `reach` pixels around each; beyond the edge there is nothing."""
+    """Take the least (or greatest) of the square of `reach` pixels around each; beyond the edge there is nothing."""
     for axis in (0, 1):
         padded = np.pad(
-            image_HW, [(reach // 2, reach // 2) if one == axis else (0, 0) for one in (0, 1)], "edge"
+            image_HW, [(reach // 2, reach // 2) if side == axis else (0, 0) for side in (0, 1)], "edge"
         )
         run, length = np.moveaxis(padded, axis, 0), 1
         while 2 * length <= reach:
@@ -91,7 +91,7 @@ def threshold(image_HW: np.ndarray, limit: float, value: int, kind: int) -> tupl
 
 
 def connectedComponents(mask_HW: np.ndarray, connectivity: int, ltype: int) -> tuple[int, np.ndarray]:
-    """How many pieces there are, the background among them, and the number of each pixel's piece.
+    """Count the pieces, the background among them, and number each pixel's piece.
 
     Pieces are numbered by their first pixel, row by row; OpenCV has the same pieces in an order of its own.
     """
@@ -110,7 +110,7 @@ def connectedComponents(mask_HW: np.ndarray, connectivity: int, ltype: int) -> t
 
 
 def _tied(starts: np.ndarray, ends: np.ndarray, stride: int) -> np.ndarray:
-    """Number of the piece of each run: runs of neighbouring rows that touch, corners included, are one piece."""
+    """Assign each run its piece's number: runs of neighbouring rows that touch, corners included, are one piece."""
     above_first = np.searchsorted(ends, starts - stride, side="left")
     above_last = np.searchsorted(starts, ends - stride, side="right")
     touching = np.maximum(above_last - above_first, 0)

@@ -31,7 +31,7 @@ class Predictor:
     """An exported model with its card; ready when the constructor returns."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        """Raises RunnerError where a file is missing or is not the one that the card names."""
+        """Load the model; raises RunnerError if a file is missing or is not the one that the card names."""
         import onnxruntime
 
         self.card = read_card(folder)
@@ -49,11 +49,10 @@ class Predictor:
     def logits(self, pixels_NHW: np.ndarray) -> np.ndarray:
         """Raw outputs, float32 (N, classes), for pixels as `to_pixels` makes them."""
         name = self._session.get_inputs()[0].name
-        logits_NK: np.ndarray = self._session.run(None, {name: to_model_input(pixels_NHW, self.pixels)})[0]
-        return logits_NK
+        return self._session.run(None, {name: to_model_input(pixels_NHW, self.pixels)})[0]
 
     def answer(self, blob: bytes) -> dict[str, Any]:
-        """What is to be said of one PNG or JPEG file.
+        """Answer for one PNG or JPEG file.
 
         Raises:
             BadImageError: it cannot be used; the message says why.
@@ -76,7 +75,7 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def verified(folder: Path, name: str, sha256: str) -> bytes:
-    """A file's content, which hashes to what the card says."""
+    """Read a file, which has to hash to what the card says."""
     try:
         blob = (folder / name).read_bytes()
     except OSError as error:
@@ -90,8 +89,7 @@ def probabilities(logits_NK: np.ndarray, temperature: float) -> np.ndarray:
     """Calibrated probabilities, float64, one row an image."""
     scaled_NK = logits_NK.astype(np.float64) / temperature
     exponent_NK = np.exp(scaled_NK - scaled_NK.max(axis=1, keepdims=True))
-    result: np.ndarray = exponent_NK / exponent_NK.sum(axis=1, keepdims=True)
-    return result
+    return exponent_NK / exponent_NK.sum(axis=1, keepdims=True)
 
 
 def answer(logits_K: np.ndarray, card: ModelCard) -> dict[str, Any]:
@@ -119,7 +117,7 @@ def answer(logits_K: np.ndarray, card: ModelCard) -> dict[str, Any]:
 
 
 def read_image(path: Path) -> bytes:
-    """Raises BadImageError where the file is too large or cannot be read."""
+    """Read an image file; raises BadImageError if it is too large or cannot be read."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise BadImageError("too_large", f"the file has more than {MAX_FILE_BYTES >> 20} MiB")

@@ -55,8 +55,7 @@ class OodDetector:
             _distances(features_ND, mean_D, self.arrays["class_whitening_DD"])
             for mean_D in self.arrays["class_means_KD"]
         ]
-        score_N: np.ndarray = np.min(each_KN, axis=0) - background_N
-        return score_N
+        return np.min(each_KN, axis=0) - background_N
 
     def rule(self) -> OutlierRule:
         """Return the card's part of it; the arrays are a file of the bundle."""
@@ -123,11 +122,9 @@ def _whitening(centred_ND: np.ndarray, ridge: float) -> np.ndarray:
     covariance_DD = centred_ND.T @ centred_ND / len(centred_ND)
     values_D, vectors_DD = np.linalg.eigh(covariance_DD)
     floor = ridge * max(float(values_D.mean()), 1e-12)
-    whitening_DD: np.ndarray = vectors_DD / np.sqrt(np.maximum(values_D, 0.0) + floor)
-    return whitening_DD
+    return vectors_DD / np.sqrt(np.maximum(values_D, 0.0) + floor)
 
 
 def _distances(features_ND: np.ndarray, mean_D: np.ndarray, whitening_DD: np.ndarray) -> np.ndarray:
     centred_ND = features_ND.astype(np.float64) - mean_D.astype(np.float64)
-    squared_N: np.ndarray = np.square(centred_ND @ whitening_DD.astype(np.float64)).sum(axis=1)
-    return squared_N
+    return np.square(centred_ND @ whitening_DD.astype(np.float64)).sum(axis=1)

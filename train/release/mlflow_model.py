@@ -77,8 +77,7 @@ class XrayVit(PythonModel):
         with torch.inference_mode():
             inputs_NCHW = torch.from_numpy(self.runner.to_model_input(pixels_NHW, self.pixels))
             logits_NK = self.model(inputs_NCHW).float().numpy()
-        result: np.ndarray = self.runner.probabilities(logits_NK, self.card.calibration.temperature)
-        return result
+        return self.runner.probabilities(logits_NK, self.card.calibration.temperature)
 
 
 def _module(path: Path) -> types.ModuleType:

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from cluster.objects import ObjectStore
+from cluster.progress import OnProgress, silent
 from cluster.releases import bundles
 from cluster.releases.registry import Registry
 from cluster.settings import Settings
@@ -29,8 +29,6 @@ from train.runs.workers import checkpoints_of, run_status, train_run
 from train.tracking import mlflow_runs, provenance
 from train.vit import warm_start
 from train.vit.model import build_vit
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +54,7 @@ def train(
     fresh: bool = False,
     git_commit: str = "unknown",
     uncommitted: str | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress = silent,
 ) -> TrainOutcome:
     """Train, calibrate, publish the bundle and register the version, without alias.
 
@@ -68,7 +66,6 @@ def train(
     Raises:
         TrainError, TrainConfigError, TrainDataError, VersionError, RunError, TrackingError: one line each.
     """
-    tell = progress or (lambda done, total, note: None)
     store = ObjectStore(settings)
     described = manifest(store, dataset_version)
     check(config, described)
@@ -77,10 +74,8 @@ def train(
         return TrainOutcome(**{**outcome, "resumed": True})
     start = first_weights(settings, store, config, described, run)
     mlflow = mlflow_runs.client(settings.mlflow_tracking_uri)
-    params = mlflow_runs.flat(config.as_dict()) | {
-        "dataset_version": dataset_version,
-        "git_commit": git_commit,
-    }
+    origin = {"dataset_version": dataset_version, "git_commit": git_commit}
+    params = mlflow_runs.flat(config.as_dict()) | origin
     run_id = mlflow_runs.start_run(mlflow, run.key, run.name, params)
     with mlflow_runs.answering(mlflow):
         provenance.log(mlflow, run_id, settings, described, uncommitted)
@@ -91,13 +86,9 @@ def train(
             trained = train_run(store, config, run, inputs)
     with mlflow_runs.answering(mlflow):
         mlflow_runs.log_rows(mlflow, run_id, trained.history)
-    lineage = {
-        "dataset_version": dataset_version,
-        "synthetic": bool(described["synthetic"]),
-        "git_commit": git_commit,
-        "run_id": run_id,
-    } | ({"start": start["from"]} if start else {})
-    bundle_key, version = _release(settings, store, config, trained, lineage, tell)
+    lineage = {**origin, "synthetic": bool(described["synthetic"]), "run_id": run_id}
+    lineage |= {"start": start["from"]} if start else {}
+    bundle_key, version = _release(settings, store, config, trained, lineage, progress)
     with mlflow_runs.answering(mlflow):
         _log_release(store, mlflow, run_id, config, bundle_key)
         mlflow_runs.set_status(mlflow, run_id, "FINISHED")
@@ -170,7 +161,7 @@ def _release(
     config: TrainConfig,
     trained: run_store.Trained,
     lineage: dict[str, Any],
-    tell: Progress,
+    tell: OnProgress,
 ) -> tuple[str, str]:
     """Calibrate, publish and register.
 

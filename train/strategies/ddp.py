@@ -39,7 +39,7 @@ class DataParallel(NamedAdamW):
             return cast(torch.Tensor, model(x_BCHW)).float()
 
     def _lay_out(self, blank_BCHW: torch.Tensor) -> None:
-        """Have DDP order its buckets before the first step of this process, on blank images that change nothing.
+        """Make DDP order its buckets before the first step of this process, on blank images that change nothing.
 
         It does so after the first backward pass that it sees. Without this, three or more ranks would sum a
         resumed run's first gradients in another order than the undisturbed run did, and end with other bits.

@@ -102,10 +102,7 @@ class DeepSpeedZero:
     def _flats(self) -> list[torch.Tensor]:
         """Return this rank's runs of float32 weights, one a parameter group (stage 3: a sub-group)."""
         optimizer = self.engine.optimizer
-        flats: list[torch.Tensor] = next(
-            getattr(optimizer, name) for name in FLATS if hasattr(optimizer, name)
-        )
-        return flats
+        return next(getattr(optimizer, name) for name in FLATS if hasattr(optimizer, name))
 
     def _shared(self, run: torch.Tensor) -> torch.Tensor:
         return DTensor.from_local(run, self.mesh, [Shard(0)], run_check=False)
@@ -158,5 +155,4 @@ def _deepspeed(device: torch.device) -> ModuleType:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # Its operation for shared memory would be compiled at the first start and leaves files when it is killed.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    library: ModuleType = deepspeed
-    return library
+    return deepspeed

@@ -41,7 +41,8 @@ class Average:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Let the model compute with the average within the context, and with its own weights again afterwards, to
-        the bit."""
+        the bit.
+        """
         self._exchange()
         try:
             yield
@@ -62,7 +63,8 @@ class Average:
 
     def buffers(self) -> list[torch.Tensor]:
         """Return the averages of running statistics, which each rank has for itself until they are averaged over
-        ranks."""
+        ranks.
+        """
         return [
             self.average[name] for name, _ in self.strategy.module.named_buffers() if name in self.average
         ]

@@ -56,11 +56,11 @@ class NamedAdamW:
 
         Like `torch.nn.utils.clip_grad_norm_`, but on the local shards with one collective of one number.
         """
-        whole = [one.grad for one in self.module.parameters() if one.grad is not None]
-        shards = [local(one) for one in whole]
-        squares = torch.stack([torch.linalg.vector_norm(one).double() for one in shards]).square().sum()
+        whole = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+        shards = [local(gradient) for gradient in whole]
+        squares = torch.stack([torch.linalg.vector_norm(shard).double() for shard in shards]).square().sum()
         squares = squares.to(self.device)
-        if any(isinstance(one, DTensor) for one in whole):
+        if any(isinstance(gradient, DTensor) for gradient in whole):
             dist.all_reduce(squares)
         norm = squares.sqrt()
         if self.clip_norm:
@@ -69,27 +69,29 @@ class NamedAdamW:
         return float(norm)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Model and optimizer."""
+        """Return the state of model and optimizer by name."""
         named: dict[str, torch.Tensor] = dict(self.module.named_parameters())
         weights = named | kept_buffers(self.module)
-        found = {f"model.{name}": one.detach() for name, one in weights.items()}
+        tensors = {f"model.{name}": tensor.detach() for name, tensor in weights.items()}
         for name, parameter in named.items():
             state = begin(self.torch, parameter)
-            found |= {f"optimizer.{kind}.{name}": state[kind] for kind in KINDS}
-        return found
+            tensors |= {f"optimizer.{kind}.{name}": state[kind] for kind in KINDS}
+        return tensors
 
     def master_weights(self) -> dict[str, torch.Tensor]:
-        named = {name: one.detach() for name, one in self.module.named_parameters()}
-        return named | {name: one for name, one in self.module.named_buffers() if one.is_floating_point()}
+        named = {name: tensor.detach() for name, tensor in self.module.named_parameters()}
+        return named | {
+            name: tensor for name, tensor in self.module.named_buffers() if tensor.is_floating_point()
+        }
 
     def full_weights(self) -> dict[str, torch.Tensor]:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights = cast(dict[str, torch.Tensor], get_model_state_dict(self.module, options=options))
-        return {name: copied(one) for name, one in weights.items()}
+        return {name: copied(tensor) for name, tensor in weights.items()}
 
 
 def copied(weights: torch.Tensor) -> torch.Tensor:
-    """On the CPU, float32 where it is a floating point number, sharing no memory with the model."""
+    """Copy a tensor to the CPU, as float32 where it is a floating point number."""
     plain = weights.detach()
     return plain.to(
         "cpu", torch.float32 if plain.is_floating_point() else plain.dtype, copy=True

@@ -25,7 +25,8 @@ class Strategy(Protocol):
 
     def logits(self, x_BCHW: torch.Tensor, *, last: bool = True) -> torch.Tensor:
         """Compute the model's outputs, float32, with or without gradients; `last`: of the last microbatch before
-        `update`."""
+        `update`.
+        """
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of one microbatch."""
@@ -43,7 +44,8 @@ class Strategy(Protocol):
 
     def master_weights(self) -> dict[str, torch.Tensor]:
         """Return the float32 weights that the optimizer changes, as they lie here; change them in place, then call
-        `load_masters`."""
+        `load_masters`.
+        """
 
     def load_masters(self) -> None:
         """Make the model compute with the current master weights."""

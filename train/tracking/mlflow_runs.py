@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.expected import ExpectedError
+from cluster.expected import ExpectedError, first_line
 from cluster.releases.registry import VIT
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class MetricLog:
                     logger.warning(
                         "MLflow does not take %s (%s); training goes on and they are sent again",
                         self.what,
-                        str(error).split("\n")[0],
+                        first_line(error),
                     )
             if ended and not waiting:
                 return
@@ -131,7 +131,7 @@ def answering(mlflow: "MlflowClient") -> Iterator[None]:
         yield
     except MlflowException as error:
         raise TrackingError(
-            f"MLflow at {mlflow.tracking_uri} does not take this run: {str(error).splitlines()[0]}. `make status` "
+            f"MLflow at {mlflow.tracking_uri} does not take this run: {first_line(error)}. `make status` "
             "shows whether it runs; run the same command again, and what is done is not done anew"
         ) from error
 

@@ -4,7 +4,7 @@ Serving does the same with its own code; a test compares the two.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import safetensors.torch
 import timm
 import torch
 
+from cluster.progress import OnProgress, silent
 from data.imaging.preprocess import PixelConfig, to_model_input
 from data.model_card import Architecture
 
@@ -55,13 +56,12 @@ def logits(
     model: torch.nn.Module,
     pixels_NHW: np.ndarray,
     config: PixelConfig,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: OnProgress = silent,
 ) -> np.ndarray:
     """Compute the model's raw outputs, float32 (N, K)."""
     parts = []
     for start in range(0, len(pixels_NHW), BATCH):
         x_BCHW = torch.from_numpy(to_model_input(pixels_NHW[start : start + BATCH], config))
         parts.append(model(x_BCHW).float().numpy())
-        if progress is not None:
-            progress(min(start + BATCH, len(pixels_NHW)), len(pixels_NHW), "")
+        progress(min(start + BATCH, len(pixels_NHW)), len(pixels_NHW), "")
     return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)

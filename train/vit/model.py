@@ -54,10 +54,7 @@ def parameter_groups(model: torch.nn.Module, config: OptimConfig) -> list[dict[s
     named = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
     still = [name for name, tensor in named if tensor.ndim < 2 or name.rsplit(".", 1)[-1] in NO_DECAY]
     if config.layer_decay < 1:
-        groups: list[dict[str, Any]] = param_groups_layer_decay(
-            model, config.weight_decay, still, layer_decay=config.layer_decay
-        )
-        return groups
+        return param_groups_layer_decay(model, config.weight_decay, still, layer_decay=config.layer_decay)
     return [
         {
             "params": [tensor for name, tensor in named if name not in still],

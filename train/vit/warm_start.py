@@ -47,8 +47,7 @@ def pin(
         return None
     bucket, prefix = folder
     try:
-        noted: dict[str, str] = store.get_json(bucket, f"{prefix}/{NOTE_NAME}")
-        return noted
+        return store.get_json(bucket, f"{prefix}/{NOTE_NAME}")
     except FileNotFoundError:
         weights, origin = _fetch(settings, store, config, classes=classes, side=side)
     key = f"{prefix}/{WEIGHTS_NAME}"
@@ -75,8 +74,7 @@ def read(settings: Settings, bucket: str, note: Mapping[str, str]) -> dict[str, 
     blob = ObjectStore(settings).get(bucket, note["key"])
     if hashlib.sha256(blob).hexdigest() != note["sha256"]:
         raise TrainConfigError(f"{note['key']} was changed: start the run with --fresh")
-    weights: dict[str, torch.Tensor] = safetensors.torch.load(blob)
-    return weights
+    return safetensors.torch.load(blob)
 
 
 def champion(

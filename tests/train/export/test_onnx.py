@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -13,7 +14,6 @@ from train.export.onnx import (
     OPSET,
     OnnxError,
     OnnxModel,
-    operators,
     quantise_dynamic,
     quantise_static,
     to_onnx,
@@ -24,6 +24,10 @@ from train.vit.model import build_vit
 SIDE = 64
 PIXELS = PixelConfig(side=SIDE)
 VIT = ModelConfig(name="vit_tiny_patch16_224", kwargs={"depth": 2, "embed_dim": 96, "num_heads": 3})
+
+
+def operators(graph: bytes) -> set[str]:
+    return {node.op_type for node in onnx.load_model_from_string(graph).graph.node}
 
 
 def bands(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
