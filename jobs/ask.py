@@ -109,12 +109,7 @@ def _one_a_class(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def work(arguments: Arguments) -> dict[str, Any]:
     settings = Settings.from_env()
     version = arguments.dataset_version or tables.newest_version(settings)
-    return ask(
-        settings,
-        version,
-        arguments.ask,
-        partial(progress.report, "ask"),
-    )
+    return ask(settings, version, arguments.ask, partial(progress.report, "ask"))
 
 
 if __name__ == "__main__":

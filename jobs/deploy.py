@@ -7,6 +7,7 @@ of them the version enters (docs/environments.md).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,7 @@ def work(arguments: Arguments) -> dict[str, Any]:
         cut_over(settings, version, actor=ACTOR)
     if resources is not None:
         set_resources(settings, resources, actor=ACTOR)
-    applied = apply_desired_state(
-        settings, lambda done, total, note: progress.report("deploy", done, total, note)
-    )
-    return {**result, **applied}
+    return {**result, **apply_desired_state(settings, partial(progress.report, "deploy"))}
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from data.catalog import erased_patients, tables
 from data.dataset import etl
 from data.dataset.etl import EtlConfig
 from data.dataset.versions import BUCKET
-from data.validation import acceptance
-from data.validation import dataset_report as report
+from data.validation import acceptance, dataset_report
 from data.validation.acceptance import Judged
 from data.validation.config import ValidationConfig, failed
 from jobs.recipes import recipe
@@ -64,17 +63,12 @@ def run_etl(
         validation: limits of the checks; None: the version is not validated.
         report_path: where to write the page as well; also that of a version which fails its checks.
     Raises:
-        Halted: a check failed; whoever listens at the webhook was told.
+        Halted: a check failed; an alert went to the webhook.
     """
     entry.join_ray(settings.ray_address)
     with tables.locked(settings, erased_patients.LOCK, shared=True):
-        made = etl.run(
-            settings,
-            config,
-            fresh=fresh,
-            git_commit=entry.git_commit(),
-            progress=partial(progress.report, "etl"),
-        )
+        report = partial(progress.report, "etl")
+        made = etl.run(settings, config, fresh=fresh, git_commit=entry.git_commit(), progress=report)
         line: dict[str, Any] = {
             "dataset_version": made.version,
             "counts": made.counts,
@@ -100,7 +94,9 @@ def run_etl(
 def _page(settings: Settings, version: str, *, again: bool, path: Path | None) -> str:
     """See that the version has its page; returns the page's address."""
     progress.report("etl", 0, 1, "report of the version")
-    key = tables.while_away(lambda: report.publish(settings, version, again=again), patience_s=PATIENCE_S)
+    key = tables.while_away(
+        lambda: dataset_report.publish(settings, version, again=again), patience_s=PATIENCE_S
+    )
     progress.report("etl", 1, 1, "report of the version")
     store = ObjectStore(settings)
     if path is not None:

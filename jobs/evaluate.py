@@ -25,12 +25,9 @@ def run_evaluate(settings: Settings, model_version: str, gates: Gates) -> dict[s
     Raises:
         Halted: a gate failed; the registry has no new alias.
     """
+    report_step = partial(progress.report, "evaluate")
     evaluated = evaluation.evaluate(
-        settings,
-        model_version,
-        gates,
-        settings.environment,
-        progress=partial(progress.report, "evaluate"),
+        settings, model_version, gates, settings.environment, progress=report_step
     )
     report = {
         "model_version": model_version,

@@ -85,7 +85,7 @@ class Asker:
     """Of torch; more than one only help where nothing else wants the processors."""
 
     def ask(self, bundle_key: str, directory: Path, note: str) -> Audit:
-        """The audit of a bundle's model, whose files lie in `directory`."""
+        """Audit a bundle's model, whose files lie in `directory`."""
         key = f"audits/{bundle_key}/{self._question()}.json"
         try:
             return Audit.from_dict(self.store.get_json(run_store.BUCKET, key))
@@ -101,10 +101,9 @@ class Asker:
     def _question(self) -> str:
         """Hash the questions and the checkers' code: an audit is reused only where both are the same."""
         checkers = (explanation_check, normaliser)
-        asked = [prompt(finding) for finding in self.findings] + [
-            inspect.getsource(checker) for checker in checkers
-        ]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+        prompts = [prompt(finding) for finding in self.findings]
+        sources = [inspect.getsource(checker) for checker in checkers]
+        return hashlib.sha256(json.dumps(prompts + sources).encode()).hexdigest()[:16]
 
 
 def gate(registry: Registry, version: str, champion: str | None, before: Audit, after: Audit) -> str:
@@ -212,7 +211,7 @@ def run_table(arguments: Arguments) -> dict[str, Any]:
         base,
         pairs,
         steps=arguments.table_steps,
-        progress=lambda done, total, note: progress.report("measure", done, total, note),
+        progress=functools.partial(progress.report, "measure"),
     )
     sys.stdout.write(table)
     return {"rows": len(costs), "table": json.loads(json.dumps([asdict(cost) for cost in costs]))}

@@ -10,7 +10,6 @@ import json
 import os
 import random
 import secrets
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,12 +21,12 @@ from typing import Any
 import psutil
 
 from cluster.embedded.home import Home
-from cluster.embedded.process import marked
+from cluster.embedded.process import command_line
 from cluster.objects import ObjectStore, arrow_filesystem
-from cluster.settings import PROJECT_ROOT, Settings
+from cluster.settings import Settings
 from jobs.runtime import entry
-from jobs.runtime.job_process import JobProcess, last_line
-from jobs.runtime.throwaway_platform import own_platform
+from jobs.runtime.job_process import JobProcess
+from jobs.runtime.throwaway_platform import OwnPlatform, own_platform
 from train.checkpoints.state import PROGRESS_NAME
 from train.checkpoints.store import COMMIT_NAME, CheckpointStore, mark_of
 from train.runs import run_store
@@ -59,48 +58,18 @@ class Arguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
+class Ground(OwnPlatform):
     """The platform that the runs are on, and the dataset that they learn."""
 
-    home: Home
-    env: Mapping[str, str]
-    """Of the processes."""
-    settings: Settings
+    merge_errors: bool = True
     dataset_version: str = ""
     options: Mapping[str, Any] = field(default_factory=lambda: dict(TINY))
     """Of the training, by name."""
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            cwd=PROJECT_ROOT,
-            env=dict(self.env),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def run(self, *arguments: str) -> dict[str, Any]:
-        """A job's last line.
-
-        Raises:
-            JobError: it failed.
-        """
-        process = self.start(*arguments)
-        told, _ = process.communicate()
-        return last_line(arguments[0], process.returncode, told.splitlines())
-
     def workers(self) -> list[psutil.Process]:
-        """Training workers that are alive, the youngest first."""
-        found = [process for process in marked(self.home.id, "ray") if WORKER in _title(process)]
-        return sorted(found, key=lambda one: one.create_time(), reverse=True)
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
+        """List the training workers that are alive, the youngest first."""
+        workers = [process for process in self.processes("ray") if WORKER in command_line(process)]
+        return sorted(workers, key=lambda process: process.create_time(), reverse=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,15 +138,15 @@ def digest(ground: Ground, run: str) -> str:
     """Hash all files of the last checkpoint, read back and verified, without the run's own name in one of them."""
     store = checkpoints(ground, run)
     last = store.committed()[0]
-    found: dict[str, Any] = {}
+    contents: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         store.fetch(last, Path(folder))
         for file in Path(folder).iterdir():
             if file.name == PROGRESS_NAME:
-                found[file.name] = json.loads(file.read_text()) | {"about": None}
+                contents[file.name] = json.loads(file.read_text()) | {"about": None}
             elif file.name != COMMIT_NAME:
-                found[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+                contents[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def dataset(ground: Ground) -> str:
@@ -224,7 +193,7 @@ def kills(ground: Ground, name: str, count: int, seed: int) -> dict[str, Any]:
     for nth, (victim, step) in enumerate(victims(count, steps, seed)):
         endings.append(killed(ground, f"{name}-{nth + 1:03d}", victim, step))
         _say(f"run {nth + 1} of {count}", asdict(endings[-1]))
-    wrong = [nth + 1 for nth, one in enumerate(endings) if one.digest != expected]
+    wrong = [nth + 1 for nth, ending in enumerate(endings) if ending.digest != expected]
     if wrong:
         raise entry.JobError(f"runs {wrong} ended with other bits than the undisturbed one")
     drivers = sum(ending.victim == "driver" for ending in endings)

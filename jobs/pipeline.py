@@ -60,7 +60,7 @@ class Arguments:
 
 
 def inside_a_ray_job() -> bool:
-    """Ray's job manager sets this for the entry points that it runs."""
+    """Tell whether Ray's job manager started this process; it sets this variable for its entry points."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
@@ -78,7 +78,7 @@ def one_at_a_time(settings: Settings, lock: int) -> Iterator[None]:
 
 
 def start(arguments: Arguments, settings: Settings) -> dict[str, Any]:
-    """The part on the caller's machine: ingest, register the language model, submit the rest, tell the end."""
+    """Run the part on the caller's machine: ingest, register the language model, submit the rest, show the end."""
     name = arguments.recipe or ("demo" if arguments.source == SYNTHETIC else "xrays_quick")
     chosen = recipe(name)
     log_path = Home.from_env(os.environ).log(f"pipeline-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
@@ -88,24 +88,13 @@ def start(arguments: Arguments, settings: Settings) -> dict[str, Any]:
             f"Raydiology pipeline, recipe {name}, environment {settings.environment}; log: {log_path}"
         )
         ingested = bring_in(
-            settings,
-            arguments.source,
-            chosen.synthetic,
-            report=console.stage,
-            say=console.say,
+            settings, arguments.source, chosen.synthetic, report=console.stage, say=console.say
         )
         if ingested["quarantined"]:
             console.say(f"quarantined {ingested['quarantined']}: {ingested['by_reason']}")
         register(settings, convert(checkpoint_directory()))
-        command = [
-            "python",
-            "-m",
-            "jobs.pipeline",
-            "--recipe",
-            name,
-            "--sources",
-            json.dumps(ingested["sources"]),
-        ]
+        command = ["python", "-m", "jobs.pipeline", "--recipe", name]
+        command += ["--sources", json.dumps(ingested["sources"])]
         command += ["--gates", json.dumps(asdict(arguments.gates)), *(["--fresh"] if arguments.fresh else [])]
         ended = submit_and_follow(settings, shlex.join(command), console)
         report = {**ended.report, "ingest": ingested, "seconds": round(time.monotonic() - started_at, 1)}
@@ -178,8 +167,8 @@ def stages(arguments: Arguments, settings: Settings) -> dict[str, Any]:
 
 
 def _may_cut_over(settings: Settings) -> bool:
-    """In development the newest version that passed serves at once; elsewhere only when there is no champion,
-    since a rollout is to replace one.
+    """Tell whether the version may serve at once: in development always, elsewhere only without a champion, since a
+    rollout is to replace one.
     """
     return (
         settings.environment == "development" or Registry(settings).version_by_alias(VIT, "champion") is None
@@ -197,17 +186,17 @@ def work(arguments: Arguments) -> dict[str, Any]:
 
 
 def in_the_cluster(arguments: Arguments, settings: Settings) -> dict[str, Any]:
-    """Every stage in place; ingests too, unless the caller did and names the sources."""
+    """Run every stage in place; ingests too, unless the caller did and names the sources."""
     if arguments.sources is not None:
         return stages(arguments, settings)
-    found = bring_in(
+    ingested = bring_in(
         settings,
         arguments.source,
         recipe(arguments.recipe or "demo").synthetic,
         report=progress.report,
         say=lambda text: sys.stdout.write(f"{text}\n"),
     )
-    return {"ingest": found, **stages(replace(arguments, sources=found["sources"]), settings)}
+    return {"ingest": ingested, **stages(replace(arguments, sources=ingested["sources"]), settings)}
 
 
 if __name__ == "__main__":

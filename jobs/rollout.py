@@ -112,7 +112,7 @@ def _history(settings: Settings, rollout_id: int) -> list[dict[str, Any]]:
 
 
 def _argv() -> list[str]:
-    """The verb may stand first, without a flag."""
+    """Read the command line, in which the verb may stand first, without a flag."""
     argv = sys.argv[1:]
     return ["--verb", *argv] if argv and not argv[0].startswith("-") else argv
 

@@ -58,26 +58,24 @@ def work(arguments: Arguments) -> dict[str, Any]:
     target = Path(arguments.recipe_file) if arguments.recipe_file else _default_target(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     entry.join_ray(settings.ray_address)
-    found = tuning.sweep(
-        settings,
-        tuning.SweepRequest(
-            spec=spec,
-            dataset_version=version,
-            name=name,
-            recipe=arguments.recipe,
-            fresh=arguments.fresh,
-            git_commit=entry.git_commit(),
-        ),
+    request = tuning.SweepRequest(
+        spec=spec,
+        dataset_version=version,
+        name=name,
+        recipe=arguments.recipe,
+        fresh=arguments.fresh,
+        git_commit=entry.git_commit(),
     )
-    _write(target, found.recipe, found.pictures)
-    best = {"value": found.value, "trial": found.best.number, "epochs": found.best.epochs}
-    config = ObjectStore(settings).uri(BUCKET, found.recipe_key)
-    told = ("run", "mlflow_run_id", "resumed", "trials", "trained", "broke", "cpu_minutes", "importance")
+    outcome = tuning.sweep(settings, request)
+    _write(target, outcome.recipe, outcome.pictures)
+    best = {"value": outcome.value, "trial": outcome.best.number, "epochs": outcome.best.epochs}
+    config = ObjectStore(settings).uri(BUCKET, outcome.recipe_key)
+    names = ("run", "mlflow_run_id", "resumed", "trials", "trained", "broke", "cpu_minutes", "importance")
     return {
-        **{key: value for key, value in asdict(found).items() if key in told},
+        **{key: value for key, value in asdict(outcome).items() if key in names},
         "dataset_version": version,
         "metric": spec.config.metric,
-        "best": {**best, "settings": found.best.settings, "config": config},
+        "best": {**best, "settings": outcome.best.settings, "config": config},
         "recipe_file": str(target),
     }
 
@@ -87,7 +85,7 @@ def _default_target(name: str) -> Path:
 
 
 def _write(target: Path, text: str, pictures: dict[str, bytes]) -> None:
-    """The recipe, and the pictures beside it."""
+    """Write the recipe, and the pictures beside it."""
     target.write_text(text)
     for name, blob in pictures.items():
         target.with_name(f"{target.stem}-{name}").write_bytes(blob)

@@ -5,12 +5,13 @@ the language model. Recipes (`jobs/recipes.py`) and the command line fill them; 
 to MLflow and stored in the model's card. Knows neither Ray nor torch.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, Self
+
+from train.config_checks import build, require, require_choices
 
 MACHINE_FIELDS = frozenset(
     {
@@ -36,29 +37,6 @@ MACHINE_FIELDS = frozenset(
 Precision = Literal["float32", "bfloat16"]
 GIVEN = frozenset({"in_chans", "num_classes", "img_size", "pretrained"})
 """Keyword arguments of `timm.create_model` that follow from the dataset."""
-
-
-class TrainConfigError(ValueError):
-    """A setting has an impossible value; the message names it and, where possible, what to set instead."""
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise TrainConfigError with this message unless the condition holds."""
-    if not condition:
-        raise TrainConfigError(message)
-
-
-def require_choices(config: Any, prefix: str = "") -> None:
-    """Check each field whose type is a Literal.
-
-    Raises:
-        TrainConfigError: its value is none of the literals.
-    """
-    for setting in fields(config):
-        if get_origin(setting.type) is Literal:
-            choices, value = get_args(setting.type), getattr(config, setting.name)
-            listed = ", ".join(map(str, choices))
-            require(value in choices, f"{prefix}{setting.name} is one of {listed}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,9 +192,9 @@ class WorkersConfig:
             TrainConfigError: a key is no setting; the message names it.
         """
         parts = {
-            name: _build(kind, values[name], f"{name}.") for name, kind in cls.PARTS.items() if name in values
+            name: build(kind, values[name], f"{name}.") for name, kind in cls.PARTS.items() if name in values
         }
-        return _build(cls, {**values, **parts})
+        return build(cls, {**values, **parts})
 
     @property
     def fingerprint(self) -> str:
@@ -303,12 +281,3 @@ class TrainConfig(WorkersConfig):
             "compile does not go with zero_stage 3, which fetches parameters within a block: take stage 1 or 2, "
             "or fsdp",
         )
-
-
-def _build(kind: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
-    names = [setting.name for setting in fields(kind)]
-    unknown = sorted(values.keys() - set(names))
-    near = difflib.get_close_matches(unknown[0], names, 1) if unknown else []
-    hint = f": did you mean {prefix}{near[0]}?" if near else ""
-    require(not unknown, f"there is no setting {', '.join(prefix + name for name in unknown)}{hint}")
-    return kind(**values)

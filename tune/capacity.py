@@ -24,7 +24,7 @@ class Node:
 
 
 def room(nodes: Sequence[Node], config: TrainConfig) -> int:
-    """For how many trials there is room: their workers may lie on several nodes, each worker on one."""
+    """Return the number of trials that have room; a trial's workers may lie on several nodes, each worker on one."""
     slots = sum(_workers(node, config) for node in nodes)
     return slots // (config.min_workers or config.num_workers)
 
@@ -35,7 +35,7 @@ def _workers(node: Node, config: TrainConfig) -> int:
 
 
 def concurrent(nodes: Sequence[Node], config: TrainConfig, *, wanted: int, trials: int) -> int:
-    """How many trials run at once.
+    """Return the number of trials to run at once.
 
     Args:
         nodes: what the cluster has for trials.
@@ -43,8 +43,8 @@ def concurrent(nodes: Sequence[Node], config: TrainConfig, *, wanted: int, trial
     Raises:
         CapacityError: there is room for none.
     """
-    found = room(nodes, config)
-    if not found:
+    places = room(nodes, config)
+    if not places:
         workers = config.min_workers or config.num_workers
         each = f"{config.cpus_per_worker} CPUs" + (" and a GPU" if config.use_gpu else "")
         has = ", ".join(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in nodes) or "none"
@@ -52,4 +52,4 @@ def concurrent(nodes: Sequence[Node], config: TrainConfig, *, wanted: int, trial
             f"not even one trial has room: it takes {workers} workers of {each}, and the nodes have {has}: lower "
             "train.num_workers or train.cpus_per_worker, or add nodes (`ray status` says who has what)"
         )
-    return max(1, min(found, wanted or found, trials))
+    return max(1, min(places, wanted or places, trials))

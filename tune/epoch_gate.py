@@ -21,7 +21,7 @@ class TrialChannel:
     epoch: int
     """The last one that the driver knows of."""
     events: deque[Event] = field(default_factory=deque)
-    asked: bool = False
+    awaited: bool = False
     """Whether the driver waits for an event."""
     leaves: bool = False
 
@@ -45,7 +45,7 @@ class EpochGate:
             channel.events.extend({**row, "row": row, "attempt": attempt, "cpu_s": cpu_s} for row in rows)
             self._moved.notify_all()
             await self._moved.wait_for(
-                lambda: channel.leaves or self._closed or (channel.asked and not channel.events)
+                lambda: channel.leaves or self._closed or (channel.awaited and not channel.events)
             )
             return not (channel.leaves or self._closed)
 
@@ -53,10 +53,10 @@ class EpochGate:
         """Wait for the next event; asking for it releases the workers from the last one."""
         channel = self._channels[key]
         async with self._moved:
-            channel.asked = True
+            channel.awaited = True
             self._moved.notify_all()
             await self._moved.wait_for(lambda: bool(channel.events))
-            channel.asked = False
+            channel.awaited = False
             return channel.events.popleft()
 
     async def end(self, key: str, ending: Event) -> None:

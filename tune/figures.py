@@ -18,19 +18,19 @@ MIN_TRIALS = 4
 
 
 def figures(trials: Sequence[Trial], space: Space, config: SweepConfig, title: str) -> dict[str, bytes]:
-    """File name → PNG; without importance where there are too few trials."""
+    """Draw the pictures, file name → PNG; without importance where there are too few trials."""
     draws: dict[str, Callable[[Any], None]] = {
         "parallel-coordinates.png": lambda axes: _coordinates(axes, trials, space, config)
     }
-    found = importance(trials, space, config)
-    if found is not None:
-        draws["importance.png"] = lambda axes: _importance(axes, found, config)
+    shares = importance(trials, space, config)
+    if shares is not None:
+        draws["importance.png"] = lambda axes: _importance(axes, shares, config)
     return {name: png(draw, title) for name, draw in draws.items()}
 
 
 def importance(trials: Sequence[Trial], space: Space, config: SweepConfig) -> dict[str, float] | None:
-    """Share of the variance that each setting explains (fANOVA), the largest first; None with too few trials, and
-    with pbt, where they change on the way.
+    """Return the share of the variance that each setting explains (fANOVA), the largest first; None with too few
+    trials, and with pbt, where settings change on the way.
 
     Trials that ran for different times cannot be compared, so it is of the value after the last epoch that all of them
     have.
@@ -46,7 +46,7 @@ def importance(trials: Sequence[Trial], space: Space, config: SweepConfig) -> di
 
 
 def at_common_epoch(trials: Sequence[Trial], metric: str) -> list[Trial]:
-    """The trials as they were after the last epoch that all of them have, as if they had ended there."""
+    """Return the trials as if they had ended after the last epoch that all of them have."""
     tried = [trial for trial in trials if trial.rows and trial.state in ("complete", "stopped")]
     epoch = min((trial.epochs for trial in tried), default=0)
     return [
@@ -55,17 +55,17 @@ def at_common_epoch(trials: Sequence[Trial], metric: str) -> list[Trial]:
     ]
 
 
-def _importance(axes: Any, found: dict[str, float], config: SweepConfig) -> None:
-    names = list(found)[::-1]
-    axes.barh(names, [found[name] for name in names])
+def _importance(axes: Any, shares: dict[str, float], config: SweepConfig) -> None:
+    names = list(shares)[::-1]
+    axes.barh(names, [shares[name] for name in names])
     axes.set(xlabel=f"share of the variance of {config.metric} explained (fANOVA)", xlim=(0, 1))
 
 
 def _coordinates(axes: Any, trials: Sequence[Trial], space: Space, config: SweepConfig) -> None:
-    """A line a trial through its settings, each on an axis of its own; dark is better, dashed was ended early."""
-    tried = [one for one in trials if one.rows]
+    """Draw a line a trial through its settings, each on an axis of its own; dark is better, dashed was ended early."""
+    tried = [trial for trial in trials if trial.rows]
     names = list(space)
-    values_N = np.array([one.rows[-1][config.metric] for one in tried])
+    values_N = np.array([trial.rows[-1][config.metric] for trial in tried])
     better_N = values_N if config.mode == "max" else -values_N
     spread = float(np.ptp(better_N)) if len(better_N) else 0.0
     for trial, value, better in zip(tried, values_N, better_N, strict=True):
@@ -89,8 +89,9 @@ def _coordinates(axes: Any, trials: Sequence[Trial], space: Space, config: Sweep
 
 
 def _height(dimension: Any, value: Any) -> float:
-    """Between 0 and 1."""
+    """Return the place of a value on its axis, 0 to 1."""
     if isinstance(dimension, Range):
-        low, high = (np.log(one) if dimension.log else one for one in (dimension.low, dimension.high))
-        return float(((np.log(value) if dimension.log else value) - low) / (high - low))
+        ends = np.array([dimension.low, value, dimension.high], float)
+        low, at, high = np.log(ends) if dimension.log else ends
+        return float((at - low) / (high - low))
     return dimension.choices.index(value) / max(1, len(dimension.choices) - 1)

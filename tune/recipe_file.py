@@ -12,13 +12,13 @@ from train.config import TrainConfig
 from tune.sweep_store import Trial
 
 
-def text(trial: Trial, config: TrainConfig, *, dataset_version: str, recipe: str, found: str) -> str:
-    """The YAML file.
+def text(trial: Trial, config: TrainConfig, *, dataset_version: str, recipe: str, summary: str) -> str:
+    """Return the YAML file.
 
     Args:
         config: of the trial.
         recipe: the named recipe that the sweep began with.
-        found: one line on what was tried.
+        summary: one line on what was tried.
     """
     values: dict[str, Any] = {
         "recipe": recipe,
@@ -29,7 +29,7 @@ def text(trial: Trial, config: TrainConfig, *, dataset_version: str, recipe: str
     varied = "".join(f"#   {name}: {value}\n" for name, value in trial.settings.items())
     began = "".join(f"#   {name}: {value}\n" for name, value in trial.began.items())
     return (
-        f"# {found}\n"
+        f"# {summary}\n"
         "# Train it: python -m jobs.train --config THIS_FILE (what is trained already is not trained again)\n"
         f"# Trial {trial.number} has\n{varied}"
         + (f"# and began with\n{began}" if began else "")

@@ -32,13 +32,13 @@ def asha(config: SweepConfig, epochs: int, past: Sequence[Trial]) -> ASHASchedul
         grace_period=min(config.grace_epochs, epochs),
         reduction_factor=config.reduction_factor,
     )
-    over = {one.number: one for one in past if one.state != "unfinished"}
-    heard = {number: SimpleNamespace(trial_id=f"before-{number}") for number in over}
-    for trial in heard.values():
-        scheduler.on_trial_add(None, trial)
-    rows = sorted((row["nth"], number, row) for number, one in over.items() for row in one.rows)
+    over = {trial.number: trial for trial in past if trial.state != "unfinished"}
+    stand_ins = {number: SimpleNamespace(trial_id=f"before-{number}") for number in over}
+    for stand_in in stand_ins.values():
+        scheduler.on_trial_add(None, stand_in)
+    rows = sorted((row["nth"], number, row) for number, trial in over.items() for row in trial.rows)
     for _, number, row in rows:
-        scheduler.on_trial_result(None, heard[number], row)
+        scheduler.on_trial_result(None, stand_ins[number], row)
     return scheduler
 
 
@@ -51,8 +51,8 @@ class Population(PopulationBasedTraining):
         epoch = self._trial_state[trial_to_clone].last_train_time
         digest = hashlib.sha256(repr((sorted(new["settings"].items()), new["run"])).encode()).hexdigest()
         trunk = own["run"].partition("-e")[0]
-        kept = {"number": own["number"], "mlflow_run_id": own["mlflow_run_id"]}
-        config[TRIAL] = {**new, **kept, "run": f"{trunk}-e{int(epoch):03d}-{digest[:6]}"}
+        identity = {"number": own["number"], "mlflow_run_id": own["mlflow_run_id"]}
+        config[TRIAL] = {**new, **identity, "run": f"{trunk}-e{int(epoch):03d}-{digest[:6]}"}
         return config, operations
 
 
@@ -71,25 +71,26 @@ def pbt(config: SweepConfig, space: Space, seed: int) -> Population:
     random.seed(seed)  # Ray's PBT draws from the module's generator
 
     def clamped(given: dict[str, Any]) -> dict[str, Any]:
-        settings = given[TRIAL]["settings"]
-        kept = {name: space[name].clamped(value) for name, value in settings.items()}
-        return {**given, TRIAL: {**given[TRIAL], "settings": kept}}
+        trial = given[TRIAL]
+        settings = {name: space[name].clamped(value) for name, value in trial["settings"].items()}
+        return {**given, TRIAL: {**trial, "settings": settings}}
 
+    mutations = {name: _mutation(dimension) for name, dimension in changing.items()}
     return Population(
         time_attr=TIME,
         metric=config.metric,
         mode=config.mode,
         perturbation_interval=config.perturb_epochs,
-        hyperparam_mutations={TRIAL: {"settings": {name: _drawn(one) for name, one in changing.items()}}},
+        hyperparam_mutations={TRIAL: {"settings": mutations}},
         custom_explore_fn=clamped,
         log_config=False,
     )
 
 
-def _drawn(one: spaces.Dimension) -> Any:
-    if not isinstance(one, Range):
-        return list(one.choices)
-    low, high = one.ends
-    if one.whole:
-        return ray.tune.lograndint(low, high + 1) if one.log else ray.tune.randint(low, high + 1)
-    return ray.tune.loguniform(low, high) if one.log else ray.tune.uniform(low, high)
+def _mutation(dimension: spaces.Dimension) -> Any:
+    if not isinstance(dimension, Range):
+        return list(dimension.choices)
+    low, high = dimension.ends
+    if dimension.whole:
+        return ray.tune.lograndint(low, high + 1) if dimension.log else ray.tune.randint(low, high + 1)
+    return ray.tune.loguniform(low, high) if dimension.log else ray.tune.uniform(low, high)

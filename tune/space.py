@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from train.config import MACHINE_FIELDS, TrainConfig, TrainConfigError
+from train.config import MACHINE_FIELDS, TrainConfig
+from train.config_checks import TrainConfigError
 
 FIXED = {
     "epochs": "all trials have the same, so that they can be compared",
@@ -53,8 +54,8 @@ class Range:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
     def clamped(self, value: Any) -> Any:
-        kept = min(max(value, self.low), self.high)
-        return round(kept) if self.whole else float(kept)
+        nearest = min(max(value, self.low), self.high)
+        return round(nearest) if self.whole else float(nearest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ DEFAULT: dict[str, dict[str, Any]] = {
 
 
 def read(path: Path) -> Space:
-    """The space of a YAML file.
+    """Read the space of a YAML file.
 
     Raises:
         SpaceError: there is no such file, it is no YAML, or the space is impossible.
@@ -104,7 +105,7 @@ def read(path: Path) -> Space:
 
 
 def parse(described: Any) -> Space:
-    """A space from plain values, each name and range checked on its own.
+    """Make a space from plain values, each name and range checked on its own.
 
     Raises:
         SpaceError: a name is no setting, or a range or choice is impossible.
@@ -113,23 +114,23 @@ def parse(described: Any) -> Space:
         raise SpaceError(
             "a space has at least one line such as `optim.learning_rate: {low: 1e-4, high: 1e-2}`"
         )
-    return {str(name): _dimension(str(name), one) for name, one in described.items()}
+    return {str(name): _dimension(str(name), given) for name, given in described.items()}
 
 
 def described(space: Space) -> dict[str, dict[str, Any]]:
-    """The inverse of `parse`."""
-    return {name: _plain(one) for name, one in space.items()}
+    """Invert `parse`."""
+    return {name: _plain(dimension) for name, dimension in space.items()}
 
 
-def _plain(one: Dimension) -> dict[str, Any]:
-    if isinstance(one, Choice):
-        return {"choices": list(one.choices)}
-    low, high = one.ends
-    return {"low": low, "high": high} | ({"log": True} if one.log else {})
+def _plain(dimension: Dimension) -> dict[str, Any]:
+    if isinstance(dimension, Choice):
+        return {"choices": list(dimension.choices)}
+    low, high = dimension.ends
+    return {"low": low, "high": high} | ({"log": True} if dimension.log else {})
 
 
 def searchable() -> dict[str, Any]:
-    """The settings that a space may have, with their default values."""
+    """Return the settings that a space may have, with their default values."""
     return {
         name: value
         for name, value in _leaves(TrainConfig().as_dict())
@@ -211,7 +212,7 @@ def _number(name: str, value: Any, *, whole: bool) -> float:
 
 
 def applied(base: TrainConfig, settings: Settings) -> TrainConfig:
-    """The training configuration of one trial.
+    """Return the training configuration of one trial.
 
     Its numbers are of the kinds that a file's are when it is read (3 where a float belongs is 3.0), so that the
     winner's file has the fingerprint of the trial.
@@ -230,9 +231,9 @@ def applied(base: TrainConfig, settings: Settings) -> TrainConfig:
 
 
 def of(base: TrainConfig, space: Space) -> Settings:
-    """The values that a configuration itself has for a space's settings."""
-    found = dict(_leaves(base.as_dict()))
-    return {name: found[name] for name in space}
+    """Return the values that a configuration itself has for a space's settings."""
+    values = dict(_leaves(base.as_dict()))
+    return {name: values[name] for name in space}
 
 
 def check(base: TrainConfig, space: Space) -> None:
@@ -245,23 +246,23 @@ def check(base: TrainConfig, space: Space) -> None:
         try:
             applied(base, settings)
         except TrainConfigError as error:
-            asked = ", ".join(f"{name} = {value}" for name, value in settings.items())
-            raise SpaceError(f"space: {asked} cannot be trained: {error}") from error
+            values = ", ".join(f"{name} = {value}" for name, value in settings.items())
+            raise SpaceError(f"space: {values} cannot be trained: {error}") from error
 
 
 def _corners(space: Space) -> Iterator[Settings]:
-    for name, one in space.items():
-        yield from ({name: value} for value in _values(one))
-    for (name, one), (other, another) in itertools.combinations(space.items(), 2):
-        yield from ({name: a, other: b} for a in one.ends for b in another.ends)
+    for name, dimension in space.items():
+        yield from ({name: value} for value in _values(dimension))
+    for (name, dimension), (other, another) in itertools.combinations(space.items(), 2):
+        yield from ({name: a, other: b} for a in dimension.ends for b in another.ends)
 
 
-def _values(one: Dimension) -> list[Any]:
-    if isinstance(one, Range) and one.whole and one.high - one.low < MOST_WHOLE:
-        return list(range(int(one.low), int(one.high) + 1))
-    return one.ends
+def _values(dimension: Dimension) -> list[Any]:
+    if isinstance(dimension, Range) and dimension.whole and dimension.high - dimension.low < MOST_WHOLE:
+        return list(range(int(dimension.low), int(dimension.high) + 1))
+    return dimension.ends
 
 
 def within_a_run(space: Space) -> Space:
-    """The part of a space that may change while a run goes on."""
-    return {name: one for name, one in space.items() if name.startswith(WITHIN_A_RUN)}
+    """Return the part of a space that may change while a run goes on."""
+    return {name: dimension for name, dimension in space.items() if name.startswith(WITHIN_A_RUN)}

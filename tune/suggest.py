@@ -7,7 +7,6 @@ that the recipe is among what is compared.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -20,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tune.config import SweepConfig
-from tune.space import Dimension, Range, Settings, Space
+from tune.space import Choice, Dimension, Settings, Space
 from tune.sweep_store import Trial
 
 DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
@@ -35,7 +34,7 @@ STATES = {
 def suggest(
     space: Space, own: Settings, past: Sequence[Trial], number: int, config: SweepConfig, seed: int
 ) -> Settings:
-    """The settings of trial `number`.
+    """Return the settings of trial `number`.
 
     Args:
         own: the recipe's values for the settings of the space.
@@ -77,13 +76,13 @@ def _frozen(trial: Trial, space: Space, metric: str) -> FrozenTrial:
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    return {name: _distribution(one) for name, one in space.items()}
+    return {name: _distribution(dimension) for name, dimension in space.items()}
 
 
-def _distribution(one: Dimension) -> BaseDistribution:
-    if isinstance(one, Range):
-        kind: Any = IntDistribution if one.whole else FloatDistribution
-        low, high = one.ends
-        made: BaseDistribution = kind(low, high, log=one.log)
-        return made
-    return CategoricalDistribution(one.choices)
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(dimension.choices)
+    low, high = dimension.ends
+    if dimension.whole:
+        return IntDistribution(low, high, log=dimension.log)
+    return FloatDistribution(low, high, log=dimension.log)

@@ -74,7 +74,7 @@ class SweepOutcome:
     """By setting, or why there is none."""
 
 
-def sweep(settings: Settings, asked: SweepRequest) -> SweepOutcome:
+def sweep(settings: Settings, request: SweepRequest) -> SweepOutcome:
     """Run the sweep's trials and write the winner's recipe.
 
     Raises:
@@ -83,17 +83,17 @@ def sweep(settings: Settings, asked: SweepRequest) -> SweepOutcome:
         SweepError: no trial has a value.
         ClaimedError: another job runs this sweep.
     """
-    store, spec = ObjectStore(settings), asked.spec
-    _check(asked, manifest(store, asked.dataset_version))
+    store, spec = ObjectStore(settings), request.spec
+    _check(request, manifest(store, request.dataset_version))
     begun, resumed = sweep_store.begin(
-        store, asked.name, fingerprint(spec), asked.dataset_version, fresh=asked.fresh
+        store, request.name, fingerprint(spec), request.dataset_version, fresh=request.fresh
     )
-    provenance = {"dataset_version": asked.dataset_version, "git_commit": asked.git_commit}
+    provenance = {"dataset_version": request.dataset_version, "git_commit": request.git_commit}
     with claim(f"sweep {begun.key}"):
         trial_store = SweepStore(store, begun)
         mlflow_trials = MlflowTrials.open(settings.mlflow_tracking_uri, begun, _params(spec), provenance)
-        driver = _run(settings, asked, trial_store, mlflow_trials)
-        return _conclude(settings, asked, driver, mlflow_trials, resumed=resumed)
+        driver = _run(settings, request, trial_store, mlflow_trials)
+        return _conclude(settings, request, driver, mlflow_trials, resumed=resumed)
 
 
 def fingerprint(spec: SweepSpec) -> str:
@@ -113,9 +113,9 @@ def default_name(spec: SweepSpec, dataset_version: str) -> str:
     return f"sweep-{dataset_version[:8]}-{fingerprint(spec)[:8]}"
 
 
-def _check(asked: SweepRequest, described: dict[str, Any]) -> None:
+def _check(request: SweepRequest, described: dict[str, Any]) -> None:
     """Refuse in seconds what every trial would refuse after its start."""
-    spec = asked.spec
+    spec = request.spec
     spaces.check(spec.train, spec.space)
     if spec.config.scheduler == "pbt":
         schedulers.pbt(spec.config, spec.space, spec.seed)
@@ -129,19 +129,19 @@ def _params(spec: SweepSpec) -> dict[str, Any]:
     return {
         **spec.config.identity(),
         "seed": spec.seed,
-        **{f"space.{name}": one for name, one in spaces.described(spec.space).items()},
+        **{f"space.{name}": given for name, given in spaces.described(spec.space).items()},
     }
 
 
 def _run(
-    settings: Settings, asked: SweepRequest, trial_store: SweepStore, mlflow_trials: MlflowTrials
+    settings: Settings, request: SweepRequest, trial_store: SweepStore, mlflow_trials: MlflowTrials
 ) -> SweepDriver:
     """Run trials until there are enough or the budget is spent."""
-    spec = asked.spec
+    spec = request.spec
     train = _kept_for_others(spec)
     gate = ray.remote(EpochGate).options(num_cpus=0).remote()
     driver = SweepDriver(trial_store, spec, mlflow_trials, close=lambda: ray.get(gate.close.remote()))
-    work = Runs(settings=settings, base=train, dataset_version=asked.dataset_version)
+    work = Runs(settings=settings, base=train, dataset_version=request.dataset_version)
     pointer = work.pointer if spec.config.scheduler == "pbt" else None
     environment = TrialEnvironment(
         gate=gate, epochs=train.epochs, metric=spec.config.metric, train=work, pointer=pointer
@@ -155,24 +155,24 @@ def _run(
 
 
 def _kept_for_others(spec: SweepSpec) -> TrainConfig:
-    """With pbt the checkpoint at the end of each epoch stays, since another trial may begin with it."""
+    """Keep the checkpoint at the end of each epoch with pbt, since another trial may begin with it."""
     return replace(spec.train, keep_every_epochs=1) if spec.config.scheduler == "pbt" else spec.train
 
 
 def _conclude(
     settings: Settings,
-    asked: SweepRequest,
+    request: SweepRequest,
     driver: SweepDriver,
     mlflow_trials: MlflowTrials,
     *,
     resumed: bool,
 ) -> SweepOutcome:
     """Bring MLflow up to date, write the winner and the pictures, and drop what only losers need."""
-    spec, trial_store = asked.spec, driver.trial_store
+    spec, trial_store = request.spec, driver.trial_store
     trials = trial_store.trials
     for trial in trials:
         config = spaces.applied(spec.train, trial.settings)
-        run, _ = run_store.begin(trial_store.store, trial.run, config, asked.dataset_version, fresh=False)
+        run, _ = run_store.begin(trial_store.store, trial.run, config, request.dataset_version, fresh=False)
         run_id = mlflow_trials.catch_up(trial, config, run.key)
         if run_id != trial.mlflow_run_id:
             trial_store.put(replace(trial, mlflow_run_id=run_id))
@@ -182,7 +182,7 @@ def _conclude(
         mlflow_trials.fail()
         raise SweepError(_why_none(trials))
     value = best.rows[-1][spec.config.metric]
-    text = _recipe(asked, best, value, trials)
+    text = _recipe(request, best, value, trials)
     recipe_key = f"{trial_store.sweep.folder}/{RECIPE_NAME}"
     trial_store.store.put(run_store.BUCKET, recipe_key, text.encode())
     pictures = figures.figures(trials, spec.space, spec.config, trial_store.sweep.name)
@@ -190,15 +190,15 @@ def _conclude(
         files = {**pictures, RECIPE_NAME: text.encode()}
         for name, blob in files.items():
             Path(folder, name).write_bytes(blob)
-        found = {f"best_{spec.config.metric}": value, "cpu_minutes": trial_store.cpu_minutes}
-        mlflow_trials.finish(found, [Path(folder, name) for name in files])
+        best_figures = {f"best_{spec.config.metric}": value, "cpu_minutes": trial_store.cpu_minutes}
+        mlflow_trials.finish(best_figures, [Path(folder, name) for name in files])
     return SweepOutcome(
         run=trial_store.sweep.name,
         mlflow_run_id=mlflow_trials.parent,
         resumed=resumed,
         trials=sweep_store.count(trials),
         trained=len(driver.touched),
-        broke={one.number: one.why for one in trials if one.state == "unfinished" and one.why},
+        broke={trial.number: trial.why for trial in trials if trial.state == "unfinished" and trial.why},
         best=best,
         value=value,
         cpu_minutes=round(trial_store.cpu_minutes, 2),
@@ -209,21 +209,22 @@ def _conclude(
     )
 
 
-def _recipe(asked: SweepRequest, best: Trial, value: float, trials: Sequence[Trial]) -> str:
-    metric = asked.spec.config.metric
+def _recipe(request: SweepRequest, best: Trial, value: float, trials: Sequence[Trial]) -> str:
+    metric = request.spec.config.metric
+    tried = f"The best of {len(trials)} trials of sweep {request.name}"
     return recipe_file.text(
         best,
-        spaces.applied(asked.spec.train, best.settings),
-        dataset_version=asked.dataset_version,
-        recipe=asked.recipe,
-        found=f"The best of {len(trials)} trials of sweep {asked.name}: {metric} {value:.4f} after epoch {best.epochs}",
+        spaces.applied(request.spec.train, best.settings),
+        dataset_version=request.dataset_version,
+        recipe=request.recipe,
+        summary=f"{tried}: {metric} {value:.4f} after epoch {best.epochs}",
     )
 
 
 def _importance(trials: Sequence[Trial], spec: SweepSpec) -> dict[str, float] | str:
-    found = figures.importance(trials, spec.space, spec.config)
-    if found is not None:
-        return {name: round(share, 3) for name, share in found.items()}
+    shares = figures.importance(trials, spec.space, spec.config)
+    if shares is not None:
+        return {name: round(share, 3) for name, share in shares.items()}
     if spec.config.scheduler == "pbt":
         return "none: pbt changes settings on the way"
     return f"none: it takes at least {figures.MIN_TRIALS} trials that ended, with values that differ"

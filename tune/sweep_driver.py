@@ -99,11 +99,11 @@ class SweepDriver(ray.tune.Callback):
                 self._dropped.add(name)
 
     def _new(self) -> Trial:
-        asked, number = self.spec, len(self.trial_store.trials)
-        own = spaces.of(asked.train, asked.space)
-        settings = suggest(asked.space, own, self.trial_store.trials, number, asked.config, asked.seed)
+        spec, number = self.spec, len(self.trial_store.trials)
+        own = spaces.of(spec.train, spec.space)
+        settings = suggest(spec.space, own, self.trial_store.trials, number, spec.config, spec.seed)
         trial = Trial(number=number, run=self.trial_store.sweep.run(number), settings=settings)
-        config = spaces.applied(asked.train, settings)
+        config = spaces.applied(spec.train, settings)
         version = self.trial_store.sweep.dataset_version
         run, _ = run_store.begin(self.trial_store.store, trial.run, config, version, fresh=True)
         trial = replace(trial, mlflow_run_id=self._mlflow_trials.begin(trial, config, run.key))
@@ -163,14 +163,14 @@ class SweepDriver(ray.tune.Callback):
         return replace(trial, state="stopped") if result["done"] else trial
 
     def _with_row(self, trial: Trial, row: dict[str, float]) -> Trial:
-        known = [{**one, "nth": None} for one in trial.rows]
+        known = [{**earlier, "nth": None} for earlier in trial.rows]
         if {**row, "nth": None} in known:
             return trial  # ASHA gets known rows again after a restart
         return trial.with_row({**row, "nth": self.trial_store.next_nth})
 
     def _report(self, trial: Trial) -> None:
         config = self.spec.config
-        over = sum(one.state != "unfinished" for one in self.trial_store.trials)
+        over = sum(other.state != "unfinished" for other in self.trial_store.trials)
         value = trial.value(config.metric)
         note = (
             f"trial {trial.number}: {trial.state if trial.state != 'unfinished' else f'epoch {trial.epochs}'}"
@@ -193,10 +193,10 @@ class Sampler(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The driver has heard of it."""
+        """Do nothing: `SweepDriver` has the result already."""
 
     def save(self, checkpoint_path: str) -> None:
-        """The sweep store is what a sweep goes on from."""
+        """Do nothing: a sweep continues from its `SweepStore`."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Never called: see `save`."""
+        """Do nothing: see `save`."""

@@ -44,7 +44,7 @@ class Trial:
     """pbt: the training runs that it had before this one."""
 
     def value(self, metric: str) -> float | None:
-        """After its last epoch so far."""
+        """Return the metric after the last epoch so far."""
         return self.rows[-1][metric] if self.rows else None
 
     @property
@@ -52,8 +52,9 @@ class Trial:
         return int(self.rows[-1]["epoch"]) if self.rows else 0
 
     def with_row(self, row: Row) -> "Trial":
-        """With an epoch's row in place of what was known of this and later epochs."""
-        return replace(self, rows=[one for one in self.rows if one["epoch"] < row["epoch"]] + [row])
+        """Replace what was known of this and later epochs with an epoch's row."""
+        earlier = [known for known in self.rows if known["epoch"] < row["epoch"]]
+        return replace(self, rows=[*earlier, row])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +121,9 @@ class SweepStore:
     def __init__(self, store: ObjectStore, sweep: Sweep) -> None:
         self.store = store
         self.sweep = sweep
-        found = [
-            Trial(**store.get_json(BUCKET, key)) for key in store.keys(BUCKET, f"{sweep.folder}/trials/")
-        ]
-        self._trials = {one.number: one for one in found}
+        keys = store.keys(BUCKET, f"{sweep.folder}/trials/")
+        trials = [Trial(**store.get_json(BUCKET, key)) for key in keys]
+        self._trials = {trial.number: trial for trial in trials}
 
     @property
     def trials(self) -> list[Trial]:
@@ -170,11 +170,11 @@ def best(trials: Sequence[Trial], metric: str, mode: str) -> Trial | None:
     farthest = max(trial.epochs for trial in tried)
     candidates = complete or [trial for trial in tried if trial.epochs == farthest]
     sign = 1 if mode == "max" else -1
-    return max(candidates, key=lambda one: (sign * one.rows[-1][metric], -one.number))
+    return max(candidates, key=lambda trial: (sign * trial.rows[-1][metric], -trial.number))
 
 
 def superseded(trials: Sequence[Trial], metric: str, mode: str) -> list[str]:
     """Return the training runs whose weights neither a trial nor a winner can still need."""
     over = [trial for trial in trials if trial.state != "unfinished"]
-    kept = best(over, metric, mode)
-    return [run for trial in trials for run in trial.left] + [trial.run for trial in over if trial != kept]
+    winner = best(over, metric, mode)
+    return [run for trial in trials for run in trial.left] + [trial.run for trial in over if trial != winner]

@@ -126,9 +126,9 @@ class TrialDriver(ray.tune.Trainable):
 
     def _train(self) -> None:
         """Train in the thread, and report to the gate how it ended."""
-        asked = _EpochReporter(gate=self._environment.gate, key=self._key)
+        reporter = _EpochReporter(gate=self._environment.gate, key=self._key)
         try:
-            last = self._environment.train(self._assignment, self._origin, asked)
+            last = self._environment.train(self._assignment, self._origin, reporter)
             ending: Event = {**last, "row": last, "ending": "complete"}
         except workers.PausedError:
             ending = {"ending": "halted"}

@@ -82,6 +82,14 @@ def marked(home_id: str, component: str | None = None) -> list[psutil.Process]:
     return [process for pid, process in processes.items() if pid not in ours and identify(pid) is not None]
 
 
+def command_line(process: psutil.Process) -> str:
+    """Return a process's title or command in one line; empty if it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def _has_mark(process: psutil.Process, home_id: str, component: str | None) -> bool:
     try:
         env = process.environ()

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from cluster.database import audit
@@ -25,7 +24,7 @@ from data.catalog.tables import Connection
 from data.dataset import split_decisions, versions
 from data.dataset.staging import STAGING
 from data.dataset.versions import BUCKET
-from data.privacy import tombstones
+from data.privacy import image_rows, tombstones
 from data.privacy.tombstones import Image
 
 INDEX = "_index/"
@@ -252,7 +251,8 @@ def _rows(
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [split_decisions.LOCK])
         counts = {
-            table: _delete(connection, table, images, target.pseudonym) for table in _tables(connection)
+            table: image_rows.delete(connection, table, images, target.pseudonym)
+            for table in image_rows.tables(connection)
         }
         if not finished or images:
             audit(
@@ -268,37 +268,3 @@ def _rows(
             )
         connection.execute("UPDATE forgotten SET finished_at = now() WHERE mark = ANY(%s)", [sorted(marks)])
     return counts
-
-
-def _tables(connection: Connection) -> list[str]:
-    """List the tables whose rows are about images: those with the columns `source` and `sha256`."""
-    rows = connection.execute(
-        "SELECT table_name FROM information_schema.columns JOIN information_schema.tables"
-        " USING (table_schema, table_name) WHERE table_schema = current_schema() AND table_type = 'BASE TABLE'"
-        " AND column_name IN ('source', 'sha256') GROUP BY table_name HAVING count(*) = 2 ORDER BY table_name"
-    )
-    return [row["table_name"] for row in rows]
-
-
-def _delete(connection: Connection, table: str, images: Collection[Image], pseudonym: str) -> int:
-    """Delete the rows of the images and, where the table names patients, of the patient."""
-    pairs = sorted(images)
-    columns = {
-        row["column_name"]
-        for row in connection.execute(
-            "SELECT column_name FROM information_schema.columns"
-            " WHERE table_schema = current_schema() AND table_name = %s",
-            [table],
-        )
-    }
-    of_patient = sql.SQL("OR patient_pseudonym = %(patient)s" if "patient_pseudonym" in columns else "")
-    query = sql.SQL(
-        "DELETE FROM {table} WHERE (source, sha256) IN"
-        " (SELECT * FROM unnest(%(sources)s::text[], %(files)s::text[])) {of_patient}"
-    ).format(table=sql.Identifier(table), of_patient=of_patient)
-    values = {
-        "sources": [value for value, _ in pairs],
-        "files": [value for _, value in pairs],
-        "patient": pseudonym,
-    }
-    return connection.execute(query, values).rowcount

@@ -23,8 +23,8 @@ Draw = Callable[[int], bytes]
 
 
 def grey_HW(seed: int, side: int, depth: int) -> np.ndarray:
-    """Bright and dark where a chest film is, structure at all scales and some noise, 0 to `depth`; about as hard to
-    compress as a radiograph.
+    """Draw bright and dark where a chest film has them, structure at all scales and some noise, 0 to `depth`; about
+    as hard to compress as a radiograph.
     """
     random = np.random.default_rng(seed)
     down_H1, across_1W = np.linspace(-1, 1, side)[:, None], np.linspace(-1, 1, side)[None]
@@ -47,12 +47,10 @@ def small_jpeg(seed: int) -> bytes:
 
 
 def dicom(seed: int, side: int = 1024) -> bytes:
-    """A 12-bit digital radiograph with a window, uncompressed."""
+    """Draw a 12-bit digital radiograph with a window, uncompressed."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = (
-        DigitalXRayImageStorageForPresentation,
-        ExplicitVRLittleEndian,
-    )
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPInstanceUID = f"2.25.{seed + 1}"
     file = io.BytesIO()
     data = FileDataset(file, {}, file_meta=meta, preamble=b"\0" * 128)

@@ -1,12 +1,12 @@
-"""What the ETL benchmark runs inside its platform: our ETL and its two peers in turns, one JSON line last.
+"""Runs inside the platform of an ETL benchmark: our ETL and one of its two peers in turns, a job's line last.
 
 `jobs.bench.etl` starts it with the platform's environment, so that this process is the driver of ours and the parent
 of the peer's pool. Each side has run once, unmeasured, before the first measurement, with workers that are warm.
 """
 
+import functools
 import hashlib
 import io
-import json
 import os
 import statistics
 import sys
@@ -62,8 +62,8 @@ def forget(store: ObjectStore) -> None:
     store.delete("datasets", [key for key in keys if not key.startswith("_bench/plain")])
 
 
-def ours(settings: Settings) -> str:
-    """Returns the version."""
+def run_ours(settings: Settings) -> str:
+    """Make the dataset; returns its version."""
     return etl.run(settings, EtlConfig(pixels=PIXELS), fresh=True).version
 
 
@@ -78,43 +78,37 @@ def warm_up() -> None:
 
 @ray.remote(num_cpus=1)
 def _ready() -> None:
-    """One worker each: none is done before all have begun."""
+    """Occupy a worker until all others have begun too."""
     process_decoder()
     time.sleep(TOGETHER_S)
 
 
 def hashes_of(store: ObjectStore, version: str) -> set[str]:
     parts = [store.get("datasets", part["key"]) for part in versions.manifest(store, version)["parts"]]
-    return {
-        one
-        for part in parts
-        for one in pq.read_table(io.BytesIO(part), columns=["sample_hash"])["sample_hash"].to_pylist()
-    }
+    columns = [pq.read_table(io.BytesIO(part), columns=["sample_hash"])["sample_hash"] for part in parts]
+    return {digest for column in columns for digest in column.to_pylist()}
 
 
 def pooled(pool: Any, samples: list[Sample]) -> set[str]:
     size = max(1, min(etl.SMALLEST_BLOCK_ROWS, len(samples) // (2 * pool._processes)))
-    rows = [
-        {name: getattr(sample, name) for name in ("raw_key", "label", "view", "sha256", "source")}
-        for sample in samples
-    ]
-    jobs = [
-        (f"{MADE}/{start:06d}.parquet", rows[start : start + size]) for start in range(0, len(rows), size)
-    ]
-    return {one for made in pool.imap_unordered(process_pool.one_block, jobs) for one in made}
+    names = ("raw_key", "label", "view", "sha256", "source")
+    rows = [{name: getattr(sample, name) for name in names} for sample in samples]
+    starts = range(0, len(rows), size)
+    blocks = [(f"{MADE}/{start:06d}.parquet", rows[start : start + size]) for start in starts]
+    return set().union(*pool.imap_unordered(process_pool.make_block, blocks))
 
 
 def chained(settings: Settings) -> None:
-    """The straightforward way with Ray Data to masked, checked, scaled and hashed pixels, from unsealed files."""
+    """Mask, check, scale and hash unsealed files the straightforward way with Ray Data."""
 
     def work(batch: dict[str, np.ndarray]) -> dict[str, Any]:
         cv2.setNumThreads(1)
-        made_NHW = [_judged(shown_HW) for shown_HW in batch["image"]]
-        pixels = [one.tobytes() for one in made_NHW]
+        scaled_NHW = [_judged(shown_HW) for shown_HW in batch["image"]]
+        pixels = [scaled_HW.tobytes() for scaled_HW in scaled_NHW]
         return {
             "path": batch["path"],
-            "sha256": np.array([hashlib.sha256(one).hexdigest() for one in pixels]),
-            "fingerprint": np.array([fingerprint(one) for one in made_NHW]),
+            "sha256": np.array([hashlib.sha256(blob).hexdigest() for blob in pixels]),
+            "fingerprint": np.array([fingerprint(scaled_HW) for scaled_HW in scaled_NHW]),
             "pixels": np.array(pixels, dtype=object),
         }
 
@@ -136,24 +130,22 @@ def copy_plain(settings: Settings, samples: list[Sample]) -> None:
         store.put("datasets", f"{PLAIN}/{sample.sha256}.jpg", originals.get(sample.raw_key))
 
 
-def measured(sides: list[Side], images: int) -> dict[str, list[float]]:
-    """Images a CPU-second of each side, a number a round; all processes of a side count, its drivers too, less what
-    they use when nothing runs.
+def median_rates(sides: list[Side], images: int) -> dict[str, float]:
+    """Measure images a CPU-second, the median of each side's rounds; all processes of a side count, its drivers too,
+    less what they use when nothing runs.
     """
     rates: dict[str, list[float]] = {side.name: [] for side in sides}
     for nth in range(1 + ROUNDS):
         for side in sides:
             side.before()
             idle = idle_share(side.processes)
-            started_at = time.monotonic()
             with Watch(side.processes) as watch:
                 side.work()
-            wall_s = time.monotonic() - started_at
-            rate = images / (watch.cpu_s - idle * wall_s)
+            rate = images / (watch.cpu_s - idle * watch.wall_s)
             if nth:
                 rates[side.name].append(rate)
-            sys.stderr.write(f"{side.name}: {rate:.1f} images/CPU-s, {wall_s:.1f} s\n")
-    return rates
+            sys.stderr.write(f"{side.name}: {rate:.1f} images/CPU-s, {watch.wall_s:.1f} s\n")
+    return {name: statistics.median(each) for name, each in rates.items()}
 
 
 def main(kind: str) -> dict[str, float]:
@@ -163,37 +155,30 @@ def main(kind: str) -> dict[str, float]:
         samples = tables.samples(connection, metadata=False)
     store, here = ObjectStore(settings), psutil.Process()
 
+    clear = functools.partial(forget, store)
+
     def of_ray() -> list[psutil.Process]:
         return [here, *(process for process in marked(home.id, "ray") if at_work(process))]
 
     def before_ours() -> None:
-        forget(store)
+        clear()
         warm_up()
 
-    sides = [Side(name="ours", work=lambda: ours(settings), before=before_ours, processes=of_ray)]
+    ours = Side(name="ours", work=lambda: run_ours(settings), before=before_ours, processes=of_ray)
     if kind == "chain":
         copy_plain(settings, samples)
-        sides.append(
-            Side(name="peer", work=lambda: chained(settings), before=lambda: forget(store), processes=of_ray)
+        chain = Side(name="peer", work=lambda: chained(settings), before=clear, processes=of_ray)
+        return median_rates([ours, chain], len(samples))
+    with process_pool.open_pool(settings, PIXELS) as pool:
+        workers = [psutil.Process(worker.pid) for worker in pool._pool]  # type: ignore[attr-defined]
+        peer = Side(
+            name="peer", work=lambda: pooled(pool, samples), before=clear, processes=lambda: [here, *workers]
         )
-        rates = measured(sides, len(samples))
-    else:
-        with process_pool.open_pool(settings, PIXELS) as pool:
-            workers = [psutil.Process(one.pid) for one in pool._pool]  # type: ignore[attr-defined]
-            sides.append(
-                Side(
-                    name="peer",
-                    work=lambda: pooled(pool, samples),
-                    before=lambda: forget(store),
-                    processes=lambda: [here, *workers],
-                )
-            )
-            forget(store)
-            if hashes_of(store, ours(settings)) != pooled(pool, samples):
-                raise entry.JobError("the two sides made different samples")
-            rates = measured(sides, len(samples))
-    return {name: statistics.median(each) for name, each in rates.items()}
+        clear()
+        if hashes_of(store, run_ours(settings)) != pooled(pool, samples):
+            raise entry.JobError("the two sides made different samples")
+        return median_rates([ours, peer], len(samples))
 
 
 if __name__ == "__main__":
-    sys.stdout.write("\n" + json.dumps(main(sys.argv[1])) + "\n")
+    entry.run("bench_etl", lambda: main(sys.argv[1]))

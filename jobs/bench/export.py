@@ -29,7 +29,7 @@ LARGEST_LOSS_POINTS = 1.0
 
 
 def int8_vs_fp32() -> Figure:
-    """ViT-small at 224 pixels with weights from a seed: what the weights are does not change the time."""
+    """Time ViT-small at 224 pixels with weights from a seed: what the weights are does not change the time."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     graph = to_onnx(build_vit(MODEL, classes=10, side=SIDE), SIDE)
@@ -39,14 +39,14 @@ def int8_vs_fp32() -> Figure:
         "dynamic": quantise_dynamic(graph),
         "static": quantise_static(graph, inputs_NCHW),
     }
-    rates = images_per_core_s({name: OnnxModel(one) for name, one in graphs.items()}, inputs_NCHW)
+    rates = images_per_core_s({name: OnnxModel(blob) for name, blob in graphs.items()}, inputs_NCHW)
     better = max(("dynamic", "static"), key=lambda name: rates[name])
     peer = f"float32 ONNX; {better} INT8{_circumstances()}"
     return Figure.of("int8_vs_fp32", rates[better], rates["float32"], peer, "images a core-second")
 
 
 def images_per_core_s(models: dict[str, OnnxModel], inputs_NCHW: np.ndarray) -> dict[str, float]:
-    """Median of several rounds, on one core of this process's own choosing, all models taking turns."""
+    """Measure the median of several rounds, on one core of this process's own choosing, all models taking turns."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     sides = {name: partial(model.logits, inputs_NCHW) for name, model in models.items()}
@@ -58,31 +58,29 @@ def images_per_core_s(models: dict[str, OnnxModel], inputs_NCHW: np.ndarray) -> 
 
 
 def int8_accuracy_loss() -> Figure:
-    """Accuracy that the champion loses as INT8 on its test images: upper 95 % bound over patients, in points."""
+    """Measure the accuracy that the champion loses as INT8 on test images, in points: a 95 % bound over patients."""
     settings = Settings.from_env()
     store, registry = ObjectStore(settings), Registry(settings)
     version = registry.version_by_alias(VIT, "champion")
     if version is None:
         raise JobError("there is no champion; run `make demo` first")
     card, weights = publish.read(store, registry.bundle_key(VIT, version))
-    found, pixels = measure(store, card, weights, ExportConfig()), card.pixels
+    measured, pixels = measure(store, card, weights, ExportConfig()), card.pixels
     float32_NK, int8_NK = (
-        batched(found.forms.forwards[name], found.test.pixels_NHW, pixels) for name in (FLOAT32, found.int8)
+        batched(measured.forms.forwards[name], measured.test.pixels_NHW, pixels)
+        for name in (FLOAT32, measured.int8)
     )
-    _, at_most = accuracy_loss(float32_NK, int8_NK, found.test.labels_N, found.test.groups)
-    peer = f"the most that may be lost; {found.int8}, {len(found.test)} images"
+    _, at_most = accuracy_loss(float32_NK, int8_NK, measured.test.labels_N, measured.test.groups)
+    peer = f"the most that may be lost; {measured.int8}, {len(measured.test)} images"
     return Figure.of(
         "int8_accuracy_loss", 100 * at_most, LARGEST_LOSS_POINTS, peer, "points, upper 95 % bound"
     )
 
 
 def _circumstances() -> str:
-    """What a reader of the figure has to know of the machine."""
-    told = "" if "vnni" in Path("/proc/cpuinfo").read_text() else "; no VNNI"
-    return told + ("; other work ran" if os.getloadavg()[0] > 1.5 else "")
+    """Describe what a reader of the figure has to know of the machine."""
+    instructions = "" if "vnni" in Path("/proc/cpuinfo").read_text() else "; no VNNI"
+    return instructions + ("; other work ran" if os.getloadavg()[0] > 1.5 else "")
 
 
-BENCHMARKS = (
-    int8_vs_fp32,
-    int8_accuracy_loss,
-)
+BENCHMARKS = (int8_vs_fp32, int8_accuracy_loss)

@@ -18,15 +18,10 @@ class Figure:
 
     @classmethod
     def of(cls, name: str, ours: float, peer: float, peer_name: str, unit: str) -> "Figure":
-        """Rounded to three decimals; the ratio is of the whole numbers."""
-        return cls(
-            name=name,
-            ours=round(ours, 3),
-            peer=round(peer, 3),
-            peer_name=peer_name,
-            ratio=round(ours / peer, 3),
-            unit=unit,
-        )
+        """Round to three decimals; the ratio is of the numbers as they were."""
+        ratio = round(ours / peer, 3)
+        ours, peer = round(ours, 3), round(peer, 3)
+        return cls(name=name, ours=ours, peer=peer, peer_name=peer_name, ratio=ratio, unit=unit)
 
 
 def in_turns(

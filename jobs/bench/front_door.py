@@ -57,20 +57,20 @@ class Side:
         self.idle = idle_share(self.processes)
 
     def ask(
-        self, body: Path, *, seconds: float = SECONDS, connections: int = CONNECTIONS, kept: bool = True
+        self, body: Path, *, seconds: float = SECONDS, connections: int = CONNECTIONS, counted: bool = True
     ) -> None:
-        """One round of load."""
+        """Run one round of load; the first one is not `counted`."""
         with ExitStack() as stack:
             watches = {name: stack.enter_context(Watch(each)) for name, each in self.apart.items()}
             watch = stack.enter_context(Watch(self.processes))
             client = load.start(self.url, body, key=self.key, connections=connections, seconds=seconds)
             seen = load.finished(client)
-        if not kept:
+        if not counted:
             return
         self.ms.append(cost_ms(watch, self.idle, seen.answered))
         self.a_second.append(seen.a_second)
-        for name, one in watches.items():
-            self.apart_ms.setdefault(name, []).append(cost_ms(one, 0.0, seen.answered))
+        for name, other in watches.items():
+            self.apart_ms.setdefault(name, []).append(cost_ms(other, 0.0, seen.answered))
 
     def line(self) -> str:
         apart = "".join(f"; {name} {statistics.median(ms):.2f}" for name, ms in self.apart_ms.items())
@@ -81,24 +81,21 @@ class Side:
 
 
 def cost_ms(watch: Watch, idle: float, requests: int) -> float:
-    """CPU milliseconds of one request, without what is used anyway."""
+    """Return the CPU milliseconds of one request, without what is used anyway."""
     return 1000 * (watch.cpu_s - idle * watch.wall_s) / requests
 
 
 def marked(figure: Figure, at_most: float | None = None, *, at_least: float | None = None) -> Figure:
-    """The figure, which says so where it is on the wrong side of its mark."""
-    missed = (at_most is not None and figure.ratio > at_most) or (
-        at_least is not None and figure.ratio < at_least
-    )
-    if not missed:
-        return figure
-    mark = at_most if at_most is not None else at_least
-    return replace(figure, peer_name=f"{figure.peer_name}; MISSES its mark of {mark:g}")
+    """Name the mark in a figure that is on the wrong side of it."""
+    for mark, sign in ((at_most, 1), (at_least, -1)):
+        if mark is not None and sign * figure.ratio > sign * mark:
+            return replace(figure, peer_name=f"{figure.peer_name}; MISSES its mark of {mark:g}")
+    return figure
 
 
 @functools.cache
 def costs() -> dict[str, float]:
-    """CPU milliseconds of a request, by side."""
+    """Measure the CPU milliseconds of a request, by side."""
     with staged() as stage, ExitStack() as stack:
         body = stage.folder / "body"
         body.write_bytes(os.urandom(BODY_BYTES))
@@ -107,7 +104,7 @@ def costs() -> dict[str, float]:
         stage.bring_up(builders="jobs.bench.serve_apps")
         sides = [_ours(stage), *(_peer(stage, stack, name) for name in ("litserve", "stock"))]
         for side in sides:
-            side.ask(body, kept=False)
+            side.ask(body, counted=False)
             side.rest()
         for nth in range(ROUNDS):
             for side in sides[nth % 3 :] + sides[: nth % 3]:
@@ -131,7 +128,7 @@ def _peer(stage: Stage, stack: ExitStack, name: Peer) -> Side:
 
 
 def left_out(stage: Stage) -> str:
-    """What the figure leaves out: CPU time of a child that decodes, and of an image's way to the object store."""
+    """Measure what the figure leaves out: CPU time of a decoder process, and of an image's way to the object store."""
     blob = drawn_jpeg(BODY_BYTES)
     store, images = ObjectStore(stage.settings), 200
     with Decoder(children=1) as decoder:
@@ -141,11 +138,8 @@ def left_out(stage: Stage) -> str:
                 decoder.decode(blob)
     with Watch(stage.component("s3")) as server, Watch(lambda: [psutil.Process()]) as storing:
         with ThreadPoolExecutor(4) as pool:
-            list(
-                pool.map(
-                    lambda nth: store.put("predictions", f"bench/{nth}", encode_png(shown_HW)), range(images)
-                )
-            )
+            keys = [f"bench/{nth}" for nth in range(images)]
+            list(pool.map(lambda key: store.put("predictions", key, encode_png(shown_HW)), keys))
     return (
         f"left out, a JPEG of {len(blob):,} bytes: decoding {cost_ms(decoding, 0, images):.2f} ms, PNG and S3 "
         f"{cost_ms(storing, 0, images):.2f} ms, SeaweedFS {cost_ms(server, 0, images):.2f} ms\n"
@@ -153,7 +147,7 @@ def left_out(stage: Stage) -> str:
 
 
 def drawn_jpeg(size_bytes: int) -> bytes:
-    """A drawn film about as large."""
+    """Draw a film about as large as this."""
     drawn = Image.open(io.BytesIO(corpus.jpeg(1, 512)))
     for quality in range(95, 10, -5):
         buffer = io.BytesIO()
@@ -164,21 +158,18 @@ def drawn_jpeg(size_bytes: int) -> bytes:
 
 
 def front_door_cpu() -> Figure:
-    """Authentication, limits, parsing, routing, hop, record and answer, beside LitServe with the same body."""
-    found = costs()
-    figure = Figure.of("front_door_cpu", found["ours"], found["litserve"], "LitServe, same body", UNIT)
+    """Compare authentication, limits, parsing, routing, hop, record and answer with LitServe on the same body."""
+    ms = costs()
+    figure = Figure.of("front_door_cpu", ms["ours"], ms["litserve"], "LitServe, same body", UNIT)
     return marked(figure, OF_LITSERVE)
 
 
 def front_door_cpu_vs_stock() -> Figure:
-    """The same beside FastAPI ingress and second deployment, every setting Ray's default."""
-    found = costs()
+    """Compare the same with FastAPI ingress and second deployment, every setting Ray's default."""
+    ms = costs()
     peer = "stock Serve graph of two deployments, same body"
-    return marked(Figure.of("front_door_cpu_vs_stock", found["ours"], found["stock"], peer, UNIT), OF_STOCK)
+    return marked(Figure.of("front_door_cpu_vs_stock", ms["ours"], ms["stock"], peer, UNIT), OF_STOCK)
 
 
 UNIT = "CPU-ms a request, median"
-BENCHMARKS = (
-    front_door_cpu,
-    front_door_cpu_vs_stock,
-)
+BENCHMARKS = (front_door_cpu, front_door_cpu_vs_stock)

@@ -45,7 +45,7 @@ class Arguments:
 
 
 def image() -> bytes:
-    """A grey JPEG of a synthetic chest film, 1024 pixels wide, from a seed."""
+    """Draw a grey JPEG of a synthetic chest film, 1024 pixels wide, from a seed."""
     config = SyntheticConfig(images=10, side=SIDE)
     subject = next(subjects(config))
     drawn, _, _ = draw(config, subject, 1, np.random.default_rng(subject.seed))
@@ -61,7 +61,7 @@ def interleaved(ours: Callable[[], Any], peer: Callable[[], Any]) -> tuple[float
 
 
 def predict() -> Figure:
-    """`POST /v1/predictions` at concurrency 1, durable record and image included, beside the bare model: the same
+    """Compare `POST /v1/predictions` at concurrency 1, durable record and image included, with the bare model: the same
     file decoded and classified in this process by the same bundle.
     """
     from serve.classifier.classifier import Classifier
@@ -93,7 +93,7 @@ def predict() -> Figure:
 
 
 def transform() -> Figure:
-    """The pixel transform beside Pillow alone decoding and resizing the same JPEG."""
+    """Compare the pixel transform with Pillow alone decoding and resizing the same JPEG."""
     blob, config = image(), PixelConfig(side=224)
 
     def ours() -> None:
@@ -114,7 +114,7 @@ BENCHMARKS: dict[str, Callable[[], Figure]] = {
 
 
 def work(arguments: Arguments) -> None:
-    """Run and write; figures of benchmarks that were not run stay as they were."""
+    """Run benchmarks and write their figures; those of the others stay as they were."""
     path = DOCS / "benchmarks.json"
     figures = json.loads(path.read_text()) if path.exists() else {}
     for name in [arguments.only] if arguments.only else BENCHMARKS:

@@ -44,8 +44,8 @@ class Seen:
     seconds: float = 0.0
     failed: int = 0
     latencies_ms: list[float] = field(default_factory=list)
-    said: str = ""
-    """Of the last failure."""
+    failure: str = ""
+    """The last failed answer: its status and how its text begins."""
 
     @property
     def answered(self) -> int:
@@ -56,7 +56,7 @@ class Seen:
         return self.answered / self.seconds
 
     def percentile_ms(self, share: float) -> float:
-        """The smallest latency that this share of the answers did not exceed."""
+        """Return the smallest latency that this share of the answers did not exceed."""
         ordered = sorted(self.latencies_ms)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
@@ -97,7 +97,7 @@ async def load(arguments: Arguments) -> Seen:
                 seen.latencies_ms.append((answered_s - asked_s) * 1000)
             else:
                 seen.failed += 1
-                seen.said = f"{answer.status} {text[:200].decode(errors='replace')}"
+                seen.failure = f"{answer.status} {text[:200].decode(errors='replace')}"
 
     async with aiohttp.ClientSession(
         connector=connector,
@@ -111,15 +111,9 @@ async def load(arguments: Arguments) -> Seen:
 def start(
     url: str, body: Path, *, key: str, connections: int, seconds: float, warm_up_s: float = 0.0
 ) -> "subprocess.Popen[str]":
-    """The client in a process of its own."""
-    told = {
-        "url": url,
-        "body": body,
-        "connections": connections,
-        "seconds": seconds,
-        "warm_up_s": warm_up_s,
-    }
-    flags = [one for name, value in told.items() for one in (f"--{name}", str(value))]
+    """Start the client in a process of its own."""
+    flags = [f"--url={url}", f"--body={body}", f"--connections={connections}"]
+    flags += [f"--seconds={seconds}", f"--warm_up_s={warm_up_s}"]
     return subprocess.Popen(
         [sys.executable, "-m", "jobs.bench.load", *flags],
         cwd=PROJECT_ROOT,
@@ -130,20 +124,19 @@ def start(
 
 
 def finished(client: "subprocess.Popen[str]") -> Seen:
-    """What it saw.
+    """Wait for the client; returns what it saw.
 
     Raises:
         JobError: a request failed, or none was answered: figures of such a run mean nothing.
     """
-    told, _ = client.communicate()
-    if client.returncode != 0 or not told.strip():
+    output, _ = client.communicate()
+    if client.returncode != 0 or not output.strip():
         raise entry.JobError(f"the client of a benchmark ended with {client.returncode}")
-    seen = Seen(**json.loads(told.splitlines()[-1]))
+    seen = Seen(**json.loads(output.splitlines()[-1]))
     if seen.failed or not seen.answered:
-        asked = client.args[client.args.index("--url") + 1] if isinstance(client.args, list) else "?"
         raise entry.JobError(
-            f"{asked}: {seen.failed} requests of a benchmark failed and {seen.answered} were answered within "
-            f"{seen.seconds:g} s {seen.said}"
+            f"{seen.failed} requests of a benchmark failed and {seen.answered} were answered within "
+            f"{seen.seconds:g} s {seen.failure}: {client.args!r}"
         )
     return seen
 

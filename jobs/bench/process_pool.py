@@ -36,7 +36,7 @@ _here: dict[str, Any] = {}
 
 @contextmanager
 def open_pool(settings: Settings, config: PixelConfig) -> Iterator[Pool]:
-    """One fresh process a core, with the allocator of our own decoder processes, whose default costs a third."""
+    """Open a pool of one process a core, with our decoder processes' allocator settings: the default costs a third."""
     context = multiprocessing.get_context("spawn")
     before = os.environ.copy()
     os.environ.update(ENVIRONMENT)
@@ -57,22 +57,22 @@ def _begin(settings: Settings, config: PixelConfig) -> None:
     _here["threads"] = ThreadPoolExecutor(THREADS)
 
 
-def one_block(job: tuple[str, Sequence[dict[str, str]]]) -> list[str]:
+def make_block(block: tuple[str, Sequence[dict[str, str]]]) -> list[str]:
     """Make one block; returns its sample hashes.
 
     Args:
-        job: key of the file to write, and its rows.
+        block: key of the file to write, and its rows.
     """
-    key, rows = job
+    key, rows = block
     filesystem: pyarrow.fs.FileSystem = _here["filesystem"]
     settings: Settings = _here["settings"]
-    made = list(_here["threads"].map(_one, rows))
+    samples = list(_here["threads"].map(_sample, rows))
     with filesystem.open_output_stream(f"{settings.bucket('datasets')}/{key}") as stream:
-        pq.write_table(pa.Table.from_pylist(made), stream, compression="zstd")
-    return [one["sample_hash"] for one in made]
+        pq.write_table(pa.Table.from_pylist(samples), stream, compression="zstd")
+    return [sample["sample_hash"] for sample in samples]
 
 
-def _one(row: dict[str, str]) -> dict[str, Any]:
+def _sample(row: dict[str, str]) -> dict[str, Any]:
     settings: Settings = _here["settings"]
     path = f"{settings.bucket('raw')}/{row['raw_key']}"
     with _here["filesystem"].open_input_stream(path, buffer_size=0) as stream:

@@ -24,7 +24,7 @@ ROUNDS = 3
 
 
 def work(batch: pa.Table) -> pa.Table:
-    """The images of one block, and the CPU-seconds that they took."""
+    """Work on the images of one block; returns the CPU-seconds that they took."""
     started_s = time.process_time()
     page = b"x" * 4096
     for _ in range(batch.num_rows * HASHES):
@@ -33,19 +33,17 @@ def work(batch: pa.Table) -> pa.Table:
 
 
 def processes() -> list[psutil.Process]:
-    """The driver and all below it: GCS, raylets and their workers."""
+    """List this driver and all below it: GCS, raylets and their workers."""
     here = psutil.Process()
     return [here, *(process for process in here.children(recursive=True) if at_work(process))]
 
 
 def one_round() -> float:
-    """CPU-seconds of the round beside the work."""
+    """Measure the CPU-seconds of a round beside the work."""
     tables = [pa.table({"image": list(range(BLOCK_ROWS))}) for _ in range(IMAGES // BLOCK_ROWS)]
-    started_at = time.monotonic()
     with Watch(processes) as watch:
-        done = sum(one["cpu_s"][0].as_py() for one in ray_map.through_blocks(tables, work))
-    wall_s = time.monotonic() - started_at
-    return watch.cpu_s - done - idle_share(processes) * wall_s
+        done_s = sum(table["cpu_s"][0].as_py() for table in ray_map.through_blocks(tables, work))
+    return watch.cpu_s - done_s - idle_share(processes) * watch.wall_s
 
 
 def main(nodes: int) -> float:

@@ -5,14 +5,12 @@ hop, attempts, record and answer are the product's; only what the benchmark leav
 that the prediction service has.
 """
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import ray.serve
 
 from data.imaging.preprocess import Decoded
-from data.imaging.quality import Region
 from data.sandbox.decoder import Decoder
 from serve.access.rate_limit import Rate, RateConfig
 from serve.deployments import FrontDoorReplica
@@ -28,16 +26,9 @@ class NothingToDecode(Decoder):
     """Every file is the same small image."""
 
     def __init__(self) -> None:
-        """Without children."""
+        """Start no children."""
 
-    def decode(
-        self,
-        blob: bytes,
-        *,
-        view: str | None = None,
-        region: Region | None = None,
-        waived: Collection[str] = (),
-    ) -> Decoded:
+    def decode(self, blob: bytes, **rules: Any) -> Decoded:
         height, width = SHOWN_HW.shape
         return Decoded(shown_HW=SHOWN_HW, kind="png", width=width, height=height)
 
@@ -46,7 +37,7 @@ class NothingKept(Images):
     """Takes images and forgets them."""
 
     def __init__(self) -> None:
-        """Without a server."""
+        """Connect to no server."""
 
     async def keep(self, key: str, shown_HW: np.ndarray) -> bytes | None:
         return None

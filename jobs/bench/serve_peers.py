@@ -89,7 +89,7 @@ def serve_lit(api: litserve.LitAPI, port: int) -> None:
 
 
 def serve_stock(port: int) -> None:
-    """Two deployments, every setting Ray's default."""
+    """Serve two deployments, every setting Ray's default."""
     app = FastAPI()
 
     class Model:
@@ -102,8 +102,8 @@ def serve_stock(port: int) -> None:
 
         @app.post("/predict")
         async def predict(self, file: UploadFile) -> dict[str, Any]:
-            found: dict[str, Any] = await self.model.classify.remote(await file.read())
-            return found
+            answer: dict[str, Any] = await self.model.classify.remote(await file.read())
+            return answer
 
     ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=300 * 2**20)
     ray.serve.start(http_options={"host": HOST, "port": port})
@@ -113,7 +113,7 @@ def serve_stock(port: int) -> None:
 
 
 def fastapi_vit(bundle: Path, threads: int, batch_size: int) -> FastAPI:
-    """FastAPI with the classifier in its own process, in batches by hand."""
+    """Make a FastAPI app with the classifier in its own process, in batches by hand."""
     from serve.classifier.classifier import Classifier
 
     classifier = Classifier(bundle, threads=threads)
@@ -145,9 +145,8 @@ def fastapi_vit(bundle: Path, threads: int, batch_size: int) -> FastAPI:
 
 
 def main(arguments: Arguments) -> None:
-    batch = {"max_batch_size": arguments.batch_size, "batch_timeout": BATCH_WAIT_S}
-    if arguments.batch_size == 1:
-        batch = {}
+    size = arguments.batch_size
+    batch = {} if size == 1 else {"max_batch_size": size, "batch_timeout": BATCH_WAIT_S}
     if arguments.peer == "litserve":
         serve_lit(NoModel(**batch), arguments.port)
     elif arguments.peer == "stock":
@@ -157,7 +156,7 @@ def main(arguments: Arguments) -> None:
         if arguments.peer == "litserve_vit":
             serve_lit(Vit(arguments.bundle, arguments.threads, **batch), arguments.port)
         else:
-            app = fastapi_vit(arguments.bundle, arguments.threads, arguments.batch_size)
+            app = fastapi_vit(arguments.bundle, arguments.threads, size)
             uvicorn.run(app, host=HOST, port=arguments.port, log_level="warning")
 
 

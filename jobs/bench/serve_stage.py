@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from data.model_card import CARD_FILE, WEIGHTS_FILE, Architecture, Calibration, 
 from data.taxonomy import taxonomy
 from jobs.runtime.entry import JobError
 from jobs.runtime.throwaway_platform import OwnPlatform, own_platform
+from jobs.runtime.waiting import wait_for
 from serve.control import reconciler, staged_versions
 from serve.control import resources as machine_file
 from serve.routing import desired_state
@@ -67,14 +67,14 @@ class Stage:
         return f"{self.settings.api_url}/v1/predictions"
 
     def serving(self) -> list[psutil.Process]:
-        """Ray with all that serves: HAProxy, front door, versions, Serve's and Ray's own processes."""
+        """List the processes of Ray and all that serves: HAProxy, front door, versions, Serve's own."""
         return self.platform.processes("ray")
 
     def component(self, name: str) -> Callable[[], list[psutil.Process]]:
         return partial(self.platform.processes, name)
 
     def peer(self, name: str) -> Callable[[], list[psutil.Process]]:
-        """What was started in the environment `marked_env` of this name."""
+        """Return a function that lists what was started in the environment `marked_env` of this name."""
         return partial(marked, f"{self.platform.home.id}-{name}")
 
     def put(self, versions: Mapping[str, str], weights: Mapping[str, float]) -> None:
@@ -110,20 +110,17 @@ class Stage:
             reconciler.reconcile(self.settings)
         else:
             self._put_applications(builders)
-        ends_s = time.monotonic() + READY_S
-        said = "nothing"
-        while time.monotonic() < ends_s:
-            try:
-                answer = httpx.get(f"{self.settings.api_url}/readyz", timeout=5)
-                said = f"{answer.status_code} {answer.text[:200]}"
-                if answer.status_code == 200 and {*reconciler.statuses(self.settings).values()} == {
-                    "RUNNING"
-                }:
-                    return
-            except httpx.HTTPError as error:
-                said = type(error).__name__
-            time.sleep(0.5)
-        raise JobError(f"the serving graph of a benchmark is not ready after {READY_S:.0f} s: {said}")
+        url = f"{self.settings.api_url}/readyz"
+
+        def ready() -> bool:
+            return not _refusal(url) and {*reconciler.statuses(self.settings).values()} == {"RUNNING"}
+
+        def late() -> JobError:
+            return JobError(
+                f"a benchmark's serving graph is not ready after {READY_S:.0f} s: {_refusal(url)}"
+            )
+
+        wait_for(ready, READY_S, late)
 
     def _put_applications(self, builders: str) -> None:
         with connect(self.settings.database_url) as connection:
@@ -144,6 +141,15 @@ class Stage:
             raise JobError(f"Serve refused a benchmark's applications: {answer.text[-400:]}")
 
 
+def _refusal(url: str) -> str:
+    """Return why a server is not ready; empty if it answers with 200."""
+    try:
+        answer = httpx.get(url, timeout=5)
+    except httpx.HTTPError as error:
+        return type(error).__name__
+    return "" if answer.status_code == 200 else f"{answer.status_code} {answer.text[:200]}"
+
+
 @contextmanager
 def staged() -> Iterator[Stage]:
     with own_platform() as platform, tempfile.TemporaryDirectory(prefix="raydiology-bench-") as folder:
@@ -156,7 +162,7 @@ def staged() -> Iterator[Stage]:
 
 
 def fixed_machine(machine: Mapping[str, Any]) -> dict[str, Any]:
-    """The machine file with one replica of everything, and no limit on what a key may send."""
+    """Set one replica of everything in a machine file, and no limit on what a key may send."""
     fixed = {}
     for name, size in machine.items():
         fixed[name] = {field: value for field, value in size.items() if field != "autoscaling_config"}
@@ -166,7 +172,7 @@ def fixed_machine(machine: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def publish(stage: Stage, number: int, *, side: int = SIDE, weights: bool) -> str:
-    """A signed bundle; returns its key.
+    """Publish a signed bundle; returns its key.
 
     Args:
         number: makes it another one, with the same weights, so that no guardrail finds a difference.
@@ -206,36 +212,31 @@ def _weights(side: int) -> bytes:
 
 @contextmanager
 def marked_env(platform: OwnPlatform, name: str) -> Iterator[dict[str, str]]:
-    """The environment of a peer: nothing of the platform's but a mark, by which its processes are found and ended."""
+    """Make a peer's environment: nothing of the platform's but a mark, by which its processes are found and ended."""
     mark = f"{platform.home.id}-{name}"
     settings = ("RAYDIOLOGY_", "RAY_", "AWS_", "MLFLOW_")
     env = {key: value for key, value in platform.env.items() if not key.startswith(settings)}
     try:
-        ray = {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            "RAY_USAGE_STATS_ENABLED": "0",
-        }
+        ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        ray["RAY_USAGE_STATS_ENABLED"] = "0"
         yield {**env, **ray, HOME_MARK: mark, COMPONENT_MARK: name, "SPT_NOENV": "1", **QUIET_THREADS}
     finally:
         sweep(mark)
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind((HOST, 0))
-        port: int = one.getsockname()[1]
-        return port
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def start_peer(
     peer: Peer, env: dict[str, str], log: Path, *, bundle: Path | None = None, **options: int
 ) -> str:
-    """Start one, wait until it answers, return where to post to; who made `env` ends it."""
+    """Start a peer and wait until it answers; returns where to post to. `marked_env` ends it."""
     port = free_port()
-    flags = ["--peer", peer, "--port", str(port)]
-    flags += ["--bundle", str(bundle)] if bundle is not None else []
-    flags += [one for name, value in options.items() for one in (f"--{name}", str(value))]
+    given = {"peer": peer, "port": port, **({"bundle": bundle} if bundle else {}), **options}
+    flags = [f"--{name}={value}" for name, value in given.items()]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "jobs.bench.serve_peers", *flags],
@@ -244,12 +245,14 @@ def start_peer(
             stdout=output,
             stderr=output,
         )
-    ends_s = time.monotonic() + PEER_READY_S
-    while time.monotonic() < ends_s and process.poll() is None:
-        try:
-            if httpx.get(f"http://{HOST}:{port}/openapi.json", timeout=5).status_code == 200:
-                return f"http://{HOST}:{port}/predict"
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.5)
-    raise JobError(f"the peer {peer} did not start: {log.read_text()[-300:]}")
+
+    def failure() -> JobError:
+        return JobError(f"the peer {peer} did not start: {log.read_text()[-300:]}")
+
+    def ready() -> bool:
+        if process.poll() is not None:
+            raise failure()
+        return not _refusal(f"http://{HOST}:{port}/openapi.json")
+
+    wait_for(ready, PEER_READY_S, failure)
+    return f"http://{HOST}:{port}/predict"

@@ -17,6 +17,7 @@ from psycopg import Connection
 from psycopg.rows import DictRow
 
 from cluster.database import connect
+from cluster.embedded.process import command_line
 from cluster.objects import ObjectStore
 from cluster.releases import bundles
 from cluster.releases.registry import VIT
@@ -27,6 +28,7 @@ from jobs.bench.front_door import Side, drawn_jpeg, marked
 from jobs.bench.load import Seen
 from jobs.bench.serve_stage import ACTOR, Peer, Stage, marked_env, publish, staged, start_peer
 from jobs.runtime.entry import JobError
+from jobs.runtime.waiting import wait_for
 from serve.canary.guardrails import GuardrailConfig, Step
 from serve.control import rollout_store
 from serve.control.plan import Plan
@@ -51,28 +53,28 @@ STARTED_S = 120.0
 
 
 def canary_overhead() -> Figure:
-    """CPU time of a request with three weighted versions, beside all of it going to one; all three run throughout."""
+    """Compare a request's CPU time with three weighted versions and with all traffic at one; all three always run."""
     with staged() as stage:
         versions = {name: publish(stage, int(name), weights=True) for name in ("1", "2", "3")}
         stage.put(versions, ONE)
         stage.bring_up()
         body = _body(stage)
         key = stage.settings.client_key or "none"
-        one, three = (
+        single, triple = (
             Side(name=name, url=stage.url, processes=stage.serving, key=key)
             for name in ("one version", "three versions")
         )
         stage.weigh(THREE)
-        one.ask(body, seconds=CANARY_S, connections=CANARY_CONNECTIONS, kept=False)
+        single.ask(body, seconds=CANARY_S, connections=CANARY_CONNECTIONS, counted=False)
         for nth in range(CANARY_ROUNDS):
-            pair = [(one, ONE), (three, THREE)]
+            pair = [(single, ONE), (triple, THREE)]
             for side, weights in pair if nth % 2 == 0 else pair[::-1]:
                 stage.weigh(weights)
                 time.sleep(SETTLED_S)
                 side.ask(body, seconds=CANARY_S, connections=CANARY_CONNECTIONS)
-    for side in (one, three):
+    for side in (single, triple):
         sys.stdout.write(side.line())
-    ours, peer = statistics.median(three.ms), statistics.median(one.ms)
+    ours, peer = statistics.median(triple.ms), statistics.median(single.ms)
     figure = Figure.of("canary_overhead", ours, peer, "one version, ViT-tiny", "CPU-ms a request, median")
     return marked(figure, MOST_OVERHEAD)
 
@@ -82,7 +84,7 @@ def canary_overhead() -> Figure:
 
 @functools.cache
 def throughputs() -> dict[str, float]:
-    """Requests a second at saturation, by side."""
+    """Measure requests a second at saturation, by side."""
     with staged() as stage, ExitStack() as stack:
         stage.machine["classifier"]["num_replicas"] = AT_SATURATION
         key = publish(stage, 1, weights=True)
@@ -97,23 +99,24 @@ def throughputs() -> dict[str, float]:
         for peer in peers:
             env = stack.enter_context(marked_env(stage.platform, peer))
             urls[peer] = start_peer(peer, env, stage.folder / f"{peer}.log", bundle=folder, threads=threads)
-        seen: dict[str, dict[int, list[Seen]]] = {name: {one: [] for one in CONNECTIONS} for name in urls}
+        key = stage.settings.client_key or "none"
+        seen: dict[str, dict[int, list[Seen]]] = {name: {at: [] for at in CONNECTIONS} for name in urls}
         for nth in range(THROUGHPUT_ROUNDS):
             for connections in CONNECTIONS:
                 for name in list(urls)[:: -1 if nth % 2 else 1]:
                     client = load.start(
                         urls[name],
                         body,
-                        key=stage.settings.client_key or "none",
+                        key=key,
                         connections=connections,
                         seconds=THROUGHPUT_S,
                         warm_up_s=1.0,
                     )
                     seen[name][connections].append(load.finished(client))
-    for name, found in seen.items():
-        told = (f"{at}: {a_second(each):.1f} ({worst_p99_ms(each):.0f} ms)" for at, each in found.items())
-        sys.stdout.write(f"{name}, requests a second (P99) by connections: {', '.join(told)}\n")
-    return {name: best_within(found, P99_MS) for name, found in seen.items()}
+    for name, runs in seen.items():
+        loads = (f"{at}: {a_second(each):.1f} ({worst_p99_ms(each):.0f} ms)" for at, each in runs.items())
+        sys.stdout.write(f"{name}, requests a second (P99) by connections: {', '.join(loads)}\n")
+    return {name: best_within(runs, P99_MS) for name, runs in seen.items()}
 
 
 def a_second(runs: Sequence[Seen]) -> float:
@@ -124,33 +127,33 @@ def worst_p99_ms(runs: Sequence[Seen]) -> float:
     return max(run.percentile_ms(0.99) for run in runs)
 
 
-def best_within(found: Mapping[int, Sequence[Seen]], p99_ms: float) -> float:
-    """The most requests a second among the loads at which no round's P99 was above the bound.
+def best_within(loads: Mapping[int, Sequence[Seen]], p99_ms: float) -> float:
+    """Return the most requests a second among the loads at which no round's P99 was above the bound.
 
     Raises:
         JobError: there is none.
     """
-    kept = [a_second(runs) for runs in found.values() if worst_p99_ms(runs) <= p99_ms]
-    if not kept:
-        best = min(worst_p99_ms(runs) for runs in found.values())
+    within = [a_second(runs) for runs in loads.values() if worst_p99_ms(runs) <= p99_ms]
+    if not within:
+        best = min(worst_p99_ms(runs) for runs in loads.values())
         raise JobError(f"no load kept P99 under {p99_ms:g} ms, the best was {best:.0f}: is the machine busy?")
-    return max(kept)
+    return max(within)
 
 
 def _throughput(name: str, peer: str, peer_name: str) -> Figure:
-    found = throughputs()
+    rates = throughputs()
     unit = "requests/s with P99 under 300 ms"
-    figure = Figure.of(name, found["ours"], found[peer], f"{peer_name}, same model and batches", unit)
+    figure = Figure.of(name, rates["ours"], rates[peer], f"{peer_name}, same model and batches", unit)
     return marked(figure, at_least=LEAST_THROUGHPUT)
 
 
 def serve_throughput() -> Figure:
-    """Beside LitServe, which decodes in its worker and neither authenticates, stores nor records."""
+    """Compare with LitServe, which decodes in its worker and neither authenticates, stores nor records."""
     return _throughput("serve_throughput", "litserve_vit", "LitServe")
 
 
 def serve_throughput_vs_fastapi() -> Figure:
-    """Beside FastAPI with model and batches in its own process, likewise."""
+    """Compare with FastAPI with model and batches in its own process, likewise."""
     return _throughput("serve_throughput_vs_fastapi", "fastapi_vit", "FastAPI")
 
 
@@ -158,7 +161,7 @@ def serve_throughput_vs_fastapi() -> Figure:
 
 
 def rollback_time() -> Figure:
-    """From the transaction that decides, to the last request that was sent to the version, the slowest of several.
+    """Time a rollback from the deciding transaction to the last request sent to the version; the slowest of several.
 
     Rollouts are started and rolled back by an operator's wish, which the controller carries out under load.
     """
@@ -174,30 +177,25 @@ def rollback_time() -> Figure:
 
 
 def _rolled_back(stage: Stage, bundle_key: str, body: Path) -> float:
-    """One rollout at half of the traffic, and its end; seconds from decision to the last request sent."""
+    """Start one rollout at half of the traffic and end it; returns seconds from decision to the last request sent."""
     steps = (Step(share=0.5, minutes=60, non_inferior=False),)
     plan = Plan(guardrails=GuardrailConfig(labels=taxonomy().names), steps=steps)
     with connect(stage.settings.database_url) as connection:
         _until(lambda: "2" not in desired_state.read(connection)[VIT].weights, "the last one is forgotten")
-        one = rollout_store.start(
+        rollout = rollout_store.start(
             connection, model=VIT, version="2", bundle_key=bundle_key, plan=plan, actor=ACTOR
         )
-        _until(lambda: rollout_store.get(connection, one.id).state == "running", "the rollout runs")
+        _until(lambda: rollout_store.get(connection, rollout.id).state == "running", "the rollout runs")
         began_s = time.time()
-        client = load.start(
-            stage.url,
-            body,
-            key=stage.settings.client_key or "none",
-            connections=8,
-            seconds=ROLLBACK_LOAD_S,
-        )
-        _until(lambda: len(sent_s(connection, began_s).get("2", ())) >= FEWEST, "the canary is asked")
+        key = stage.settings.client_key or "none"
+        client = load.start(stage.url, body, key=key, connections=8, seconds=ROLLBACK_LOAD_S)
+        _until(lambda: len(sent_s(connection, began_s).get("2", ())) >= FEWEST, "the canary has answered")
         time.sleep(ROLLBACK_AFTER_S)
         before = replicas(stage)
-        rollout_store.request(connection, one.id, "rollback", actor=ACTOR)
+        rollout_store.request(connection, rollout.id, "rollback", actor=ACTOR)
         load.finished(client)
         after = replicas(stage)
-        events = rollout_store.events(connection, one.id)
+        events = rollout_store.events(connection, rollout.id)
         decided_at = next(event["at"] for event in events if event["action"] == "roll_back")
         sent = sent_s(connection, began_s)
     if after - before:
@@ -206,44 +204,41 @@ def _rolled_back(stage: Stage, bundle_key: str, body: Path) -> float:
 
 
 def replicas(stage: Stage) -> set[tuple[int, float]]:
-    """Processes of versions: what holds weights."""
-    lines = ((process, " ".join(process.cmdline())) for process in stage.serving())
-    return {(one.pid, one.create_time()) for one, line in lines if f"ServeReplica:{VIT}" in line}
+    """List the processes of versions, which hold weights."""
+    versions = [process for process in stage.serving() if f"ServeReplica:{VIT}" in command_line(process)]
+    return {(process.pid, process.create_time()) for process in versions}
 
 
 def sent_s(connection: Connection[DictRow], since_s: float) -> dict[str, list[float]]:
-    """When each attempt at each version was made, seconds since 1970: its record less what it took."""
+    """Return when each attempt at each version was made, seconds since 1970: its record less what it took."""
     rows = connection.execute(
         "SELECT attempt->>'version' AS version, "
         "extract(epoch FROM created_at)::float - (attempt->>'latency_ms')::float / 1000 AS sent "
         "FROM predictions, jsonb_array_elements(attempts) AS attempt WHERE created_at >= to_timestamp(%s)",
         [since_s],
     ).fetchall()
-    found: dict[str, list[float]] = {}
+    sent: dict[str, list[float]] = {}
     for row in rows:
-        found.setdefault(row["version"], []).append(row["sent"])
-    return found
+        sent.setdefault(row["version"], []).append(row["sent"])
+    return sent
 
 
 def sent_after_s(sent: Mapping[str, Sequence[float]], bad: str, decided_s: float) -> float:
-    """Seconds from the decision to the last request that was sent to the bad version; 0 where none was.
+    """Return the seconds from the decision to the last request sent to the bad version; 0 if none was.
 
     Raises:
         JobError: so few requests that this says nothing: at the version before, or at others after.
     """
-    before = sum(one <= decided_s for one in sent.get(bad, ()))
-    after = sum(item > decided_s for version, each in sent.items() if version != bad for item in each)
+    before = sum(at <= decided_s for at in sent.get(bad, ()))
+    after = sum(at > decided_s for version, each in sent.items() if version != bad for at in each)
     if min(before, after) < FEWEST:
         raise JobError(f"{before} requests before and {after} after a rollback are too few to time it")
     return max(0.0, max(sent[bad]) - decided_s)
 
 
 def _until(true: Callable[[], bool], what: str) -> None:
-    ends_s = time.monotonic() + STARTED_S
-    while not true():
-        if time.monotonic() > ends_s:
-            raise JobError(f"after {STARTED_S:.0f} s of a benchmark it is still not so that {what}")
-        time.sleep(0.05)
+    late = JobError(f"after {STARTED_S:.0f} s of a benchmark it is still not so that {what}")
+    wait_for(true, STARTED_S, lambda: late, every_s=0.05)
 
 
 def _body(stage: Stage) -> Path:
@@ -252,9 +247,4 @@ def _body(stage: Stage) -> Path:
     return body
 
 
-BENCHMARKS = (
-    canary_overhead,
-    serve_throughput,
-    serve_throughput_vs_fastapi,
-    rollback_time,
-)
+BENCHMARKS = (canary_overhead, serve_throughput, serve_throughput_vs_fastapi, rollback_time)

@@ -27,7 +27,7 @@ from train.checkpoints.state import Progress
 from train.config import ModelConfig, TrainConfig
 from train.inputs.dataset import Images, TrainingData
 from train.inputs.sample_order import global_batch
-from train.loop.fit import Speed
+from train.loop.interfaces import Speed
 from train.loop.setup import prepare
 
 RANKS, BATCH, UPDATES, SIDE = 2, 8, 3, 64
@@ -105,7 +105,7 @@ def whole_peak(strategy: Any, more: Callable[[], bool], step: Callable[[], None]
 
     def counted(learning_rate: float) -> float:
         parameters = list(strategy.module.parameters())
-        states = [one for state in strategy.torch.state.values() for one in state.values()]
+        states = [tensor for state in strategy.torch.state.values() for tensor in state.values()]
         tensors = [*parameters, *(parameter.grad for parameter in parameters), *states]
         storages = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors
@@ -130,9 +130,9 @@ def peak(strategy: str) -> float:
             )
             for nth in range(RANKS)
         ]
-        said = [process.communicate(timeout=300)[0] for process in ranks]
-    assert all(process.returncode == 0 for process in ranks), said
-    return statistics.mean(json.loads(one.splitlines()[-1]) for one in said) / MIB
+        outputs = [process.communicate(timeout=300)[0] for process in ranks]
+    assert all(process.returncode == 0 for process in ranks), outputs
+    return statistics.mean(json.loads(output.splitlines()[-1]) for output in outputs) / MIB
 
 
 def fsdp_memory() -> Figure:

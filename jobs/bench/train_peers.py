@@ -52,35 +52,35 @@ def data(images: int) -> TrainingData:
 
 
 def note(notes: Path, rank: int, step: int, took_s: float) -> None:
-    said = {"rank": rank, "step": step, "pid": os.getpid(), "ended_at": time.time(), "took_s": took_s}
+    line = {"rank": rank, "step": step, "pid": os.getpid(), "ended_at": time.time(), "took_s": took_s}
     with notes.open("a") as file:
-        file.write(json.dumps(said) + "\n")
+        file.write(json.dumps(line) + "\n")
 
 
 def note_steps(module: Any, name: str, notes: Path, which: Callable[..., tuple[int, int]]) -> None:
-    """Have a function of a module noted, each time that it returns; `which` says rank and step of a call."""
+    """Note a module's function each time that it returns; `which` gives rank and step of a call."""
     original = getattr(module, name)
 
     @functools.wraps(original)
     def noted(*arguments: Any) -> Any:
         rank, step = which(*arguments)
         started_s = time.perf_counter()
-        found = original(*arguments)
+        result = original(*arguments)
         note(notes, rank, step, time.perf_counter() - started_s)
-        return found
+        return result
 
     setattr(module, name, noted)
 
 
 def read(notes: Path) -> list[dict[str, Any]]:
-    """The whole lines so far."""
+    """Read the whole lines so far."""
     if not notes.exists():
         return []
     return [json.loads(line) for line in notes.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def batch(images: Images, nth: int, rank: int, ranks: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A rank's part of a global batch, normalised."""
+    """Return a rank's part of a global batch, normalised."""
     part = BATCH // ranks
     rows = slice(nth * BATCH + rank * part, nth * BATCH + (rank + 1) * part)
     x_BCHW = torch.from_numpy(images.pixels_NHW[rows].astype(np.float32))[:, None] / 255.0
@@ -108,7 +108,7 @@ def step(
 
 
 def plain(notes: Path) -> None:
-    """A rank of torchrun."""
+    """Train as a rank of torchrun."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -123,7 +123,7 @@ def plain(notes: Path) -> None:
 
 
 def stock(settings: Settings, name: str, notes: Path, *, steps: int) -> None:
-    """Stock Ray Train, in the same bucket."""
+    """Train with stock Ray Train, in the same bucket."""
     ray.train.torch.TorchTrainer(
         stock_loop,
         train_loop_config={"notes": str(notes), "steps": steps},

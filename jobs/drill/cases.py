@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from jobs.drill.platform import CASE_S, STEPS, DrillPlatform, Step, UnexpectedError, rolled_back
+from jobs.runtime.waiting import wait_for
 from serve.control.plan import Rollout
 from serve.routing.fault_injection import Fault
 
@@ -96,14 +97,13 @@ def load_step(platform: DrillPlatform) -> None:
 
 
 def _replicas(platform: DrillPlatform, done: Callable[[int], bool], what: str) -> None:
-    ends_at = time.monotonic() + CASE_S
-    while not done(now := platform.replicas()):
-        if time.monotonic() > ends_at:
-            raise UnexpectedError(
-                f"waited {CASE_S:.0f} s for {what} processes; there are {now}. Is the classifier's "
-                "target_ongoing_requests between what both loads keep busy?"
-            )
-        time.sleep(0.5)
+    def late() -> UnexpectedError:
+        return UnexpectedError(
+            f"waited {CASE_S:.0f} s for {what} processes; there are {platform.replicas()}. Is the classifier's "
+            "target_ongoing_requests between what both loads keep busy?"
+        )
+
+    wait_for(lambda: done(platform.replicas()), CASE_S, late)
 
 
 ROLLOUTS: dict[str, Callable[[DrillPlatform], Rollout]] = {

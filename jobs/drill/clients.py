@@ -7,6 +7,7 @@ import asyncio
 import json
 import random
 import secrets
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -37,11 +38,11 @@ class Log:
         return sum(self.raw.values())
 
     def latencies_ms(self) -> dict[str, float]:
-        """Of the answers that came, the second try's where there was one."""
+        """Return percentiles over the answers that came; a retried request counts with its second try."""
         if not self.answers:
             return {}
         cuts = np.percentile([answer["ms"] for answer in self.answers], [50, 95, 99])
-        return {name: round(float(one), 1) for name, one in zip(("p50", "p95", "p99"), cuts, strict=True)}
+        return {name: round(float(cut), 1) for name, cut in zip(("p50", "p95", "p99"), cuts, strict=True)}
 
     def write(self, path: Path) -> None:
         path.write_text("".join(json.dumps(answer) + "\n" for answer in self.answers))
@@ -65,23 +66,23 @@ class Clients:
         self._salt = secrets.token_hex(4)
         self.log = Log()
 
-    async def send(self, ended: asyncio.Event) -> None:
-        """Until `ended`; then wait for what is under way."""
+    async def send(self, over: threading.Event) -> None:
+        """Send requests until the drill is over, then wait for those under way."""
         headers = {"Authorization": f"Bearer {self._key}"}
         limits = httpx.Limits(max_connections=200)
         due_s, under_way = time.monotonic(), set()
         async with httpx.AsyncClient(
             base_url=self._api_url, headers=headers, timeout=TIMEOUT_S, limits=limits
         ) as api:
-            while not ended.is_set():
-                task = asyncio.create_task(self._one(api))
+            while not over.is_set():
+                task = asyncio.create_task(self._request(api))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
                 due_s += 1 / self.rate
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             await asyncio.gather(*under_way)
 
-    async def _one(self, api: httpx.AsyncClient) -> None:
+    async def _request(self, api: httpx.AsyncClient) -> None:
         patient = f"{self._salt}-{self._draw.randrange(self._patients)}"
         image, key = self._draw.choice(self._images), secrets.token_hex(16)
         status, body, ms = await self._post(api, patient, image, key)

@@ -70,7 +70,7 @@ class Arguments:
 def run_case(
     platform: DrillPlatform, arguments: Arguments, name: str, images: list[bytes], log: Log, least: float
 ) -> Row:
-    """One case under load and kills.
+    """Run one case under load and kills.
 
     Args:
         least: requests that are sent, however soon it is over.
@@ -85,7 +85,7 @@ def run_case(
     )
     platform.clients, platform.fault_at = clients, None
     began_at, killed, over = time.time(), len(platform.killed), threading.Event()
-    threads = [threading.Thread(target=_load, args=(clients, over))]
+    threads = [threading.Thread(target=lambda: asyncio.run(clients.send(over)))]
     if arguments.kill_every_s:
         threads.append(threading.Thread(target=_kills, args=(platform, over, arguments.kill_every_s)))
     for thread in threads:
@@ -130,18 +130,6 @@ def _out_s(platform: DrillPlatform, rollout: Rollout | None) -> float | None:
     return round(rollout.ended_at.timestamp() - platform.fault_at, 1)
 
 
-def _load(clients: Clients, over: threading.Event) -> None:
-    async def send() -> None:
-        ended = asyncio.Event()
-        sending = asyncio.create_task(clients.send(ended))
-        while not over.is_set():
-            await asyncio.sleep(0.1)
-        ended.set()
-        await sending
-
-    asyncio.run(send())
-
-
 def _kills(platform: DrillPlatform, over: threading.Event, every_s: float) -> None:
     nth = 0
     while not over.wait(every_s):
@@ -159,21 +147,21 @@ def _assigned(platform: DrillPlatform, began_at: float) -> list[dict[str, Any]]:
 
 
 def missing(platform: DrillPlatform, log: Log) -> int:
-    """Answers that clients have and the ledger has not."""
+    """Count the answers that clients have and the ledger has not."""
     ids = [answer["id"] for answer in log.answers]
     with connect(platform.settings.database_url) as connection:
         row = connection.execute(
-            "SELECT count(*) AS kept FROM predictions WHERE id = ANY(%s::uuid[])", [ids]
+            "SELECT count(*) AS stored FROM predictions WHERE id = ANY(%s::uuid[])", [ids]
         ).fetchone()
     assert row is not None
-    return len(set(ids)) - int(row["kept"])
+    return len(set(ids)) - int(row["stored"])
 
 
 def _images(seed: int) -> list[bytes]:
-    """Drawn X-rays as PNG, small, since a drill is not about decoding."""
+    """Draw X-rays as PNG, small, since a drill is not about decoding."""
     with tempfile.TemporaryDirectory() as folder:
         generate(SyntheticConfig(images=40, side=128, seed=seed), Path(folder))
-        return [one.read_bytes() for one in sorted(Path(folder).rglob("*.png"))]
+        return [path.read_bytes() for path in sorted(Path(folder).rglob("*.png"))]
 
 
 def _platform(arguments: Arguments) -> DrillPlatform:
@@ -206,7 +194,7 @@ def work(arguments: Arguments) -> dict[str, Any]:
     if arguments.log is not None:
         log.write(arguments.log)
     outs = [row.out_s for row in rows if row.out_s is not None]
-    found = {
+    report = {
         "cases": [vars(row) for row in rows],
         "requests": sum(row.requests for row in rows),
         "latency_ms": log.latencies_ms(),
@@ -215,5 +203,5 @@ def work(arguments: Arguments) -> dict[str, Any]:
         "killed": platform.killed,
     }
     if lost or any(row.bad for row in rows):
-        raise entry.Halted("not as it should be: see went, lost, flips, off_weight and missing", found)
-    return found
+        raise entry.Halted("not as it should be: see went, lost, flips, off_weight and missing", report)
+    return report

@@ -16,13 +16,14 @@ import psutil
 
 from cluster.database import connect
 from cluster.embedded.home import Home
-from cluster.embedded.process import marked
+from cluster.embedded.process import command_line, marked
 from cluster.objects import ObjectStore
 from cluster.releases import bundles
 from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
 from data.taxonomy import taxonomy
 from jobs.drill.clients import Clients
+from jobs.runtime.waiting import wait_for
 from serve.canary.guardrails import GuardrailConfig
 from serve.control import reconciler, rollout_store
 from serve.control.plan import Rollout
@@ -110,8 +111,11 @@ class DrillPlatform:
         Raises:
             UnexpectedError: it ended otherwise, or takes too long.
         """
-        ends_at = time.monotonic() + CASE_S
-        while time.monotonic() < ends_at:
+
+        def late() -> UnexpectedError:
+            return UnexpectedError(f"waited {CASE_S:.0f} s for {what}; it is {self.now(rollout).state}")
+
+        def reached() -> Rollout | None:
             current = self.now(rollout)
             if done(current):
                 return current
@@ -119,8 +123,9 @@ class DrillPlatform:
                 raise UnexpectedError(
                     f"waited for {what}, and it was {current.state}: {current.verdict.get('why')}"
                 )
-            time.sleep(0.25)
-        raise UnexpectedError(f"waited {CASE_S:.0f} s for {what}; it is {self.now(rollout).state}")
+            return None
+
+        return wait_for(reached, CASE_S, late, every_s=0.25)
 
     def wish(self, rollout: Rollout, wanted: Any) -> None:
         with connect(self.settings.database_url) as connection:
@@ -168,20 +173,15 @@ class DrillPlatform:
     def kill_one(self, nth: int) -> None:
         kind = KILL_TARGETS[nth % len(KILL_TARGETS)]
         targets = [
-            process for process in marked(Home.from_env(os.environ).id, "ray") if kind in _title(process)
+            process
+            for process in marked(Home.from_env(os.environ).id, "ray")
+            if kind in command_line(process)
         ]
         if targets:
             chosen = self.draw.choice(targets)
-            self.killed.append(_title(chosen).removeprefix("ray::").split("(")[0].strip())
+            self.killed.append(command_line(chosen).removeprefix("ray::").split("(")[0].strip())
             with contextlib.suppress(psutil.NoSuchProcess):
                 chosen.kill()
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def rolled_back(rollout: Rollout) -> bool:

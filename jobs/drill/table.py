@@ -45,7 +45,7 @@ class Row:
 
 
 def judged(rows: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
-    """Flips and steps off their weight.
+    """Count the flips, and the steps that are off their weight.
 
     A patient may leave a version only when its weight fell. In each revision of the routes the number of patients that
     a version has lies in the central binomial interval of its weight, of 99 % for all revisions together (Bonferroni).
@@ -58,17 +58,17 @@ def judged(rows: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
     patients: dict[tuple[int, str], set[str]] = {}
     weights: dict[int, dict[str, float]] = {}
     for row in rows:
-        patient, told = row["patient"], row["assignment"]
-        revision, version = told["revision"], told["version"]
-        weights[revision] = told["weights"]
+        patient, assignment = row["patient"], row["assignment"]
+        revision, version = assignment["revision"], assignment["version"]
+        weights[revision] = assignment["weights"]
         patients.setdefault((revision, version), set()).add(patient)
         before = last.get(patient)
         if before is not None and revision < before["revision"]:
             continue  # two front doors learn of a revision a moment apart
         if before is not None and before["version"] != version:
             left = before["version"]
-            flips += told["weights"].get(left, 0.0) >= before["weights"][left]
-        last[patient] = told
+            flips += assignment["weights"].get(left, 0.0) >= before["weights"][left]
+        last[patient] = assignment
     return flips, sum(_off(revision, shares, patients, len(weights)) for revision, shares in weights.items())
 
 
@@ -77,19 +77,19 @@ def _off(
 ) -> bool:
     counts = {version: len(patients.get((revision, version), ())) for version in shares}
     total = sum(counts.values())
-    for version, share in shares.items():
-        low, high = binom.interval(1 - (1 - CONFIDENCE) / revisions, total, share)
-        if not low <= counts[version] <= high:
-            return True
-    return False
+    bounds = {
+        version: binom.interval(1 - (1 - CONFIDENCE) / revisions, total, shares[version])
+        for version in shares
+    }
+    return any(not low <= counts[version] <= high for version, (low, high) in bounds.items())
 
 
 def table(rows: list[Row], *, header: bool = True) -> str:
-    """As Markdown.
+    """Write rows as a Markdown table.
 
     Args:
         header: False for lines that are put below others.
     """
     if header:
-        return markdown.table(list(vars(rows[0])), (vars(each).values() for each in rows))
-    return "".join(markdown.row(vars(each).values()) for each in rows)
+        return markdown.table(list(vars(rows[0])), (vars(row).values() for row in rows))
+    return "".join(markdown.row(vars(row).values()) for row in rows)

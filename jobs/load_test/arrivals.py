@@ -58,7 +58,7 @@ def sent(plan: Plan) -> list[Sent]:
 
     files = [path.read_bytes() for path in sorted(Path(plan.images).iterdir()) if path.is_file()]
     total = round(plan.rate * plan.seconds)
-    found: list[Sent] = []
+    requests: list[Sent] = []
 
     class Arrivals(locust.FastHttpUser):
         host = plan.api_url
@@ -72,11 +72,11 @@ def sent(plan: Plan) -> list[Sent]:
             for nth in range(total):
                 due_s = nth / plan.rate
                 gevent.sleep(max(0.0, began_s + due_s - perf_counter()))
-                pool.spawn(self.one, nth, began_s, due_s)
+                pool.spawn(self.request, nth, began_s, due_s)
             pool.join()
             self.environment.runner.quit()
 
-        def one(self, nth: int, began_s: float, due_s: float) -> None:
+        def request(self, nth: int, began_s: float, due_s: float) -> None:
             late_ms = (perf_counter() - began_s - due_s) * 1000
             headers = {
                 "Authorization": f"Bearer {plan.keys[nth % len(plan.keys)]}",
@@ -93,17 +93,17 @@ def sent(plan: Plan) -> list[Sent]:
                     answer.failure(error)
                 else:
                     answer.success()
-            found.append(Sent(due_s=due_s, late_ms=late_ms, ms=ms, error=error))
+            requests.append(Sent(due_s=due_s, late_ms=late_ms, ms=ms, error=error))
 
     environment = Environment(user_classes=[Arrivals], catch_exceptions=False)
     runner = environment.create_local_runner()
     runner.start(1, spawn_rate=1)
     runner.greenlet.join()
-    return found
+    return requests
 
 
 def _error(answer: Any, version: str) -> str:
-    """What kind of failure an answer is; empty for none. Only kinds: nothing of what was sent or answered."""
+    """Return the kind of failure of an answer, empty for none; nothing of what was sent or answered."""
     if not answer.status_code:
         error = answer.error
         while error.__cause__ or error.__context__:  # a client's own wrapper tells less than what it wraps

@@ -128,14 +128,8 @@ def _alone(settings: Settings) -> Iterator[None]:
 def _live(settings: Settings, version: str, *, keep: bool) -> Iterator[None]:
     """Bring the version up while the test runs; take it out afterwards unless it was live before."""
     registry = Registry(settings)
-    admit(
-        VIT,
-        version,
-        registry.tags(VIT, version),
-        environment="a load test",
-        asks_for=["evaluation"],
-        load_rate=0,
-    )
+    tags = registry.tags(VIT, version)
+    admit(VIT, version, tags, environment="a load test", asks_for=["evaluation"], load_rate=0)
     key = registry.bundle_key(VIT, version)
     bundles.verify(ObjectStore(settings), key)
     with connect(settings.database_url) as connection:
@@ -153,7 +147,7 @@ def _live(settings: Settings, version: str, *, keep: bool) -> Iterator[None]:
 
 @contextmanager
 def _keys(settings: Settings, arguments: Arguments, usual_rate: float) -> Iterator[list[str]]:
-    """Operators' keys for this test alone, so many that none sends more than one may; revoked at its end."""
+    """Make operators' keys for this test alone, so many that none sends more than one may; revokes them at its end."""
     count = math.ceil((arguments.rate or usual_rate) / RATE_OF_A_KEY)
     keys = {f"load-test-{secrets.token_hex(6)}": secrets.token_hex(32) for _ in range(count)}
     with connect(settings.database_url) as connection:
@@ -197,9 +191,8 @@ def _warm_up(plan: Plan) -> None:
         ThreadPoolExecutor(WARM) as pool,
     ):
         while time.monotonic() < ends_at:
-            answers = list(
-                pool.map(lambda nth: _asked(api, files[nth % len(files)], plan.version), range(WARM))
-            )
+            some = [files[nth % len(files)] for nth in range(WARM)]
+            answers = list(pool.map(lambda image: _send(api, image, plan.version), some))
             if set(answers) == {""}:
                 return
             if not any(answer.startswith("unknown") for answer in answers):
@@ -213,8 +206,8 @@ def _warm_up(plan: Plan) -> None:
     )
 
 
-def _asked(api: httpx.Client, image: Path, version: str) -> str:
-    """Empty when the version answered; `unknown …` where nobody did or the version is not known yet.
+def _send(api: httpx.Client, image: Path, version: str) -> str:
+    """Send one image; returns "" if the version answered, `unknown …` if no version did or it is not known yet.
 
     Raises:
         JobError: the image is refused.
@@ -248,7 +241,7 @@ def _sent(plan: Plan) -> list[Sent]:
         check=False,
     )
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
         raise entry.JobError(f"the sender ended with exit code {done.returncode}: {last[:300]}")
     return [Sent(**record) for record in json.loads(done.stdout)]
 

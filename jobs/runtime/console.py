@@ -7,7 +7,7 @@ ends. Everything else goes to a log file whose path the summary names.
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 from rich.console import Console as Rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -39,21 +39,19 @@ class Console:
             disable=not self._rich.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._said_at: dict[str, float] = {}
+        self._printed_at: dict[str, float] = {}
         self._started_at: dict[str, float] = {}
 
-    def __enter__(self) -> "Console":
+    def __enter__(self) -> Self:
         self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bars.stop()
         self._log.close()
 
     def say(self, line: str) -> None:
-        """One line for the person, and for the log."""
+        """Print a line, and log it."""
         self._rich.print(line, markup=False, soft_wrap=True)
         self.log(line)
 
@@ -73,8 +71,8 @@ class Console:
             )
             return
         finished = step.done >= step.total
-        if finished or now - self._said_at.get(step.stage, -QUIET_S) >= QUIET_S:
-            self._said_at[step.stage] = now
+        if finished or now - self._printed_at.get(step.stage, -QUIET_S) >= QUIET_S:
+            self._printed_at[step.stage] = now
             line = f"{step.stage:>9} {step.done}/{step.total} {now - started_at:5.0f} s  {step.note}"
             self._rich.print(line, markup=False, soft_wrap=True)
 

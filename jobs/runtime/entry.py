@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from httpx import HTTPError
 
 from cluster.expected import ExpectedError
 from cluster.settings import PROJECT_ROOT
+from jobs.runtime import working_tree
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_HALTED = 0, 1, 2, 3
 DEFAULT_RECIPE = "demo"
@@ -172,13 +172,8 @@ def _one_line(error: BaseException) -> str:
 
 def git_commit() -> str:
     """Return the commit that runs, from the job's environment or the checkout; "unknown" without either."""
-    if commit := os.environ.get("RAYDIOLOGY_GIT_COMMIT"):
-        return commit
-    command = ["git", "-C", str(PROJECT_ROOT), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    commit = os.environ.get("RAYDIOLOGY_GIT_COMMIT") or working_tree.git(PROJECT_ROOT, "rev-parse", "HEAD")
+    return (commit or "unknown").strip()
 
 
 def join_ray(ray_address: str) -> None:

@@ -43,15 +43,15 @@ def _metrics(console: Console, evaluation: dict[str, Any]) -> None:
         f"balanced {_percent(metrics['balanced_accuracy'])}, calibration error {_percent(metrics['ece'])}"
     )
     sources = [
-        (name, one["images"], _percent(one["value"]), f"{_percent(one['low'])} to {_percent(one['high'])}")
-        for name, one in metrics["sources"].items()
+        (name, row["images"], _percent(row["value"]), f"{_percent(row['low'])} to {_percent(row['high'])}")
+        for name, row in metrics["sources"].items()
     ]
     console.table("Accuracy by source", ("source", "images", "accuracy", "95 % interval"), sources)
     gates = [(name, verdict, evaluation["why"][name]) for name, verdict in evaluation["gates"].items()]
     console.table(f"Gates: {evaluation['verdict']}", ("gate", "verdict", "why"), gates)
 
 
-def _answers(console: Console, asked: dict[str, Any]) -> None:
+def _answers(console: Console, answers: dict[str, Any]) -> None:
     rows = [
         (
             row["image"][:8],
@@ -60,10 +60,10 @@ def _answers(console: Console, asked: dict[str, Any]) -> None:
             _percent(row["confidence"]),
             row.get("explanation", ""),
         )
-        for row in asked["rows"]
+        for row in answers["rows"]
     ]
     console.table(
-        f"Asked over HTTP: {asked['right']} of {asked['asked']} right, median {asked['latency_p50_ms']} ms",
+        f"Asked over HTTP: {answers['right']} of {answers['asked']} right, median {answers['latency_p50_ms']} ms",
         ("image", "truth", "answer", "confidence", "explanation"),
         rows,
     )

@@ -1,6 +1,6 @@
 """Shows the quarantine, and forgets a patient, for `jobs.ingest --report` and `--forget`.
- Tables for people go to standard output
-before the job's line. Neither carries a path, a note or anything of a patient.
+
+Tables go to standard output before the job's line. Neither carries a path, a note or anything of a patient.
 """
 
 import sys
@@ -22,33 +22,29 @@ STANDARD_INPUT = "-"
 
 
 def report(settings: Settings, *, details: bool) -> dict[str, Any]:
-    """The quarantine by source and reason; with `details` each image by its number."""
+    """Show the quarantine by source and reason; with `details` each image by its number."""
     with tables.opened(settings) as connection:
         entries = quarantine_review.entries(connection)
     groups = _groups(entries)
     _show("quarantine", ("source", "reason", "count", "open", "released", "rejected", "releasable"), groups)
-    told: dict[str, Any] = {"quarantined": len(entries), "quarantine": groups}
+    line: dict[str, Any] = {"quarantined": len(entries), "quarantine": groups}
     if details:
         images = [
             {**asdict(item), "quarantined_at": f"{item.quarantined_at:%Y-%m-%d %H:%M}"} for item in entries
         ]
         _show("images", ("id", "source", "stage", "reason", "detail", "decision", "quarantined_at"), images)
-        told["images"] = images
-    return told
+        line["images"] = images
+    return line
 
 
 def _groups(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     counted = Counter((item.source, item.reason, item.decision or "open") for item in entries)
-    return [
-        {
-            "source": source,
-            "reason": reason,
-            "count": sum(counted[source, reason, one] for one in ("open", "released", "rejected")),
-            **{one: counted[source, reason, one] for one in ("open", "released", "rejected")},
-            "releasable": reason in quarantine_review.RELEASABLE,
-        }
-        for source, reason in sorted({(item.source, item.reason) for item in entries})
-    ]
+    groups = []
+    for source, reason in sorted({(item.source, item.reason) for item in entries}):
+        decisions = {name: counted[source, reason, name] for name in ("open", "released", "rejected")}
+        group = {"source": source, "reason": reason, "count": sum(decisions.values()), **decisions}
+        groups.append({**group, "releasable": reason in quarantine_review.RELEASABLE})
+    return groups
 
 
 def forget_patient(settings: Settings, patient: str, source: str | None, *, by: str) -> dict[str, Any]:

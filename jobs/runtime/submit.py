@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import subprocess
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +98,4 @@ async def _follow(jobs: JobSubmissionClient, submission_id: str, console: Consol
 
 def _dirty() -> str:
     """Return "+" if the working tree differs from its commit, so that no model claims code that did not make it."""
-    found = subprocess.run(
-        ["git", "-C", str(PROJECT_ROOT), "status", "--porcelain"], capture_output=True, text=True
-    )
-    return "+" if found.returncode == 0 and found.stdout.strip() else ""
+    return "+" if working_tree.git(PROJECT_ROOT, "status", "--porcelain") else ""

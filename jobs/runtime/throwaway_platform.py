@@ -11,19 +11,20 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import psutil
 
 from cluster.embedded.home import Home
-from cluster.embedded.process import COMPONENT_MARK, HOME_MARK, marked
+from cluster.embedded.process import COMPONENT_MARK, HOME_MARK, command_line, marked
 from cluster.embedded.site import read_env
 from cluster.settings import PROJECT_ROOT, Settings
 from jobs.runtime.entry import JobError
+from jobs.runtime.job_process import last_line
 
 IDLE_S = 5.0
 FOREIGN = ("RAYDIOLOGY_", "RAY_", "AWS_", "MLFLOW_")
@@ -37,66 +38,64 @@ class OwnPlatform:
     env: dict[str, str]
     """For a process of ours that is to count as part of the platform's job: it carries the platform's mark."""
     settings: Settings
+    merge_errors: bool = False
+    """Whether standard error of the processes goes among their output, and not to this process's."""
 
     def processes(self, component: str | None = None) -> list[psutil.Process]:
         return marked(self.home.id, component)
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        """`python -m ...` inside the platform."""
+        """Start `python -m ...` inside the platform."""
         return subprocess.Popen(
             [sys.executable, "-m", *arguments],
             cwd=PROJECT_ROOT,
             env=self.env,
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if self.merge_errors else None,
             text=True,
         )
 
-    def run(self, *arguments: str) -> str:
-        """Returns its last line of standard output.
+    def run(self, *arguments: str) -> dict[str, Any]:
+        """Run a job inside the platform; returns its last line.
 
         Raises:
             JobError: it failed.
         """
         process = self.start(*arguments)
-        told, _ = process.communicate()
-        if process.returncode != 0:
-            raise JobError(f"{' '.join(arguments[:1])} of a benchmark ended with {process.returncode}")
-        return (told.strip().splitlines() or [""])[-1]
+        output, _ = process.communicate()
+        return last_line(arguments[0], process.returncode, output.splitlines())
 
 
 @contextmanager
 def own_platform() -> Iterator[OwnPlatform]:
-    """Up on random ports; down, and its home removed, at the end."""
+    """Start a platform on random ports; stop it and remove its home at the end."""
     directory = Path(tempfile.mkdtemp(prefix="raydiology-bench-"))
     home = Home((directory / "home").resolve())
     clean = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     clean["RAYDIOLOGY_HOME"] = str(home.path)
     try:
-        _platform(clean, "up", "--random-ports")
+        run_module("cluster.embedded.platform", "up", "--random-ports", env=clean)
         env = read_env(home)
-        marks = {
-            HOME_MARK: home.id,
-            COMPONENT_MARK: "job",
-            "SPT_NOENV": "1",
-            "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-        }
+        marks = {HOME_MARK: home.id, COMPONENT_MARK: "job"}
+        marks |= {"SPT_NOENV": "1", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
         yield OwnPlatform(home=home, env={**clean, **env, **marks}, settings=Settings.from_env(env))
     finally:
-        _platform(clean, "down")
+        run_module("cluster.embedded.platform", "down", env=clean)
         shutil.rmtree(directory, ignore_errors=True)
         shutil.rmtree(home.socket_directory, ignore_errors=True)
 
 
-def _platform(env: dict[str, str], *arguments: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "cluster.embedded.platform", *arguments],
-        cwd=PROJECT_ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-    )
+def run_module(*arguments: str, env: Mapping[str, str] | None = None) -> str:
+    """Run `python -m ...` to its end; returns its output.
+
+    Raises:
+        JobError: it failed; the message is what it wrote.
+    """
+    command = [sys.executable, "-m", *arguments]
+    ended = subprocess.run(command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True)
     if ended.returncode != 0:
-        raise JobError(f"a benchmark's own platform: {ended.stderr.strip() or ended.stdout.strip()}")
+        raise JobError(f"{' '.join(arguments)}: {ended.stderr.strip() or ended.stdout.strip()}")
+    return ended.stdout
 
 
 @dataclass
@@ -128,15 +127,13 @@ class Watch:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         assert self._thread is not None
         self._left.set()
         self._thread.join()
         self._look(start=False)
         self.wall_s += time.monotonic()
-        used_s = sum(last - self._first.get(one, 0.0) for one, last in self._last.items())
+        used_s = sum(last - self._first.get(key, 0.0) for key, last in self._last.items())
         own = any(pid == os.getpid() for pid, _ in self._last)
         self.cpu_s = used_s - (self._looking_s if own else 0.0)
 
@@ -150,8 +147,7 @@ class Watch:
         for process in self.processes():
             try:
                 times = process.cpu_times()
-                one = (process.pid, process.create_time())
-                self._last[one] = times.user + times.system
+                self._last[process.pid, process.create_time()] = times.user + times.system
                 total += _pss_bytes(process.pid) if self.memory else 0
             except (psutil.Error, OSError):
                 continue  # ended meanwhile
@@ -163,19 +159,16 @@ class Watch:
 
 
 def idle_share(processes: Callable[[], Sequence[psutil.Process]]) -> float:
-    """CPU-seconds a second that they use while nothing runs: what a cluster costs whether or not it works."""
+    """Measure the CPU-seconds a second that processes use while nothing runs: what a cluster costs at rest."""
     with Watch(processes, interval_s=IDLE_S) as watch:
         time.sleep(IDLE_S)
     return watch.cpu_s / IDLE_S
 
 
 def at_work(process: psutil.Process) -> bool:
-    """Whether it is one of the processes of Ray that do, or share out, the work."""
-    try:
-        line = " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-    return not any(name in line for name in WATCHERS)
+    """Tell whether a process of Ray does, or shares out, the work."""
+    line = command_line(process)
+    return bool(line) and not any(name in line for name in WATCHERS)
 
 
 def _pss_bytes(pid: int) -> int:

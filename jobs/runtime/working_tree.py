@@ -29,7 +29,7 @@ NO_PATHS = (
     ":(exclude,glob)**/*.pem",
     ":(exclude,glob)**/*.key",
 )
-"""What is never told, even where somebody committed it."""
+"""Files that are never shown, even if they are committed."""
 SHORTEST_SECRET = 8
 
 
@@ -57,9 +57,9 @@ def uncommitted(settings: Settings, environ: Mapping[str, str], root: Path = PRO
 
 
 def changes(root: Path, environ: Mapping[str, str]) -> str | None:
-    """The difference between the checkout and its commit, bounded; None where there is no checkout."""
-    diff = _git(root, "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--", ".", *NO_PATHS)
-    strangers = _git(root, "ls-files", "--others", "--exclude-standard", "--", ".", *NO_PATHS)
+    """Return the difference between the checkout and its commit, bounded; None where there is no checkout."""
+    diff = git(root, "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--", ".", *NO_PATHS)
+    strangers = git(root, "ls-files", "--others", "--exclude-standard", "--", ".", *NO_PATHS)
     if diff is None or strangers is None:
         return None
     return bounded(without_secrets(_named(strangers.splitlines()) + diff, environ), LARGEST_BYTES)
@@ -73,7 +73,7 @@ def _named(strangers: Sequence[str]) -> str:
 
 
 def without_secrets(text: str, environ: Mapping[str, str]) -> str:
-    """The text with the values of secret variables blotted out."""
+    """Blot out the values of secret variables."""
     named = [value for name, value in environ.items() if SECRETS.search(name)]
     within = [urlsplit(value).password or "" for value in named if "://" in value]
     for secret in (*named, *within):
@@ -83,17 +83,18 @@ def without_secrets(text: str, environ: Mapping[str, str]) -> str:
 
 
 def bounded(text: str, most_bytes: int) -> str:
-    """The text, or whole lines of its beginning with a last line that says how much was cut."""
+    """Cut a text after whole lines; its last line then says how much is missing."""
     blob = text.encode()
     if len(blob) <= most_bytes:
         return text
-    kept = blob[: blob.rfind(b"\n", 0, most_bytes) + 1]
-    return kept.decode() + f"# cut here: {len(blob) - len(kept)} of {len(blob)} bytes are not shown\n"
+    head = blob[: blob.rfind(b"\n", 0, most_bytes) + 1]
+    return head.decode() + f"# cut here: {len(blob) - len(head)} of {len(blob)} bytes are not shown\n"
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
+    """Return the output of a git command; None where git or the repository is missing."""
     try:
-        found = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True)
+        ended = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.decode(errors="replace")
+    return ended.stdout.decode(errors="replace")

@@ -68,7 +68,7 @@ async def with_connection(settings: Settings, work: Callable[[Connection[DictRow
     responses=responses(200, "the newest, first", *AUTH_STATUSES),
 )
 async def list_rollouts(settings: PlatformSettings) -> Rollouts:
-    """Return the newest rollouts, each with its evidence so far. Role: operator."""
+    """List the newest rollouts, each with its evidence so far. Role: operator."""
 
     def work(connection: Connection[DictRow]) -> list[RolloutView]:
         newest = rollout_store.newest(connection)

@@ -96,7 +96,7 @@ async def explanation(
     row: Annotated[DictRow, Depends(ReadablePrediction("explanation"))],
     services: Annotated[Services, Depends(services_of)],
 ) -> Response:
-    """Explain the finding in plain words; as a stream of sentences if `Accept` is `text/event-stream`."""
+    """Explain the finding in plain words; a stream of sentences when asked by `Accept: text/event-stream`."""
     if EVENT_STREAM not in request.headers.get("accept", ""):
         return JSONResponse(public_explanation(await services.explanations.explain(row)))
     return StreamingResponse(

@@ -90,6 +90,6 @@ class LatencyBlocks:
 
 
 def _differences(counts_SK: np.ndarray) -> np.ndarray:
-    """Count only the blocks in which both arms had requests."""
+    """Return the difference of each block in which both arms had requests."""
     both_SK = counts_SK[(counts_SK[:, 0] > 0) & (counts_SK[:, 1] > 0)].astype(float)
     return both_SK[:, 2] / both_SK[:, 0] - both_SK[:, 3] / both_SK[:, 1]

@@ -228,8 +228,9 @@ def _first_attempt(row: Mapping[str, Any], canary: str, champion: str) -> Observ
 
 
 def _patient(row: Mapping[str, Any]) -> str | None:
-    """Name the patient, whose requests are correlated; the study where it names no patient."""
-    return row["patient_pseudonym"] or row["assignment"].get("study")
+    """Return the key under which requests are correlated: the patient, or the study of an unnamed patient."""
+    pseudonym: str | None = row["patient_pseudonym"] or row["assignment"].get("study")
+    return pseudonym
 
 
 def mirrored_pairs(

@@ -44,12 +44,14 @@ def admit(
         return
     command = f"run `python -m jobs.load_test --version {version} --rate {load_rate:g}`"
     verdict, sent = tags.get(LOAD_TEST), float(tags.get(LOAD_RATE, 0))
-    asked = f"{environment} asks for a load test of {model} version {version}"
+    demand = f"{environment} asks for a load test of {model} version {version}"
     if verdict is None:
-        raise AdmissionError(f"{asked}, and there was none: {command}")
+        raise AdmissionError(f"{demand}, and there was none: {command}")
     if verdict != "pass":
         raise AdmissionError(
-            f"{asked}, and it failed ({tags.get('load_test_why', 'see its report')}): {command}"
+            f"{demand}, and it failed ({tags.get('load_test_why', 'see its report')}): {command}"
         )
     if sent < load_rate:
-        raise AdmissionError(f"{asked} at {load_rate:g} requests a second, and it was at {sent:g}: {command}")
+        raise AdmissionError(
+            f"{demand} at {load_rate:g} requests a second, and it was at {sent:g}: {command}"
+        )

@@ -19,7 +19,7 @@ DEADLINE_S = 600.0
 
 class TextGenerator(Protocol):
     def generate(self, prompt: str, *, max_new_tokens: int, deadline_s: float) -> Iterator[str]:
-        """Do as `serve.explanation.llm.LanguageModel`."""
+        """Generate text as `serve.explanation.llm.LanguageModel` does."""
 
 
 @dataclass(frozen=True, kw_only=True)

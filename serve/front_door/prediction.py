@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired
 
+from psycopg.rows import DictRow
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -15,6 +16,7 @@ from data.imaging.preprocess import Decoded
 from data.taxonomy import taxonomy
 from serve.classifier.answer import Answer, Reason
 from serve.classifier.triage import Triage
+from serve.problems import Problem
 from serve.routing.routes import Target
 
 
@@ -143,4 +145,23 @@ def build_prediction(
     }
     if served.version != assigned.version:
         body["fallback_from"] = assigned.version
+    return body
+
+
+def uuid8(data: bytes) -> uuid.UUID:
+    """Make a UUID of version 8, for vendors' own data, from 16 bytes (RFC 9562, 5.8); built into Python 3.14."""
+    value = int.from_bytes(data, "big")
+    value = value & ~(0xF << 76) | 8 << 76
+    return uuid.UUID(int=value & ~(0b11 << 62) | 0b10 << 62)
+
+
+def replay(row: DictRow, body_sha256: str) -> Prediction:
+    """Return the stored answer to a retry under the same Idempotency-Key.
+
+    Raises:
+        Problem: 409 if the earlier request was another one.
+    """
+    if row["body_sha256"] != body_sha256:
+        raise Problem(409, "this Idempotency-Key was used for another request; send a new one")
+    body: Prediction = row["answer"]
     return body

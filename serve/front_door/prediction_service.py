@@ -7,15 +7,12 @@ neither Ray nor HTTP.
 
 import asyncio
 import base64
-import hashlib
 import json
 import logging
 import time
 import uuid
 from dataclasses import dataclass
 from typing import Any
-
-from psycopg.rows import DictRow
 
 from cluster.objects import ObjectStore
 from cluster.releases.registry import LLM, VIT
@@ -26,7 +23,7 @@ from serve.access.auth import Caller
 from serve.explanation.explanation import disclaimer
 from serve.front_door.attempts import Attempt, Attempts, Models, NobodyAnsweredError
 from serve.front_door.mirror import Mirror, Shown
-from serve.front_door.prediction import Prediction, build_prediction
+from serve.front_door.prediction import Prediction, build_prediction, replay, uuid8
 from serve.front_door.prepared_image import decode_and_scale
 from serve.front_door.serving_snapshot import ServingSnapshot
 from serve.front_door.upload import Upload
@@ -101,7 +98,7 @@ class PredictionService:
         if idempotency_key is None:
             return uuid.uuid4()
         digest = keyed_hash(self._pseudonym_key, "idempotency", caller.key_id, idempotency_key)
-        return _uuid8(bytes.fromhex(digest)[:16])
+        return uuid8(bytes.fromhex(digest)[:16])
 
     async def predict(
         self,
@@ -122,11 +119,11 @@ class PredictionService:
                 dependency does not answer.
         """
         prediction_id = self.prediction_id(caller, idempotency_key)
-        body_sha256 = _body_sha256(upload, version)
+        body_sha256 = upload.sha256(version)
         if idempotency_key is not None:
             row = await self.records.find_earlier(prediction_id)
             if row is not None:
-                return _replay(row, body_sha256)
+                return replay(row, body_sha256)
         decoded = await self._decode(upload)
         assignment = self._assign(upload, decoded, caller, prediction_id, version)
         image_key = _image_key(prediction_id, body_sha256)
@@ -159,7 +156,7 @@ class PredictionService:
         )
         result = await self.records.keep(record, await image)
         if result.earlier is not None:  # another replica has answered the same Idempotency-Key meanwhile
-            return _replay(result.earlier, body_sha256)
+            return replay(result.earlier, body_sha256)
         self._mirror(assignment, decoded, served, attempts[-1], request_id)
         return {**body, "stored": result.stored}
 
@@ -296,29 +293,3 @@ def _live_target(routes: Routes, version: str) -> Target:
         return routes.target(version)
     except RoutingError as error:
         raise Problem(400, str(error)) from error
-
-
-def _uuid8(data: bytes) -> uuid.UUID:
-    """Make a UUID of version 8, for vendors' own data, from 16 bytes (RFC 9562, 5.8); built into Python 3.14."""
-    value = int.from_bytes(data, "big")
-    value = value & ~(0xF << 76) | 8 << 76
-    return uuid.UUID(int=value & ~(0b11 << 62) | 0b10 << 62)
-
-
-def _body_sha256(upload: Upload, version: str | None) -> str:
-    given = [upload.patient_key, upload.sex, upload.age, upload.view, upload.metadata]
-    given += [] if upload.study_key is None else [upload.study_key]
-    fields = json.dumps(given + ([] if version is None else [{"version": version}]), sort_keys=True)
-    return hashlib.sha256(hashlib.sha256(upload.blob).digest() + fields.encode()).hexdigest()
-
-
-def _replay(row: DictRow, body_sha256: str) -> Prediction:
-    """Return the stored answer to a retry under the same Idempotency-Key.
-
-    Raises:
-        Problem: 409 if the earlier request was another one.
-    """
-    if row["body_sha256"] != body_sha256:
-        raise Problem(409, "this Idempotency-Key was used for another request; send a new one")
-    body: Prediction = row["answer"]
-    return body

@@ -3,6 +3,7 @@
 An upload stays in memory, within the limit that the app set; nothing touches the disk.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,13 @@ class Upload:
     view: str | None
     metadata: dict[str, Any] | None
     """The caller's own JSON object; sealed before it is stored."""
+
+    def sha256(self, version: str | None) -> str:
+        """Hash all that the caller sent, and the version that an operator chose."""
+        given = [self.patient_key, self.sex, self.age, self.view, self.metadata]
+        given += [] if self.study_key is None else [self.study_key]
+        fields = json.dumps(given + ([] if version is None else [{"version": version}]), sort_keys=True)
+        return hashlib.sha256(hashlib.sha256(self.blob).digest() + fields.encode()).hexdigest()
 
 
 async def parse(request: Request, limit_bytes: int) -> Upload:

@@ -162,11 +162,11 @@ class Records:
         Raises:
             Problem: 503, the database is down and this node does not have the record.
         """
-        row, asked = await self._in_database(prediction_id)
+        row, reached = await self._in_database(prediction_id)
         if row is not None:
             return row
-        entry = await self._in_journal(prediction_id, asked)
-        if entry is None and not asked:
+        entry = await self._in_journal(prediction_id, reached)
+        if entry is None and not reached:
             raise unavailable("the database")
         return _as_stored(entry) if entry is not None else None
 
@@ -176,10 +176,10 @@ class Records:
         An entry in another front door's journal is written to this one's too before it is returned: the other's fsync
         may not be over.
         """
-        row, asked = await self._in_database(prediction_id)
+        row, reached = await self._in_database(prediction_id)
         if row is not None:
             return row
-        entry = await self._in_journal(prediction_id, asked)
+        entry = await self._in_journal(prediction_id, reached)
         if entry is None:
             return None
         self._replay.rows_wait = True
@@ -257,10 +257,10 @@ class Records:
         except DatabaseUnavailableError:
             return None, False
 
-    async def _in_journal(self, prediction_id: UUID, asked: bool) -> Entry | None:
+    async def _in_journal(self, prediction_id: UUID, reached: bool) -> Entry | None:
         if self.journal is None:
             return None
-        if asked and not (self.journal.has(prediction_id) or self.journal.others_wait):
+        if reached and not (self.journal.has(prediction_id) or self.journal.others_wait):
             return None  # no entry waits on this node: spare the search of the folder
         entry = await self.journal.find(prediction_id)
         return entry if entry is not None and entry.kind == "prediction" else None

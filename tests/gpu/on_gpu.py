@@ -28,7 +28,7 @@ from train.checkpoints.state import Progress
 from train.config import AugmentConfig, ModelConfig
 from train.inputs.dataset import Images, TrainingData
 from train.inputs.sample_order import epoch_order, global_batch
-from train.loop.fit import Speed
+from train.loop.interfaces import Speed
 from train.loop.setup import TrainContext, prepare
 from train.strategies.collectives import make_deterministic
 from train.strategies.memory_estimate import estimate

@@ -21,7 +21,8 @@ from train.checkpoints.state import CheckpointError, Progress
 from train.checkpoints.store import CheckpointStore, Retention
 from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
 from train.inputs.dataset import Images, TrainingData
-from train.loop.fit import StopRequested, TrainingCallbacks, TrainingDivergedError, fit
+from train.loop.fit import fit
+from train.loop.interfaces import StopRequested, TrainingCallbacks, TrainingDivergedError
 from train.loop.setup import prepare
 
 CPU = torch.device("cpu")

@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # a script beside another one
 from ranks import CONFIG, group, run
 
 from train.checkpoints.state import CheckpointError
-from train.config import AugmentConfig, ModelConfig, TrainConfig, TrainConfigError
+from train.config import AugmentConfig, ModelConfig, TrainConfig
+from train.config_checks import TrainConfigError
 
 LONG = replace(CONFIG, epochs=12, checkpoint_every_steps=0)
 EVERYTHING = replace(

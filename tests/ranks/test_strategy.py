@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from train.config import TrainConfig, TrainConfigError
+from train.config import TrainConfig
+from train.config_checks import TrainConfigError
 from train.strategies.strategy import STRATEGIES
 
 WAYS = ["ddp", "fsdp", "fsdp-whole", "zero1", "zero2", "zero3"]

@@ -571,8 +571,8 @@ def _kill_at(patch: pytest.MonkeyPatch, nth: int) -> None:
 
     patch.setattr(ObjectStore, "put", dying(ObjectStore.put))
     patch.setattr(ObjectStore, "delete", dying(ObjectStore.delete))
-    patch.setattr(erasure.forgotten, "set_marks", dying(erasure.forgotten.set_marks))
-    patch.setattr(erasure, "_delete", dying(erasure._delete))
+    patch.setattr(erasure.erased_patients, "set_marks", dying(erasure.erased_patients.set_marks))
+    patch.setattr(erasure.image_rows, "delete", dying(erasure.image_rows.delete))
     patch.setattr(erasure.Registry, "trained_on", dying(erasure.Registry.trained_on))
     patch.setattr(catalog, "audit", dying(catalog.audit))
 

@@ -23,7 +23,8 @@ from cluster.settings import Settings
 from data.dataset import versions
 from data.imaging.preprocess import PREPROCESS_VERSION, PixelConfig
 from data.taxonomy import taxonomy
-from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig, TrainConfigError
+from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
+from train.config_checks import TrainConfigError
 from train.evaluation.evaluate import evaluate
 from train.evaluation.gates import Gates
 from train.runs import run_store

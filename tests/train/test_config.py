@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig, TrainConfigError
+from train.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
+from train.config_checks import TrainConfigError
 
 
 def test_a_configuration_survives_json_shaped_values() -> None:

@@ -20,7 +20,7 @@ def test_jobs_train_takes_the_file_as_it_is(name: str, tmp_path: Path) -> None:
     trial = Trial(number=7, run="s-g001-t007", settings=SETTINGS, began={"class_balance": 0.5})
     file = tmp_path / "winner.yaml"
     file.write_text(
-        recipe_file.text(trial, config, dataset_version="0123456789abcdef", recipe=name, found="The best.")
+        recipe_file.text(trial, config, dataset_version="0123456789abcdef", recipe=name, summary="The best.")
     )
     told = entry.parse(
         train.Arguments, "train", ["--config", str(file)], lambda chosen: {"train": recipe(chosen).train}
@@ -35,7 +35,7 @@ def test_what_follows_the_file_on_the_command_line_wins(tmp_path: Path) -> None:
     file = tmp_path / "winner.yaml"
     trial = Trial(number=0, run="s-g001-t000", settings={})
     file.write_text(
-        recipe_file.text(trial, config, dataset_version="1" * 16, recipe="demo", found="The best.")
+        recipe_file.text(trial, config, dataset_version="1" * 16, recipe="demo", summary="The best.")
     )
     argv = ["--config", str(file), "--run", "mine", "--train.epochs", "3"]
     told = entry.parse(train.Arguments, "train", argv, lambda chosen: {"train": recipe(chosen).train})

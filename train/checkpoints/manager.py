@@ -1,7 +1,8 @@
 """The checkpoints of one attempt at a run: the one that it resumes from, and the next ones.
 
 All ranks decide together: rank 0 names the newest, every rank fetches and checks it, and if it is damaged for one
-rank all take the one before. Implements `train.loop.fit.Checkpoints`; knows no Ray, which only announces a preemption.
+rank all take the one before. Implements `train.loop.interfaces.Checkpoints`; knows no Ray, which only announces a
+preemption.
 """
 
 import logging
@@ -73,7 +74,7 @@ class RunCheckpoints:
 
     @contextmanager
     def newest(self) -> Iterator[Path | None]:
-        """Yield the newest whole checkpoint, see `train.loop.fit.Checkpoints`.
+        """Yield the newest whole checkpoint, see `train.loop.interfaces.Checkpoints`.
 
         Raises:
             CheckpointError: there are checkpoints, and none of them is whole.

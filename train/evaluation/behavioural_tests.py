@@ -63,17 +63,19 @@ class Predictions:
         return share(hits_N, self.groups)
 
 
-def behaviours(ask: Ask, asked: Predictions, pixels: PixelConfig, *, synthetic: bool) -> list[Behaviour]:
+def behaviours(
+    ask: Ask, predictions: Predictions, pixels: PixelConfig, *, synthetic: bool
+) -> list[Behaviour]:
     """Run all tests of the model.
 
     Args:
         synthetic: whether the model was trained on drawn images; only then it must recognise drawn ones.
     """
     return [
-        *_invariance(ask, asked),
-        *_direction(ask, asked),
-        *_regions(asked),
-        _textbook(ask, asked.names, pixels, synthetic=synthetic),
+        *_invariance(ask, predictions),
+        *_direction(ask, predictions),
+        *_regions(predictions),
+        _textbook(ask, predictions.names, pixels, synthetic=synthetic),
     ]
 
 
@@ -109,8 +111,8 @@ def with_opacity(pixels_HW: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(pixels_HW + 255 * density_HW, 0, 255).astype(np.uint8)
 
 
-def _invariance(ask: Ask, asked: Predictions) -> Iterator[Behaviour]:
-    some = asked.some(np.ones(len(asked.labels_N), bool))
+def _invariance(ask: Ask, predictions: Predictions) -> Iterator[Behaviour]:
+    some = predictions.some(np.ones(len(predictions.labels_N), bool))
     before_N = some.probabilities_NK.argmax(axis=1)
     for name, change in CHANGES.items():
         changed = np.stack(
@@ -119,23 +121,23 @@ def _invariance(ask: Ask, asked: Predictions) -> Iterator[Behaviour]:
         yield Behaviour(name=name, estimate=some.share(ask(changed).argmax(axis=1) == before_N))
 
 
-def _direction(ask: Ask, asked: Predictions) -> Iterator[Behaviour]:
+def _direction(ask: Ask, predictions: Predictions) -> Iterator[Behaviour]:
     """Test that an added opacity raises the probability of an opacity, and lowers that of a normal chest.
 
     A model trained without opacities need not know what one is.
     """
-    healthy_K = np.array([_is_healthy(name) for name in asked.names])
-    opacity_K = np.array([name == OPACITY for name in asked.names])
+    healthy_K = np.array([_is_healthy(name) for name in predictions.names])
+    opacity_K = np.array([name == OPACITY for name in predictions.names])
     rises, falls = "opacity_raises_opacity", "opacity_lowers_normal"
-    if not healthy_K[asked.labels_N].any():
+    if not healthy_K[predictions.labels_N].any():
         for name in (rises, falls):
             yield Behaviour(name=name, estimate=None, why_not="no test image is of a chest without a finding")
         return
-    some = asked.some(healthy_K[asked.labels_N])
+    some = predictions.some(healthy_K[predictions.labels_N])
     rng = np.random.default_rng(0)
     after_NK = ask(np.stack([with_opacity(image_HW, rng) for image_HW in some.pixels_NHW]))
     moved_NK = after_NK - some.probabilities_NK
-    if opacity_K[asked.labels_N].any():
+    if opacity_K[predictions.labels_N].any():
         yield Behaviour(name=rises, estimate=some.share(moved_NK[:, opacity_K].sum(axis=1) > 0))
     else:
         yield Behaviour(name=rises, estimate=None, why_not=f"no test image is of the class {OPACITY}")
@@ -147,12 +149,12 @@ def _is_healthy(name: str) -> bool:
     return taxonomy()[name].region == "chest" and not taxonomy()[name].finding
 
 
-def _regions(asked: Predictions) -> Iterator[Behaviour]:
+def _regions(predictions: Predictions) -> Iterator[Behaviour]:
     """Test that chests are told from limbs; above all that a bone is not taken for a chest."""
-    limb_K = np.array([taxonomy()[name].region == "limb" for name in asked.names])
-    limb_N = limb_K[asked.labels_N]
-    answered_N = limb_K[asked.probabilities_NK.argmax(axis=1)]
-    resampling = Resampling(asked.groups)
+    limb_K = np.array([taxonomy()[name].region == "limb" for name in predictions.names])
+    limb_N = limb_K[predictions.labels_N]
+    answered_N = limb_K[predictions.probabilities_NK.argmax(axis=1)]
+    resampling = Resampling(predictions.groups)
     if limb_N.all() or not limb_N.any():
         why = f"the test split has no image of a {'chest' if limb_N.all() else 'limb'}"
         yield Behaviour(name="region", estimate=None, why_not=why)

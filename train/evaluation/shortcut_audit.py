@@ -30,17 +30,17 @@ MASKS: dict[str, Mask] = {"lungs_masked": chest_box, "borders_only": inner_box}
 """Side → the mask of what is painted over."""
 
 
-def audit(ask: Ask, asked: Predictions) -> list[Remaining]:
+def audit(ask: Ask, predictions: Predictions) -> list[Remaining]:
     """Measure one result a mask."""
-    limb_K = np.array([taxonomy()[name].region == "limb" for name in asked.names])
-    counts = Counter(asked.labels_N.tolist())
-    large_K = np.array([counts[k] >= CLASS_IMAGES for k in range(len(asked.names))])
-    audited_N = (~limb_K & large_K)[asked.labels_N]
+    limb_K = np.array([taxonomy()[name].region == "limb" for name in predictions.names])
+    counts = Counter(predictions.labels_N.tolist())
+    large_K = np.array([counts[k] >= CLASS_IMAGES for k in range(len(predictions.names))])
+    audited_N = (~limb_K & large_K)[predictions.labels_N]
     classes = int((~limb_K & large_K).sum())
     if classes < 2:
         why = f"fewer than two chest classes have {CLASS_IMAGES} test images"
         return [Remaining(name=name, images=int(audited_N.sum()), why_not=why) for name in MASKS]
-    some = asked.some(audited_N, IMAGES)
+    some = predictions.some(audited_N, IMAGES)
     return [_remaining(name, mask, ask, some) for name, mask in MASKS.items()]
 
 
@@ -52,15 +52,15 @@ def painted(pixels_NHW: np.ndarray, inside_HW: np.ndarray) -> np.ndarray:
     return result
 
 
-def probes(asked: Predictions, sources: list[str]) -> Shortcuts:
+def probes(predictions: Predictions, sources: list[str]) -> Shortcuts:
     """Probe what borders and thumbnails of the test images reveal of label and source, without any model."""
     chosen = np.random.default_rng(0).permutation(len(sources))[: shortcut_probes.PROBED_IMAGES]
-    labels = [asked.names[k] for k in asked.labels_N]
+    labels = [predictions.names[k] for k in predictions.labels_N]
     return shortcut_probes.shortcuts(
-        [shortcut_probes.features(asked.pixels_NHW[nth]) for nth in chosen],
+        [shortcut_probes.features(predictions.pixels_NHW[nth]) for nth in chosen],
         labels=[labels[nth] for nth in chosen],
         sources=[sources[nth] for nth in chosen],
-        groups=[asked.groups[nth] for nth in chosen],
+        groups=[predictions.groups[nth] for nth in chosen],
         class_by_source={},
     )
 

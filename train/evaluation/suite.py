@@ -115,7 +115,7 @@ def run_suite(
     )
     figures = report.build(answered, validated, version.card.classes, version.card.calibration)
     answers_N = figures.probabilities_NK.argmax(axis=1)
-    asked = Predictions(
+    predictions = Predictions(
         pixels_NHW=table.pixels_NHW,
         labels_N=table.labels_N,
         groups=table.groups,
@@ -130,7 +130,7 @@ def run_suite(
         refused = _refusals(settings, decoder, table, version.card.classes)
     progress(2, 4, "changed images")
     behaved = behavioural_tests.behaviours(
-        version.ask, asked, version.card.pixels, synthetic=version.card.synthetic
+        version.ask, predictions, version.card.pixels, synthetic=version.card.synthetic
     )
     progress(3, 4, "without the lungs")
     measured = GateInputs(
@@ -148,10 +148,10 @@ def run_suite(
             table.groups,
             least_images=gates.subgroup_images,
         ),
-        shortcuts=shortcut_audit.audit(version.ask, asked),
+        shortcuts=shortcut_audit.audit(version.ask, predictions),
         behaviour=[*behaved, *refused],
     )
-    probes = shortcut_audit.probes(asked, table.sources)
+    probes = shortcut_audit.probes(predictions, table.sources)
     progress(4, 4, "measured")
     return EvaluationResults(report=figures, measured=measured, probes=probes)
 

@@ -40,7 +40,7 @@ class OnnxError(ValueError):
 
 
 def to_onnx(model: torch.nn.Module, side: int) -> bytes:
-    """Write the model's graph in float32, fused, for x_NCHW of any N.
+    """Return the model's graph in float32, fused, for x_NCHW of any N.
 
     Args:
         model: on the CPU; it is left as it is.
@@ -130,7 +130,7 @@ class _Batches(CalibrationDataReader):
 
 @contextlib.contextmanager
 def _files(graph: bytes) -> Iterator[tuple[Path, Path]]:
-    """Write the graph to a file, and name the file of the quantised one: the quantisers take and give paths."""
+    """Provide the graph as a file, and a path for the quantised graph, since the quantisers work on paths."""
     with tempfile.TemporaryDirectory() as folder, _quiet():
         source = Path(folder) / "float32.onnx"
         source.write_bytes(graph)

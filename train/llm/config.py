@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from train.config import OptimConfig, TrainConfigError, WorkersConfig, require
+from train.config import OptimConfig, WorkersConfig
+from train.config_checks import TrainConfigError, require
 
 TARGETS = ("query", "key", "value", "projection", "mlp", "head")
 Method = Literal["full", "lora", "qlora"]

@@ -20,7 +20,8 @@ from train.llm import single_process
 from train.llm.config import LlmConfig, Method
 from train.llm.fit import prepare
 from train.llm.tokenise import Pair
-from train.loop.fit import TrainingCallbacks, fit
+from train.loop.fit import fit
+from train.loop.interfaces import TrainingCallbacks
 
 COLUMNS = (
     "method",

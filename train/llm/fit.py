@@ -23,13 +23,13 @@ from train.llm import model as llm_model
 from train.llm import packing
 from train.llm.config import LlmConfig
 from train.llm.tokenise import Encoder, Pair
-from train.loop.fit import Speed, TrainingDivergedError, rate_at
+from train.loop.interfaces import Speed, TrainingDivergedError, rate_at
 from train.strategies.optimizer import KINDS, begin, set_rates
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlmContext:
-    """Implements `train.loop.fit.Setup`; every rank holds the whole model."""
+    """Implements `train.loop.interfaces.Setup`; every rank holds the whole model."""
 
     config: LlmConfig
     rows: Sequence[packing.Row]

@@ -16,11 +16,12 @@ from train.checkpoints.store import Mark
 from train.llm.config import LlmConfig
 from train.llm.fit import prepare
 from train.llm.tokenise import Pair
-from train.loop.fit import NO_CALLBACKS, TrainingCallbacks, fit
+from train.loop.fit import fit
+from train.loop.interfaces import NO_CALLBACKS, TrainingCallbacks
 
 
 class Forgetful:
-    """Discards checkpoints; implements `train.loop.fit.Checkpoints`."""
+    """Discards checkpoints; implements `train.loop.interfaces.Checkpoints`."""
 
     @contextmanager
     def newest(self) -> Iterator[Path | None]:

@@ -13,7 +13,7 @@ from train.llm.config import LlmConfig
 from train.llm.model import LlmModelError
 from train.llm.nf4 import Nf4Error
 from train.llm.tokenise import LlmDataError, Pair
-from train.loop.fit import Setup
+from train.loop.interfaces import Setup
 from train.runs.worker import RunInputs
 
 

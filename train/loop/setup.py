@@ -10,11 +10,12 @@ import torch
 import torch.distributed as dist
 
 from train.checkpoints.state import AVERAGE_NAME, WEIGHTS_NAME, Progress
-from train.config import OptimConfig, TrainConfig, TrainConfigError
+from train.config import OptimConfig, TrainConfig
+from train.config_checks import TrainConfigError
 from train.inputs.dataset import TrainingData, class_weights
 from train.inputs.mixup import Blend, blend
 from train.loop import step, validate
-from train.loop.fit import Speed
+from train.loop.interfaces import Speed
 from train.strategies.ema import Average
 from train.strategies.strategy import Strategy, wrap
 from train.vit.model import build_vit
@@ -22,7 +23,7 @@ from train.vit.model import build_vit
 
 @dataclass(frozen=True, kw_only=True)
 class TrainContext:
-    """Implements `train.loop.fit.Setup`."""
+    """Implements `train.loop.interfaces.Setup`."""
 
     config: TrainConfig
     data: TrainingData

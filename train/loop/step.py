@@ -13,7 +13,7 @@ from train.checkpoints.state import Progress
 from train.inputs.dataset import training_inputs
 from train.inputs.mixup import Blend
 from train.inputs.sample_order import rank_slice
-from train.loop.fit import Speed, TrainingDivergedError, rate_at
+from train.loop.interfaces import Speed, TrainingDivergedError, rate_at
 
 if TYPE_CHECKING:
     from train.loop.setup import TrainContext

@@ -42,7 +42,7 @@ if __name__ == "__main__":
 
 
 def runner(root: Path = PROJECT_ROOT) -> str:
-    """Write the text of `predict.py`; the same sources give the same text.
+    """Return the text of `predict.py`; the same sources give the same text.
 
     Raises:
         AssertionError: two parts define the same name, so that they cannot share one file.

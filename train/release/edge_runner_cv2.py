@@ -28,7 +28,7 @@ def resize(image_HW: np.ndarray, size: tuple[int, int], interpolation: int) -> n
 
 
 def _averaged(values_HW: np.ndarray, cells: int) -> np.ndarray:
-    """Means along the rows, of `cells` equal stretches each, float32; borders of a stretch count by their share."""
+    """Average each row over `cells` equal stretches, float32; borders of a stretch count by their share."""
     length = values_HW.shape[1]
     scale = length / cells
     result = np.zeros((values_HW.shape[0], cells), np.float32)
@@ -41,7 +41,11 @@ def _averaged(values_HW: np.ndarray, cells: int) -> np.ndarray:
 def _shares(
     length: int, cells: int, scale: float
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """List which source column counts how much in which cell, in turns that have each cell at most once."""
+    """Return how much each source column counts in which cell, in turns that have each cell at most once.
+
+    Returns:
+        for each turn its cells, their source columns and the shares of these.
+    """
     turns: dict[int, list[tuple[int, int, float]]] = {}
     for cell in range(cells):
         first, last = cell * scale, (cell + 1) * scale
@@ -56,14 +60,14 @@ def _shares(
             turns.setdefault(turn, []).append((cell, source, share))
     columns, sources, shares = [], [], []
     for entries in turns.values():
-        columns.append(np.array([entry[0] for entry in entries]))
-        sources.append(np.array([entry[1] for entry in entries]))
-        shares.append(np.array([entry[2] for entry in entries], np.float32))
+        columns.append(np.array([cell for cell, _, _ in entries]))
+        sources.append(np.array([source for _, source, _ in entries]))
+        shares.append(np.array([share for _, _, share in entries], np.float32))
     return columns, sources, shares
 
 
 def morphologyEx(image_HW: np.ndarray, operation: int, kernel: np.ndarray) -> np.ndarray:
-    """Measure how far bright (top hat) or dark (black hat) pieces that are thinner than the kernel stand out."""
+    """Measure how far bright (top hat) or dark (black hat) pieces thinner than the kernel stand out."""
     reach = kernel.shape[0]
     if operation == TOPHAT:
         return image_HW - _running(_running(image_HW, reach, np.minimum), reach, np.maximum)
@@ -71,11 +75,11 @@ def morphologyEx(image_HW: np.ndarray, operation: int, kernel: np.ndarray) -> np
 
 
 def _running(image_HW: np.ndarray, reach: int, least: np.ufunc) -> np.ndarray:
-    """Take the least (or greatest) of the square of `reach` pixels around each; beyond the edge there is nothing."""
+    """Return the least (or greatest) of the square of `reach` pixels around each pixel; none lies beyond the edge."""
     for axis in (0, 1):
-        padded = np.pad(
-            image_HW, [(reach // 2, reach // 2) if side == axis else (0, 0) for side in (0, 1)], "edge"
-        )
+        margins = [(0, 0), (0, 0)]
+        margins[axis] = (reach // 2, reach // 2)
+        padded = np.pad(image_HW, margins, "edge")
         run, length = np.moveaxis(padded, axis, 0), 1
         while 2 * length <= reach:
             run, length = least(run[:-length], run[length:]), 2 * length
@@ -86,12 +90,12 @@ def _running(image_HW: np.ndarray, reach: int, least: np.ufunc) -> np.ndarray:
 
 
 def threshold(image_HW: np.ndarray, limit: float, value: int, kind: int) -> tuple[float, np.ndarray]:
-    """`value` where a pixel is above `limit`, else 0."""
+    """Return `limit`, and a plane with `value` where a pixel is above it and 0 elsewhere."""
     return limit, (image_HW > limit).astype(np.uint8) * np.uint8(value)
 
 
 def connectedComponents(mask_HW: np.ndarray, connectivity: int, ltype: int) -> tuple[int, np.ndarray]:
-    """Count the pieces, the background among them, and number each pixel's piece.
+    """Return the number of pieces, the background among them, and the number of each pixel's piece.
 
     Pieces are numbered by their first pixel, row by row; OpenCV has the same pieces in an order of its own.
     """
@@ -110,20 +114,19 @@ def connectedComponents(mask_HW: np.ndarray, connectivity: int, ltype: int) -> t
 
 
 def _tied(starts: np.ndarray, ends: np.ndarray, stride: int) -> np.ndarray:
-    """Assign each run its piece's number: runs of neighbouring rows that touch, corners included, are one piece."""
+    """Return the number of each run's piece: runs of neighbouring rows that touch, corners included, are one piece."""
     above_first = np.searchsorted(ends, starts - stride, side="left")
     above_last = np.searchsorted(starts, ends - stride, side="right")
     touching = np.maximum(above_last - above_first, 0)
-    one = np.repeat(np.arange(len(starts)), touching)
-    other = np.arange(len(one)) + np.repeat(above_first - np.cumsum(touching) + touching, touching)
+    run = np.repeat(np.arange(len(starts)), touching)
+    above = np.arange(len(run)) + np.repeat(above_first - np.cumsum(touching) + touching, touching)
     smallest = np.arange(len(starts))
     while True:
         before = smallest.copy()
-        np.minimum.at(smallest, one, before[other])
-        np.minimum.at(smallest, other, before[one])
-        np.minimum.at(
-            smallest, before, smallest.copy()
-        )  # a run's former chief learns what the run has learnt
+        np.minimum.at(smallest, run, before[above])
+        np.minimum.at(smallest, above, before[run])
+        # the run that stood for a piece so far learns which one stands for it now
+        np.minimum.at(smallest, before, smallest.copy())
         smallest = smallest[smallest]
         if np.array_equal(smallest, before):
             return np.unique(smallest, return_inverse=True)[1]

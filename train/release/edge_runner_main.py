@@ -47,12 +47,12 @@ class Predictor:
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def logits(self, pixels_NHW: np.ndarray) -> np.ndarray:
-        """Raw outputs, float32 (N, classes), for pixels as `to_pixels` makes them."""
+        """Return raw outputs, float32 (N, classes), for pixels as `to_pixels` makes them."""
         name = self._session.get_inputs()[0].name
         return self._session.run(None, {name: to_model_input(pixels_NHW, self.pixels)})[0]
 
     def answer(self, blob: bytes) -> dict[str, Any]:
-        """Answer for one PNG or JPEG file.
+        """Return the answer for one PNG or JPEG file.
 
         Raises:
             BadImageError: it cannot be used; the message says why.
@@ -75,7 +75,7 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def verified(folder: Path, name: str, sha256: str) -> bytes:
-    """Read a file, which has to hash to what the card says."""
+    """Return a file's content; refuse it if its hash is not the card's."""
     try:
         blob = (folder / name).read_bytes()
     except OSError as error:
@@ -86,14 +86,14 @@ def verified(folder: Path, name: str, sha256: str) -> bytes:
 
 
 def probabilities(logits_NK: np.ndarray, temperature: float) -> np.ndarray:
-    """Calibrated probabilities, float64, one row an image."""
+    """Return calibrated probabilities, float64, one row an image."""
     scaled_NK = logits_NK.astype(np.float64) / temperature
     exponent_NK = np.exp(scaled_NK - scaled_NK.max(axis=1, keepdims=True))
     return exponent_NK / exponent_NK.sum(axis=1, keepdims=True)
 
 
 def answer(logits_K: np.ndarray, card: ModelCard) -> dict[str, Any]:
-    """Label, calibrated confidence, whether to abstain, and the classes that together hold the truth."""
+    """Return label, calibrated confidence, whether to abstain, and the classes that together hold the truth."""
     calibration = card.calibration
     row_K = probabilities(logits_K[None], calibration.temperature)[0]
     by_class = {name: round(float(p), 6) for name, p in zip(card.classes, row_K, strict=True)}
@@ -140,8 +140,8 @@ def main(argv: list[str], folder: Path) -> int:
     failed = False
     for path in chosen.images:
         try:
-            told = predictor.answer(read_image(path))
+            result = predictor.answer(read_image(path))
         except BadImageError as error:
-            failed, told = True, {"error": error.message, "reason": error.reason}
-        sys.stdout.write(json.dumps({"file": str(path), **told}) + "\n")
+            failed, result = True, {"error": error.message, "reason": error.reason}
+        sys.stdout.write(json.dumps({"file": str(path), **result}) + "\n")
     return 1 if failed else 0

@@ -75,8 +75,7 @@ def train(
     start = first_weights(settings, store, config, described, run)
     mlflow = mlflow_runs.client(settings.mlflow_tracking_uri)
     origin = {"dataset_version": dataset_version, "git_commit": git_commit}
-    params = mlflow_runs.flat(config.as_dict()) | origin
-    run_id = mlflow_runs.start_run(mlflow, run.key, run.name, params)
+    run_id = mlflow_runs.start_run(mlflow, run.key, run.name, mlflow_runs.flat(config.as_dict()) | origin)
     with mlflow_runs.answering(mlflow):
         provenance.log(mlflow, run_id, settings, described, uncommitted)
     trained = run_store.trained(store, run)

@@ -23,7 +23,8 @@ from train.checkpoints.store import CheckpointStore, Retention
 from train.config import TrainConfig, WorkersConfig
 from train.inputs.dataset import TrainingData
 from train.loop import setup
-from train.loop.fit import Preempted, Setup, StopRequested, TrainingCallbacks, TrainingDivergedError, fit
+from train.loop.fit import fit
+from train.loop.interfaces import Preempted, Setup, StopRequested, TrainingCallbacks, TrainingDivergedError
 from train.strategies.collectives import make_deterministic
 from train.tracking.mlflow_runs import MetricLog
 from train.tracking.system_metrics import machine_name, watched

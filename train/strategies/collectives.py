@@ -14,7 +14,8 @@ import torch.utils.deterministic
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from train.config import TrainConfig, TrainConfigError
+from train.config import TrainConfig
+from train.config_checks import TrainConfigError
 from train.vit.families import blocks
 
 

@@ -17,7 +17,8 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
-from train.config import TrainConfig, TrainConfigError
+from train.config import TrainConfig
+from train.config_checks import TrainConfigError
 from train.strategies.collectives import kept_buffers, prepare_blocks
 from train.strategies.optimizer import KINDS, adamw, begin, copied, set_rates
 

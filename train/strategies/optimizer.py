@@ -20,7 +20,7 @@ def adamw(model: torch.nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 
 
 def begin(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
-    """AdamW's state of a parameter before its first step, so that a saved one can be filled in."""
+    """Create AdamW's state of a parameter before its first step, so that a saved one can be filled in."""
     state: dict[str, torch.Tensor] = optimizer.state[parameter]
     if not state:
         state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
@@ -56,11 +56,11 @@ class NamedAdamW:
 
         Like `torch.nn.utils.clip_grad_norm_`, but on the local shards with one collective of one number.
         """
-        whole = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
-        shards = [local(gradient) for gradient in whole]
-        squares = torch.stack([torch.linalg.vector_norm(shard).double() for shard in shards]).square().sum()
-        squares = squares.to(self.device)
-        if any(isinstance(gradient, DTensor) for gradient in whole):
+        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+        shards = [local(gradient) for gradient in gradients]
+        norms = [torch.linalg.vector_norm(shard).double() for shard in shards]
+        squares = torch.stack(norms).square().sum().to(self.device)
+        if any(isinstance(gradient, DTensor) for gradient in gradients):
             dist.all_reduce(squares)
         norm = squares.sqrt()
         if self.clip_norm:
@@ -72,17 +72,16 @@ class NamedAdamW:
         """Return the state of model and optimizer by name."""
         named: dict[str, torch.Tensor] = dict(self.module.named_parameters())
         weights = named | kept_buffers(self.module)
-        tensors = {f"model.{name}": tensor.detach() for name, tensor in weights.items()}
+        state = {f"model.{name}": tensor.detach() for name, tensor in weights.items()}
         for name, parameter in named.items():
-            state = begin(self.torch, parameter)
-            tensors |= {f"optimizer.{kind}.{name}": state[kind] for kind in KINDS}
-        return tensors
+            moments = begin(self.torch, parameter)
+            state |= {f"optimizer.{kind}.{name}": moments[kind] for kind in KINDS}
+        return state
 
     def master_weights(self) -> dict[str, torch.Tensor]:
-        named = {name: tensor.detach() for name, tensor in self.module.named_parameters()}
-        return named | {
-            name: tensor for name, tensor in self.module.named_buffers() if tensor.is_floating_point()
-        }
+        named = {name: weights.detach() for name, weights in self.module.named_parameters()}
+        buffers = self.module.named_buffers()
+        return named | {name: buffer for name, buffer in buffers if buffer.is_floating_point()}
 
     def full_weights(self) -> dict[str, torch.Tensor]:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -91,7 +90,7 @@ class NamedAdamW:
 
 
 def copied(weights: torch.Tensor) -> torch.Tensor:
-    """Copy a tensor to the CPU, as float32 where it is a floating point number."""
+    """Copy to the CPU, as float32 where it is a floating point number; shares no memory with the model."""
     plain = weights.detach()
     return plain.to(
         "cpu", torch.float32 if plain.is_floating_point() else plain.dtype, copy=True

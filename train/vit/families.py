@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from timm.models import is_model, is_model_in_modules
 
-from train.config import TrainConfigError
+from train.config_checks import TrainConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

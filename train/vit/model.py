@@ -10,7 +10,8 @@ import torch
 from timm.optim import param_groups_layer_decay
 
 from data.model_card import Architecture
-from train.config import ModelConfig, OptimConfig, TrainConfigError
+from train.config import ModelConfig, OptimConfig
+from train.config_checks import TrainConfigError
 from train.vit.families import family_of
 
 NO_DECAY = ("pos_embed", "cls_token", "reg_token", "dist_token")

@@ -19,7 +19,8 @@ from cluster.releases import bundles
 from cluster.releases.registry import VIT, Registry
 from cluster.settings import Settings
 from data.model_card import CARD_FILE, WEIGHTS_FILE, CardError, ModelCard
-from train.config import ModelConfig, TrainConfigError
+from train.config import ModelConfig
+from train.config_checks import TrainConfigError
 from train.vit.model import architecture_of, timm_kwargs
 
 WEIGHTS_NAME, NOTE_NAME = "first-weights.safetensors", "first-weights.json"

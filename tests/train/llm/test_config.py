@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from train.config import TrainConfigError
+from train.config_checks import TrainConfigError
 from train.llm import cost_table
 from train.llm.config import LlmConfig, LoraConfig
 from train.runs.run_store import default_name

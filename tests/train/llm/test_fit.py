@@ -16,7 +16,8 @@ from train.llm import fit as llm_fit
 from train.llm import model, packing
 from train.llm.config import LlmConfig, LoraConfig
 from train.llm.single_process import alone
-from train.loop.fit import Speed, TrainingCallbacks, TrainingDivergedError, fit
+from train.loop.fit import fit
+from train.loop.interfaces import Speed, TrainingCallbacks, TrainingDivergedError
 from train.vit.inference import weights_sha256
 
 PAIRS = [(f"What is number {nth}?", f"It is {nth}, a number.") for nth in range(11)]

@@ -16,7 +16,8 @@ from data.imaging.preprocess import PixelConfig, to_model_input
 from data.model_card import CARD_FILE, OUTLIERS_FILE, WEIGHTS_FILE
 from serve.classifier.classifier import Classifier
 from tests.cards import card
-from train.config import ModelConfig, OptimConfig, TrainConfig, TrainConfigError
+from train.config import ModelConfig, OptimConfig, TrainConfig
+from train.config_checks import TrainConfigError
 from train.export.onnx import OnnxModel, to_onnx
 from train.release import fit_ood
 from train.release.fit_ood import OutlierConfig

@@ -7,7 +7,8 @@ import torch
 
 from data.model_card import ModelCard
 from tests.cards import card
-from train.config import ModelConfig, TrainConfigError
+from train.config import ModelConfig
+from train.config_checks import TrainConfigError
 from train.vit.model import timm_kwargs
 from train.vit.warm_start import check, pretrained
 
