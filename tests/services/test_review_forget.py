@@ -690,15 +690,15 @@ def test_a_store_that_refuses_is_one_line_and_the_next_try_finishes(
 
 
 def test_forgetting_waits_for_a_running_etl(settings: Settings) -> None:
-    with catalog.locked(settings, erasure.forgotten.LOCK, shared=True):
+    with catalog.locked(settings, erasure.erased_patients.LOCK, shared=True):
         with catalog.opened(settings) as connection:
             connection.execute("SET lock_timeout = '200ms'")
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 connection.execute(
-                    "SELECT pg_advisory_lock(hashtextextended(%s, 0))", [erasure.forgotten.LOCK]
+                    "SELECT pg_advisory_lock(hashtextextended(%s, 0))", [erasure.erased_patients.LOCK]
                 )
             connection.execute(
-                "SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", [erasure.forgotten.LOCK]
+                "SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", [erasure.erased_patients.LOCK]
             )
 
 

@@ -10,6 +10,11 @@ MIN_SHARE = 0.8
 TIERS = ("ranks", "services", "services_training", "ray", "end_to_end")
 """Tiers that run what cannot run alone, in flat folders."""
 ELSEWHERE: dict[str, str] = {
+    "cluster/database.py": "tests/services/test_ledger.py connects and migrates, and writes what is audited",
+    "data/privacy/image_rows.py": "tests/services/test_review_forget.py deletes a patient's rows in PostgreSQL",
+    "jobs/bench/strategies.py": "tests/ranks/test_bench_strategies.py runs it on two workers",
+    "train/config_checks.py": "tests/train/test_config.py refuses each wrong setting by it",
+    "train/loop/interfaces.py": "protocols; tests/ranks/test_fit.py and tests/train/llm/test_fit.py run the loop over them",
     "cluster/releases/registry.py": "tests/services_training/test_train_services.py registers in MLflow",
     "data/catalog/ingest.py": "tests/services/test_ingest_etl.py ingests into PostgreSQL and S3",
     "data/catalog/intake.py": "tests/services/test_sources.py takes published data sets in",
@@ -27,13 +32,13 @@ ELSEWHERE: dict[str, str] = {
     "data/validation/acceptance.py": "tests/services/test_validation_job.py judges and accepts versions",
     "train/evaluation/evaluate.py": "tests/services_training/test_evaluation.py evaluates versions",
     "train/evaluation/suite.py": "tests/services_training/test_evaluation.py runs the whole suite",
-    "train/loop/setup.py": "tests/train/loop/test_fit.py builds each of its runs with it, on gloo ranks",
+    "train/loop/setup.py": "tests/ranks/test_fit.py builds each of its runs with it, on gloo ranks",
     "train/release/publish.py": "tests/services_training/test_train_services.py publishes to S3",
     "train/runs/cluster_lock.py": "tests/ray/test_claim.py holds it against a second job",
     "train/runs/trainer.py": "tests/services_training/test_train_services.py trains with it",
     "train/runs/worker.py": "tests/ray/test_train_ray.py trains on Ray Train's workers with it",
-    "train/strategies/ddp.py": "tests/train/strategies/test_strategy.py trains with it on gloo ranks",
-    "train/strategies/fsdp.py": "tests/train/strategies/test_strategy.py trains with it on gloo ranks",
+    "train/strategies/ddp.py": "tests/ranks/test_strategy.py trains with it on gloo ranks",
+    "train/strategies/fsdp.py": "tests/ranks/test_strategy.py trains with it on gloo ranks",
     "tune/mlflow_trials.py": "tests/services_training/test_tune.py reads trials in MLflow",
     "tune/sweep_driver.py": "tests/ray/test_tune_ray.py drives sweeps on Ray Tune",
     "tune/trial.py": "tests/ray/test_tune_ray.py runs trials as Ray Tune's actors",
@@ -57,14 +62,12 @@ ELSEWHERE: dict[str, str] = {
     "serve/ledger/reader.py": "tests/services/test_ledger.py reads new rows in PostgreSQL",
     "serve/ledger/writer.py": "tests/services/test_ledger.py writes records to PostgreSQL",
     "serve/routing/desired_state.py": "tests/services/test_routes.py changes routes in PostgreSQL",
-    "jobs/bench/etl.py": "`make bench ONLY=etl_vs_process_pool`, on a platform of its own",
     "jobs/bench/etl_inside.py": "`make bench ONLY=etl_vs_process_pool`, inside its platform",
     "jobs/bench/process_pool.py": "`make bench ONLY=etl_vs_process_pool`, as the peer",
     "jobs/bench/ray_nodes.py": "`make bench ONLY=etl_scaling`, on several Ray nodes",
     "jobs/bench/serve_apps.py": "`make bench ONLY=front_door_cpu`, in Ray Serve without models",
     "jobs/bench/serve_peers.py": "`make bench ONLY=serve_throughput`, as the peer's server",
     "jobs/bench/train.py": "`make bench ONLY=train_vs_torchrun`, on a platform of its own",
-    "jobs/bench/train_inside.py": "`make bench ONLY=train_vs_torchrun`, inside its platform",
     "jobs/drill/job.py": "tests/jobs/test_wrong_arguments.py parses its arguments; it plays on a running platform",
 }
 """Modules without a test file of their name, with what tests them."""
