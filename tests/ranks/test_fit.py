@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from tests.train.loop.same_bits import assert_same_bits, assert_same_state, weights
+from tests.ranks.same_bits import assert_same_bits, assert_same_state, weights
 
 
 def test_a_run_killed_and_resumed_ends_with_the_same_bits_as_an_undisturbed_one(gloo: Any) -> None:

@@ -112,3 +112,8 @@ def test_there_is_a_strategy_for_each_name_that_the_configuration_takes() -> Non
         assert TrainConfig(strategy=name).strategy == name
     with pytest.raises(TrainConfigError, match="strategy is one of ddp, fsdp, deepspeed, got 'horovod'"):
         TrainConfig(strategy="horovod")  # type: ignore[arg-type]
+
+
+def test_deepspeed_refuses_the_state_of_another_number_of_workers(strategies: Any) -> None:
+    assert "is of 2 workers, these are 1" in strategies.results["ranks"]
+    assert "\n" not in strategies.results["ranks"]

@@ -14,7 +14,7 @@ ELSEWHERE: dict[str, str] = {
     "data/privacy/image_rows.py": "tests/services/test_review_forget.py deletes a patient's rows in PostgreSQL",
     "jobs/bench/strategies.py": "tests/ranks/test_bench_strategies.py runs it on two workers",
     "train/config_checks.py": "tests/train/test_config.py refuses each wrong setting by it",
-    "train/loop/interfaces.py": "protocols; tests/ranks/test_fit.py and tests/train/llm/test_fit.py run the loop over them",
+    "train/loop/interfaces.py": "protocols; tests/ranks/test_fit.py runs the loop over them",
     "cluster/releases/registry.py": "tests/services_training/test_train_services.py registers in MLflow",
     "data/catalog/ingest.py": "tests/services/test_ingest_etl.py ingests into PostgreSQL and S3",
     "data/catalog/intake.py": "tests/services/test_sources.py takes published data sets in",

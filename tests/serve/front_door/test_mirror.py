@@ -7,7 +7,7 @@ import pytest
 
 from serve.dependencies.postgres import DatabaseUnavailableError
 from serve.front_door.attempts import Attempt, Attempts
-from serve.front_door.mirror import Mirror, MirrorConfig, Shown
+from serve.front_door.mirror import AT_ONCE, Mirror, Shown
 from serve.ledger.rows import Mirrored
 from tests.serve.models import CANARY, IMAGE, SNAPSHOT, Models, sound
 
@@ -30,11 +30,9 @@ class Records:
         self.rows.append(row)
 
 
-def mirrored(records: Any, images: int, at_once: int = 4) -> Mirror:
+def mirrored(records: Any, images: int) -> Mirror:
     async def show() -> Mirror:
-        mirror = Mirror(
-            Attempts(Models(sound, sound), deadline_s=5.0), records, MirrorConfig(at_once=at_once)
-        )
+        mirror = Mirror(Attempts(Models(sound, sound), deadline_s=5.0), records)
         for _ in range(images):
             mirror.show(SNAPSHOT, [CANARY], IMAGE, SHOWN)
         assert records.rows == []
@@ -53,8 +51,8 @@ def test_a_pair_has_both_answers() -> None:
     assert row.shown["label"] is not None
 
 
-@pytest.mark.parametrize(("away", "left_out", "stored"), [(False, 3, 2), (True, 5, 0)])
+@pytest.mark.parametrize(("away", "left_out", "stored"), [(False, 3, AT_ONCE), (True, AT_ONCE + 3, 0)])
 def test_what_has_no_room_or_cannot_be_stored_is_counted(away: bool, left_out: int, stored: int) -> None:
     records = Records(away=away)
-    assert mirrored(records, 5, at_once=2).left_out == left_out
+    assert mirrored(records, AT_ONCE + 3).left_out == left_out
     assert len(records.rows) == stored

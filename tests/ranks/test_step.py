@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.train.loop.same_bits import assert_same_bits, assert_same_state
+from tests.ranks.same_bits import assert_same_bits, assert_same_state
 from train.loop.fit import SKIPPED_BATCHES
 
 
