@@ -16,9 +16,10 @@ from cluster.expected import ExpectedError
 from cluster.progress import OnProgress
 from cluster.settings import Kaggle, Settings
 from data.catalog import erased_patients, ingest, tables
-from data.sources import archives, manifest, registry
+from data.downloads import archives
+from data.downloads.download import fetch
+from data.sources import manifest, registry
 from data.sources.dataset_card import Card
-from data.sources.download import fetch
 from data.sources.manifest import Manifest
 from data.synthetic import generator
 from data.synthetic.generator import SyntheticConfig
@@ -60,7 +61,7 @@ def bring_in(
         ValueError: `folder` or `download` is given for a source that takes neither.
         IntakeError: the dataset is not in its folder, or is not published for download.
         ManifestError: there is no such source, or its folder cannot be used; nothing was stored.
-        DownloadError, ArchiveError: see `data.sources.download` and `data.sources.archives`.
+        DownloadError, ArchiveError: see `data.downloads.download` and `data.downloads.archives`.
     """
     check_folder(source, folder, download=download)
     named = source in registry.SOURCES

@@ -1,1 +1,1 @@
-"""Adapters, each for one published folder layout, and what they share: manifests, archives and downloads."""
+"""Adapters, each for one published folder layout, and what they share: manifests and cards."""

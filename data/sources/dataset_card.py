@@ -1,6 +1,6 @@
 """The card of a dataset: whose it is, how it may be used, what its labels mean, where it is fetched.
 
-Each adapter has one; `jobs.ingest` prints it and `data.sources.download` fetches what it names. How a dataset came
+Each adapter has one; `jobs.ingest` prints it and `data.downloads.download` fetches what it names. How a dataset came
 to be, its demographics and its known defects are in docs/data.md alone. Knows no folder and no file.
 """
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data.sources import archives, registry
+from data.downloads import archives
+from data.sources import registry
 from data.sources.manifest import Manifest, ManifestError, ManifestRow
 
 Miniature = Callable[[str, Path], Path]

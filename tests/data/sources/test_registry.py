@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from data.sources import archives, manifest, registry
+from data.downloads import archives
+from data.sources import manifest, registry
 from data.sources.manifest import ManifestError
 from tests.data.sources.listings import Miniature, listing
 

@@ -33,7 +33,7 @@ def test_each_guardrail_speaks_on_its_defect_and_no_other_one_does(canary: Quali
     assert (found.action, found.alert) == ("roll_back", True)
     assert guardrail in found.why
     figure = next(one for one in found.guardrails if one.name == guardrail)
-    assert figure.fired
+    assert figure.evidence >= figure.needed
     assert worse_than_champion(seen()) == []
 
 

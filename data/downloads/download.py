@@ -25,8 +25,7 @@ import httpx
 
 from cluster.progress import OnProgress, silent
 from cluster.settings import Kaggle
-from data.sources.dataset_card import Download
-from data.sources.publisher import (
+from data.downloads.publisher import (
     BrokenOffError,
     DownloadError,
     RemoteFile,
@@ -35,6 +34,7 @@ from data.sources.publisher import (
     credentials,
     remote_file,
 )
+from data.sources.dataset_card import Download
 
 MEGABYTE = 10**6
 REPORT_EVERY_S = 1.0

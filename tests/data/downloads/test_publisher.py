@@ -7,10 +7,10 @@ import httpx
 import pytest
 
 from cluster.settings import Kaggle, SettingsError
+from data.downloads.download import Fetched
+from data.downloads.publisher import DownloadError, check_status
 from data.sources.dataset_card import Download
-from data.sources.download import Fetched
-from data.sources.publisher import DownloadError, check_status
-from tests.data.sources.publishers import BODY, PAGE, Publisher, refusal
+from tests.data.downloads.publishers import BODY, PAGE, Publisher, refusal
 
 SOMEBODY = Kaggle(username="somebody", key="s3cret")
 

@@ -1,6 +1,6 @@
 """Unpack zip files of unknown origin: whole or not at all, inside the folder, never more than fits.
 
-`data.sources.download`'s archives and zipped splits (`train.zip`, `val.zip`, `test.zip`) come here before an
+`data.downloads.download`'s archives and zipped splits (`train.zip`, `val.zip`, `test.zip`) come here before an
 adapter lists them. Knows no dataset. Written on `zipfile`, because `extractall` and `shutil.unpack_archive` bound
 neither size nor ratio and leave half an archive behind when they fail.
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.sources.archives import ArchiveError, Limits, unpack, with_splits
+from data.downloads.archives import ArchiveError, Limits, unpack, with_splits
 
 ROOMY = Limits(free_bytes=0)
 NOISE = random.Random(0).randbytes(5000)

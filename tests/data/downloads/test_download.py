@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from cluster.settings import Kaggle
+from data.downloads.download import FetchConfig, Fetched, fetch
 from data.sources.dataset_card import Download
-from data.sources.download import FetchConfig, Fetched, fetch
-from tests.data.sources.publishers import BODY, PAGE, QUICK, Publisher, refusal
+from tests.data.downloads.publishers import BODY, PAGE, QUICK, Publisher, refusal
 
 OTHER = BODY[::-1]
 SOMEBODY = Kaggle(username="somebody", key="s3cret")

@@ -1,6 +1,6 @@
 """Ask a publisher for a file, and read what the HTTP answer says of it: status, size, version, checksum.
 
-`data.sources.download` calls it.
+`data.downloads.download` calls it.
 
 Source: RFC 9110, 13.1.5 (If-Range) and 14 (range requests); RFC 9530 (Repr-Digest); Google Cloud Storage's
 `x-goog-hash`, which Kaggle's files carry.

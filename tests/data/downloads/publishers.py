@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from data.sources.download import FetchConfig, Fetched
-from data.sources.publisher import DownloadError
+from data.downloads.download import FetchConfig, Fetched
+from data.downloads.publisher import DownloadError
 
 BODY = bytes(range(256)) * 4096  # a mebibyte
 

@@ -1,0 +1,1 @@
+"""Fetching and unpacking what publishers offer: resumed downloads, checksums and safe archives."""
