@@ -574,7 +574,7 @@ def _kill_at(patch: pytest.MonkeyPatch, nth: int) -> None:
     patch.setattr(erasure.erased_patients, "set_marks", dying(erasure.erased_patients.set_marks))
     patch.setattr(erasure.image_rows, "delete", dying(erasure.image_rows.delete))
     patch.setattr(erasure.Registry, "trained_on", dying(erasure.Registry.trained_on))
-    patch.setattr(catalog, "audit", dying(catalog.audit))
+    patch.setattr(erasure, "audit", dying(erasure.audit))
 
 
 def test_a_reader_between_the_old_manifest_and_the_new_parts_reads_the_new_manifest(

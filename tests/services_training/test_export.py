@@ -335,7 +335,7 @@ def test_changed_code_is_refused_before_ray_is_told(
     tampered("code.zip", b"PK\x03\x04 other code")
     target = Target(version=released.version, bundle_key=released.bundle_key, role="champion")
     monkeypatch.setattr(
-        reconciler.desired, "read", lambda connection: {VIT: Routes(model=VIT, targets=(target,))}
+        reconciler.desired_state, "read", lambda connection: {VIT: Routes(model=VIT, targets=(target,))}
     )
     with pytest.raises(BundleError, match=r"code\.zip was changed"):
         reconcile(platform.settings)
