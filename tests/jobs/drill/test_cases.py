@@ -68,7 +68,7 @@ def test_more_load_is_taken_back_when_another_process_has_started() -> None:
 
 def test_processes_that_do_not_come_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cases, "CASE_S", -1.0)
-    platform = Noting(replicas=(1, 1))
+    platform = Noting(replicas=(1, 1, 1))
     with pytest.raises(UnexpectedError, match="more than 1 processes; there are 1"):
         played(cases.load_step, platform)
     assert platform.clients.rate == 4.0
