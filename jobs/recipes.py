@@ -179,7 +179,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {made.__name__: made for made in MADE
 
 
 def recipe(name: str) -> Recipe:
-    """Raises KeyError with the name and the names there are."""
+    """Return the recipe of this name.
+
+    Raises:
+        KeyError: there is none; it has the name and the names there are.
+    """
     if name not in RECIPES:
         raise KeyError(f"{name!r}; there are {', '.join(RECIPES)}")
     return RECIPES[name]()

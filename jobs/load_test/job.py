@@ -109,7 +109,11 @@ def run_load_test(settings: Settings, version: str, arguments: Arguments) -> dic
 
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
-    """Raises JobError: another load test or a rollout is under way."""
+    """Hold the lock of load tests.
+
+    Raises:
+        JobError: another load test or a rollout is under way.
+    """
     with connect(settings.database_url) as connection:
         row = connection.execute("SELECT pg_try_advisory_lock(%s) AS got", (LOCK,)).fetchone()
         if row is None or not row["got"]:

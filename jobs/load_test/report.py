@@ -43,7 +43,11 @@ class LoadReport:
 
 
 def reported(plan: Plan, sent: Sequence[Sent]) -> LoadReport:
-    """Raises ValueError: nothing was sent."""
+    """Summarise what became of each request.
+
+    Raises:
+        ValueError: nothing was sent.
+    """
     if not sent:
         raise ValueError("no request was due: raise the rate or the seconds")
     ms_N = np.array([request.ms for request in sent])

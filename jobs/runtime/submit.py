@@ -27,7 +27,11 @@ class Ended:
 
 
 def client(settings: Settings) -> JobSubmissionClient:
-    """Raises JobError when the job server does not answer."""
+    """Connect to the job server.
+
+    Raises:
+        JobError: it does not answer.
+    """
     headers = {}
     if settings.ray_auth_token_path is not None:
         headers["Authorization"] = f"Bearer {settings.ray_auth_token_path.read_text().strip()}"
